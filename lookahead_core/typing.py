@@ -1,0 +1,12 @@
+"""Names for what passes through the core: arrays of any namespace, and flat sequences of them."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+# `Any` on purpose: array-api-typing calls itself "not yet stable", and a Protocol that fits
+# torch.Tensor, numpy.ndarray, jax.Array and its tracers says no more than this.
+Array: TypeAlias = Any
+DType: TypeAlias = Any
+Leaves: TypeAlias = Sequence[Array]
+# A Python int branches, a 0-d integer array selects (schedule.py).
+Count: TypeAlias = Any

@@ -1,0 +1,34 @@
+"""Argument checks: each says which argument, what was expected, and what came."""
+
+import math
+import operator
+from numbers import Real
+from typing import Any
+
+__all__ = ["fraction", "one_of", "positive_int"]
+
+
+def positive_int(name: str, value: Any, meaning: str) -> int:
+    """`value` as an int >= 1, or ValueError; True, 2.5 and 5.0 are refused."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{name} must be an int >= 1 ({meaning}), got {value!r}")
+    return number
+
+
+def fraction(name: str, value: Any, meaning: str) -> float:
+    """`value` as a float in [0, 1], or ValueError; True and NaN are refused."""
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {value!r}")
+    return number
+
+
+def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
+    """`value` if it is one of `choices`, else ValueError."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
