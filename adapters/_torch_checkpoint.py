@@ -155,6 +155,8 @@ def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
 def _check_shapes(state_dict: StateDict, parameters: dict[int, Tensor]) -> None:
     """torch checks no shapes: a wrong moment loads, and fails at some later step or never."""
     for i, entries in state_dict["state"].items():
+        if i not in parameters:
+            raise ValueError(f"state_dict['state'] must hold numbers of parameters, got {i!r}")
         for key, value in entries.items():
             shaped = key in PARAMETER_SHAPED or key.startswith(SLOW)
             if shaped and isinstance(value, Tensor) and value.shape != parameters[i].shape:
