@@ -3,9 +3,7 @@
 All raise ValueError with the path of the leaf, before anything is changed.
 """
 
-import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import optree
@@ -14,16 +12,10 @@ from lookahead_core.leaves import is_averaged
 from lookahead_core.namespace import is_array, is_writeable
 from lookahead_core.typing import Array
 
-__all__ = ["check_state", "checked_gradients", "checked_names", "names_once", "non_negative"]
+__all__ = ["check_state", "checked_gradients", "checked_names", "names_once"]
 
 Tree = Any
 StateDict = dict[str, Any]
-
-
-def non_negative(name: str, value: Any) -> None:
-    valid = isinstance(value, Real) and not isinstance(value, bool)
-    if not valid or not 0 <= float(value) < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
 
 
 def checked_names(params: Tree) -> list[str]:

@@ -16,13 +16,13 @@ from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, DType, Leaves
+from lookahead_core.validation import non_negative
 
 from ._numpy_checks import (
     check_state,
     checked_gradients,
     checked_names,
     names_once,
-    non_negative,
 )
 
 __all__ = ["SGD", "InnerOptimizer", "Lookahead", "MetaOptimizer"]
@@ -101,9 +101,9 @@ class SGD:
         nesterov: bool = False,
         weight_decay: float = 0.0,
     ) -> None:
-        non_negative("lr", lr)
-        non_negative("momentum", momentum)
-        non_negative("weight_decay", weight_decay)
+        non_negative("lr", lr, "learning rate")
+        non_negative("momentum", momentum, "factor of the momentum buffer")
+        non_negative("weight_decay", weight_decay, "factor of the weights in the gradient")
         if nesterov and momentum == 0:
             raise ValueError(f"momentum must be > 0 with nesterov=True, got {momentum!r}")
         names = checked_names(params)

@@ -5,7 +5,7 @@ import operator
 from numbers import Real
 from typing import Any
 
-__all__ = ["fraction", "one_of", "positive_int"]
+__all__ = ["fraction", "non_negative", "one_of", "positive_int"]
 
 
 def positive_int(name: str, value: Any, meaning: str) -> int:
@@ -21,9 +21,17 @@ def positive_int(name: str, value: Any, meaning: str) -> int:
 
 def fraction(name: str, value: Any, meaning: str) -> float:
     """`value` as a float in [0, 1], or ValueError; True and NaN are refused."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = _real(value)
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {value!r}")
+    return number
+
+
+def non_negative(name: str, value: Any, meaning: str) -> float:
+    """`value` as a finite float >= 0, or ValueError; True and NaN are refused."""
+    number = _real(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be a finite number >= 0 ({meaning}), got {value!r}")
     return number
 
 
@@ -32,3 +40,8 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+def _real(value: Any) -> float:
+    """`value` as a float, NaN if it is not a real number."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
