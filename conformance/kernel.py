@@ -1,0 +1,166 @@
+"""The contract of a `Kernel` as checks, one for each clause of docs/spec.md that it is bound by.
+
+The expected values are exact rational numbers (`fractions`), not a second floating computation.
+"""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from lookahead_core import Kernel
+
+__all__ = ["KERNEL_CHECKS", "check_kernel"]
+
+Check = Callable[[Kernel, Any], None]
+
+EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
+# Both branches of the formula, both sides of the middle, and what a float cannot hold exactly.
+ALPHAS = (0.1, 0.25, 0.49999999, 0.5, 0.7, 0.8, 0.9999999)
+# Cancellation, different magnitudes, signs, and a pair on which a one-branch formula is off.
+SLOW = (1.0, -1.0, 1e8, 3.0, 0.1, -2.5e-7, 0.0)
+FAST = (2.0, 1.0, 1.0, 3.0, 0.3, 1e3, -7.0)
+# The other end may be anything at all.
+EXTREMES = (float("inf"), float("nan"), 3e38, -3e38, -0.0, 0.0, 1e-40)
+
+
+def check_kernel(kernel: Kernel, xp: Any) -> dict[str, str | None]:
+    """Run every check on `kernel` with arrays of the namespace `xp`.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        The kernel to check.
+    xp : array-API namespace
+        Makes the arrays that it is given.
+
+    Returns
+    -------
+    dict
+        For each clause None if the kernel holds it, else what was seen.
+
+    Examples
+    --------
+    >>> import array_api_compat.numpy as xp
+    >>> from lookahead_core import REFERENCE_KERNEL
+    >>> sorted(clause for clause, seen in check_kernel(REFERENCE_KERNEL, xp).items() if seen)
+    []
+    """
+    report: dict[str, str | None] = {}
+    for clause, check in KERNEL_CHECKS.items():
+        try:
+            check(kernel, xp)
+        except AssertionError as failure:
+            report[clause] = str(failure)
+        else:
+            report[clause] = None
+    return report
+
+
+def c07_ends_are_exact(kernel: Kernel, xp: Any) -> None:
+    for name in EPS:
+        ordinary, extreme = _leaf(xp, name, FAST), _leaf(xp, name, EXTREMES)
+        for slow, fast in ((ordinary, extreme), (extreme, ordinary)):
+            for alpha, end in ((0.0, slow), (1.0, fast)):
+                expected = _values(end)
+                (moved,), _ = kernel.interpolate([_copy(xp, slow)], [_copy(xp, fast)], alpha)
+                _require(
+                    _same(_values(moved), expected),
+                    f"{name}: alpha={alpha} must give {expected}, got {_values(moved)}",
+                )
+
+
+def c08_values_are_accurate(kernel: Kernel, xp: Any) -> None:
+    for name, eps in EPS.items():
+        for alpha in ALPHAS:
+            slow, fast = _leaf(xp, name, SLOW), _leaf(xp, name, FAST)
+            starts, ends = _values(slow), _values(fast)
+            (moved,), _ = kernel.interpolate([slow], [fast], alpha)
+            for start, end, got in zip(starts, ends, _values(moved), strict=True):
+                exact = Fraction(start) + Fraction(alpha) * (Fraction(end) - Fraction(start))
+                bound = 2 * Fraction(eps) * max(abs(Fraction(start)), abs(Fraction(end)))
+                _require(
+                    abs(Fraction(got) - exact) <= bound,
+                    f"{name}: from {start} to {end} by {alpha} must be {float(exact)} within "
+                    f"2 eps of the larger, got {got}",
+                )
+
+
+def c10_fast_equals_slow_in_its_own_buffer(kernel: Kernel, xp: Any) -> None:
+    for slow_name, fast_name in (("float32", "float32"), ("float64", "float32")):
+        slow, fast = _leaf(xp, slow_name, SLOW), _leaf(xp, fast_name, FAST)
+        (slow,), (fast,) = kernel.interpolate([slow], [fast], 0.3)
+        expected = _values(xp.astype(slow, getattr(xp, fast_name)))
+        _require(
+            _same(_values(fast), expected),
+            f"fast must be slow in {fast_name}, {expected}, got {_values(fast)}",
+        )
+        _require(fast is not slow, "fast and slow must be two arrays, got one")
+
+
+def c23_layout_is_kept(kernel: Kernel, xp: Any) -> None:
+    def leaves() -> list[Any]:
+        return [
+            _leaf(xp, "float32", SLOW),
+            xp.asarray(1.5, dtype=xp.float64),
+            xp.zeros((0, 3), dtype=xp.float32),
+            xp.ones((2, 3), dtype=xp.complex64),
+        ]
+
+    expected = [_layout(leaf) for leaf in leaves()]
+    for result in kernel.interpolate(leaves(), leaves(), 0.3):
+        got = [_layout(leaf) for leaf in result]
+        _require(got == expected, f"leaves must keep {expected}, got {got}")
+    slow, fast = kernel.interpolate([], [], 0.5)
+    _require(not slow and not fast, f"no leaves must give no leaves, got {slow}, {fast}")
+
+
+def c26_anchor_is_taken_from_fast(kernel: Kernel, xp: Any) -> None:
+    slow, fast = _leaf(xp, "float32", SLOW), _leaf(xp, "float32", FAST)
+    (anchor,) = kernel.anchor([slow], [fast])
+    expected = _values(fast)
+    _require(_same(_values(anchor), expected), f"must be fast, {expected}, got {_values(anchor)}")
+    _require(anchor is not fast, "the anchor must be an array of its own, got fast itself")
+    wide = _leaf(xp, "float64", SLOW)
+    narrow = xp.astype(wide, xp.float32)
+    edited = xp.concat([narrow[:-1], xp.asarray([5.0], dtype=xp.float32)])
+    expected = [*SLOW[:-1], 5.0]
+    (anchor,) = kernel.anchor([wide], [edited])
+    _require(
+        _same(_values(anchor), expected),
+        f"must be slow where fast is its rounding, {expected}, got {_values(anchor)}",
+    )
+
+
+KERNEL_CHECKS: dict[str, Check] = {
+    "C07": c07_ends_are_exact,
+    "C08": c08_values_are_accurate,
+    "C10": c10_fast_equals_slow_in_its_own_buffer,
+    "C23": c23_layout_is_kept,
+    "C26": c26_anchor_is_taken_from_fast,
+}
+
+
+def _leaf(xp: Any, dtype: str, values: tuple[float, ...]) -> Any:
+    return xp.astype(xp.asarray(values, dtype=xp.float64), getattr(xp, dtype))
+
+
+def _copy(xp: Any, leaf: Any) -> Any:
+    return xp.astype(leaf, leaf.dtype, copy=True)
+
+
+def _values(leaf: Any) -> list[float]:
+    return [float(leaf[i]) for i in range(leaf.shape[0])]
+
+
+def _same(got: list[float], expected: list[float]) -> bool:
+    """Equal bit for bit; `repr` tells -0.0 from 0.0 and finds nan equal to nan."""
+    return [repr(value) for value in got] == [repr(value) for value in expected]
+
+
+def _layout(leaf: Any) -> tuple[tuple[int, ...], str, str]:
+    return tuple(leaf.shape), str(leaf.dtype), str(leaf.device)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

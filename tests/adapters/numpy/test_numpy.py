@@ -1,0 +1,401 @@
+"""The array loop on NumPy: the paper's trajectory, resuming, what is refused."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from lookahead_core.adapters.numpy import IN_PLACE, SGD, Lookahead, MetaOptimizer
+from lookahead_core.conformance import KERNEL_CHECKS
+from reference_loop import (
+    ALPHA,
+    LEARNING_RATE,
+    MOMENTUM,
+    POLICIES,
+    START,
+    STEPS,
+    A,
+    B,
+    K,
+    distance,
+    momentum_trajectory,
+)
+
+from lookahead_core import SyncRule, lookahead
+
+
+def start():
+    return {"layer": {"x": np.asarray(START)}, "other": [np.asarray(START[:2])]}
+
+
+def gradients(params):
+    return {
+        "layer": {"x": np.asarray(A) @ params["layer"]["x"] - np.asarray(B)},
+        "other": [0.5 * params["other"][0]],
+    }
+
+
+def make(params, policy="maintain", **settings):
+    inner = SGD(params, LEARNING_RATE, momentum=MOMENTUM)
+    return Lookahead(inner, K, ALPHA, policy, **settings)
+
+
+def train(optimizer, params, steps):
+    for _ in range(steps):
+        optimizer.step(gradients(params))
+
+
+def snapshot(params, optimizer):
+    """Everything that bad input must leave as it was."""
+    state = {k: np.array(v) for k, v in optimizer.state_dict().items()}
+    return {"x": params["layer"]["x"].copy(), "other": params["other"][0].copy(), **state}
+
+
+def assert_unchanged(before, params, optimizer):
+    after = snapshot(params, optimizer)
+    assert after.keys() == before.keys()
+    for name in before:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+@pytest.mark.clause("C01", "C02", "C16", "C17", "C18")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_trajectory_is_algorithm_1(policy):
+    params = start()
+    optimizer, fast, slow = make(params, policy), [], []
+    for _ in range(STEPS):
+        optimizer.step(gradients(params))
+        fast.append(params["layer"]["x"].tolist())
+        slow.append(optimizer.slow_weights()["layer"]["x"].tolist())
+    expected = momentum_trajectory(policy)
+    assert distance(fast, expected.fast) <= 1e-12
+    assert distance(slow, expected.slow) <= 1e-12
+
+
+@pytest.mark.clause("C07", "C08", "C10", "C23", "C26")
+@pytest.mark.parametrize("clause", KERNEL_CHECKS)
+def test_the_kernel_holds_its_contract(clause):
+    import array_api_compat.numpy as xp
+
+    KERNEL_CHECKS[clause](IN_PLACE, xp)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_its_formula(nesterov):
+    params, grad = [np.asarray([1.0, -2.0])], [np.asarray([0.5, 0.25])]
+    p, v = params[0].copy(), np.zeros(2)
+    optimizer = SGD(params, 0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.01)
+    for _ in range(5):
+        optimizer.step(grad)
+        g = grad[0] + 0.01 * p
+        v = 0.9 * v + g
+        p = p - 0.1 * (g + 0.9 * v if nesterov else v)
+    np.testing.assert_allclose(params[0], p, rtol=1e-15)
+
+
+@pytest.mark.clause("C04")
+def test_a_period_of_one_around_plain_sgd_is_sgd_at_alpha_times_the_rate():
+    ours, control = [np.asarray([1.0, -2.0])], [np.asarray([1.0, -2.0])]
+    optimizer, scaled = Lookahead(SGD(ours, 0.1), 1, 0.3), SGD(control, 0.03)
+    for _ in range(10):
+        optimizer.step([ours[0] ** 3])
+        scaled.step([control[0] ** 3])
+    np.testing.assert_allclose(ours[0], control[0], rtol=1e-14)
+
+
+@pytest.mark.clause("C09")
+def test_alpha_one_is_the_inner_optimizer_bit_for_bit():
+    ours, bare = start(), start()
+    optimizer = Lookahead(SGD(ours, LEARNING_RATE, MOMENTUM), K, 1.0)
+    inner = SGD(bare, LEARNING_RATE, MOMENTUM)
+    for _ in range(STEPS):
+        optimizer.step(gradients(ours))
+        inner.step(gradients(bare))
+    assert ours["layer"]["x"].tobytes() == bare["layer"]["x"].tobytes()
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("phase", range(K))
+def test_a_run_resumed_at_any_phase_goes_on_bitwise(phase, policy):
+    whole = start()
+    train(make(whole, policy), whole, STEPS)
+    first = start()
+    before = make(first, policy)
+    train(before, first, K + phase)
+    saved = before.state_dict()
+    second = {"layer": {"x": first["layer"]["x"].copy()}, "other": [first["other"][0].copy()]}
+    train(before, first, 1)  # what was saved must not follow the live state
+    after = make(second, policy)
+    after.load_state_dict(saved)
+    train(after, second, STEPS - K - phase)
+    assert second["layer"]["x"].tobytes() == whole["layer"]["x"].tobytes()
+    assert second["other"][0].tobytes() == whole["other"][0].tobytes()
+
+
+@pytest.mark.clause("C06")
+def test_the_learning_rate_is_part_of_the_state():
+    optimizer, other = make(start()), make(start())
+    optimizer.inner.lr = 0.025
+    other.load_state_dict(optimizer.state_dict())
+    assert other.inner.lr == 0.025
+
+
+@pytest.mark.clause("C05")
+def test_a_forced_sync_restarts_the_counter():
+    params = [np.zeros(1)]
+    optimizer = Lookahead(SGD(params, 1.0), 3, 0.5)
+    trace = []
+    for step in range(6):
+        optimizer.step([np.ones(1)])
+        if step == 1:
+            optimizer.sync()
+        trace.append(params[0].item())
+    assert trace == [-1.0, -1.0, -2.0, -3.0, -2.5, -3.5]
+
+
+@pytest.mark.clause("C11")
+def test_a_leaf_without_a_gradient_at_step_k_is_still_synced():
+    params = [np.zeros(1), np.zeros(1)]
+    optimizer = Lookahead(SGD(params, 1.0), 5, 0.5)
+    for step in range(1, 6):
+        optimizer.step([np.ones(1), None if step == 5 else np.ones(1)])
+    assert [p.item() for p in params] == [-2.5, -2.0]
+
+
+@pytest.mark.clause("C12")
+def test_a_nan_gradient_that_does_not_sync_leaves_the_slow_weights_alone():
+    params = [np.ones(2)]
+    optimizer = Lookahead(SGD(params, 0.1), 5, 0.5)
+    optimizer.step([np.asarray([np.nan, np.inf])])
+    assert optimizer.slow_weights()[0].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.clause("C13")
+def test_with_alpha_zero_the_slow_weights_never_move():
+    params = start()
+    optimizer = Lookahead(SGD(params, LEARNING_RATE, MOMENTUM), K, 0.0)
+    for _ in range(3):
+        train(optimizer, params, K)
+        assert params["layer"]["x"].tolist() == list(START)
+
+
+@pytest.mark.clause("C14")
+def test_an_integer_leaf_keeps_its_live_value():
+    params = {"w": np.zeros(1), "n": np.zeros(1, dtype=np.int64)}
+    optimizer = Lookahead(SGD(params, 1.0), 2, 0.5)
+    for step in (1, 2):
+        params["n"][...] = step
+        optimizer.step({"w": np.ones(1), "n": None})
+    assert (params["w"].item(), params["n"].item()) == (-1.0, 2)
+
+
+@pytest.mark.clause("C15")
+def test_bfloat16_weights_move_with_float32_slow_weights():
+    moves = {}
+    for slow_dtype in (None, np.float32):
+        params = [np.ones(1, dtype=ml_dtypes.bfloat16)]
+        optimizer = Lookahead(SGD(params, 1.0), 1, 0.25, slow_dtype=slow_dtype)
+        for _ in range(8):
+            optimizer.step([np.full(1, -0.0078125, dtype=ml_dtypes.bfloat16)])
+        assert params[0].dtype == ml_dtypes.bfloat16
+        moves[slow_dtype] = float(params[0][0])
+    assert moves[None] == 1.0
+    assert moves[np.float32] > 1.0
+
+
+@pytest.mark.clause("C20")
+def test_arrays_are_updated_in_place_and_gradients_are_not():
+    params, grad = start(), gradients(start())
+    buffers = (params["layer"]["x"], params["other"][0])
+    optimizer = make(params, "interpolate")
+    for _ in range(K):
+        optimizer.step(grad)
+    assert params["layer"]["x"] is buffers[0]
+    assert params["other"][0] is buffers[1]
+    np.testing.assert_array_equal(grad["layer"]["x"], gradients(start())["layer"]["x"])
+
+
+@pytest.mark.clause("C22")
+def test_reading_the_slow_weights_changes_nothing():
+    read, unread = start(), start()
+    optimizer, other = make(read), make(unread)
+    for _ in range(STEPS):
+        optimizer.step(gradients(read))
+        optimizer.slow_weights()["layer"]["x"][...] = 77.0  # a copy: this must not matter
+        other.step(gradients(unread))
+    assert read["layer"]["x"].tobytes() == unread["layer"]["x"].tobytes()
+
+
+@pytest.mark.clause("C26")
+@pytest.mark.parametrize("slow_dtype", [None, np.longdouble])
+def test_weights_loaded_between_cycles_are_where_the_next_one_starts(slow_dtype):
+    params = [np.zeros(1)]
+    optimizer = Lookahead(SGD(params, 1.0), 2, 0.5, slow_dtype=slow_dtype)
+    params[0][...] = 10.0
+    for _ in range(2):
+        optimizer.step([np.ones(1)])
+    assert params[0].item() == 9.0
+    params[0][...] = 100.0
+    assert optimizer.slow_weights()[0].item() == 100.0
+    for _ in range(2):
+        optimizer.step([np.ones(1)])
+    assert params[0].item() == 99.0
+
+
+@pytest.mark.clause("C26")
+def test_weights_changed_in_mid_cycle_leave_the_anchor():
+    params = [np.zeros(1)]
+    optimizer = Lookahead(SGD(params, 1.0), 2, 0.5)
+    optimizer.step([np.ones(1)])
+    params[0][...] = 11.0
+    optimizer.step([np.ones(1)])
+    assert params[0].item() == 5.0
+
+
+def test_an_array_listed_twice_is_synced_once():
+    shared = np.zeros(1)
+    optimizer = Lookahead(SGD([shared, shared], 1.0), 2, 0.5)
+    for _ in range(2):
+        optimizer.step([np.ones(1), np.ones(1)])
+    assert shared.item() == -2.0
+    assert [w.item() for w in optimizer.slow_weights()] == [-2.0, -2.0]
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+class SignDescent:
+    """An optimizer of a user's own, by the documented protocol."""
+
+    def __init__(self, params):
+        self.params, self.state = params, {}
+
+    def step(self, grads):
+        for leaf, grad in zip(self.params, grads, strict=True):
+            leaf -= np.sign(grad)
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state_dict):
+        assert state_dict == {}
+
+
+def test_an_optimizer_of_a_users_own_can_be_wrapped():
+    params = [np.zeros(2)]
+    optimizer = MetaOptimizer(SignDescent(params), lookahead(2, 0.5))
+    for _ in range(2):
+        optimizer.step([np.asarray([3.0, -4.0])])
+    assert params[0].tolist() == [-1.0, 1.0]
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+# --- what is refused ---
+
+
+@pytest.mark.clause("C24")
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda p: Lookahead(SGD(p, 0.1), sync_period=2.5), "sync_period must be .* got 2.5"),
+        (lambda p: Lookahead(SGD(p, 0.1), alpha=7), "alpha must be .* got 7"),
+        (lambda p: Lookahead(SGD(p, 0.1), inner_state="x"), "inner_state must be .* got 'x'"),
+        (lambda p: MetaOptimizer(SGD(p, 0.1), 5), "rule must be a SyncRule, got 5"),
+        (lambda p: Lookahead(p), "inner must have params, state and step .* without params"),
+        (lambda p: SGD(p, -0.1), "lr must be a finite number >= 0 .* got -0.1"),
+        (lambda p: SGD(p, float("nan")), "lr must be .* got nan"),
+        (lambda p: SGD(p, 0.1, momentum=True), "momentum must be .* got True"),
+        (lambda p: SGD(p, 0.1, weight_decay=-1), "weight_decay must be .* got -1"),
+        (lambda p: SGD(p, 0.1, nesterov=True), "momentum must be > 0 with nesterov=True"),
+        (lambda p: SGD({}, 0.1), "params must hold at least one array"),
+        (
+            lambda p: SGD({"a": [1.0]}, 0.1),
+            r"params\['a'\]\[0\] must be a writeable array, got 1.0",
+        ),
+        (lambda p: SGD({"a/b": p[0], "a": {"b": p[0]}}, 0.1), "a name of its own"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make_it, message):
+    with pytest.raises(ValueError, match=message):
+        make_it([np.zeros(1)])
+
+
+@pytest.mark.clause("C24")
+def test_a_read_only_array_is_refused():
+    frozen = np.zeros(1)
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\['w'\] must be a writeable array"):
+        SGD({"w": frozen}, 0.1)
+
+
+BAD_GRADIENTS = {
+    "missing for all": ({"layer": {"x": None}, "other": [None]}, "got None for all"),
+    "no tree": (None, "grads must have the structure of params"),
+    "other name": ({"layer": {"y": np.ones(3)}, "other": [None]}, "grads must have the structure"),
+    "other shape": (
+        {"layer": {"x": np.ones(2)}, "other": [None]},
+        r"grads\['layer'\]\['x'\] must be an array of the shape .* \(3,\), or None, got \(2,\)",
+    ),
+    "no array": (
+        {"layer": {"x": np.ones(3)}, "other": [3.0]},
+        r"grads\['other'\]\[0\] must be an array .* got 3.0",
+    ),
+}
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("case", BAD_GRADIENTS)
+@pytest.mark.parametrize("steps", [0, K - 1], ids=["cycle start", "sync due"])
+def test_gradients_that_do_not_match_change_nothing(case, steps):
+    params = start()
+    optimizer = make(params, "interpolate")
+    train(optimizer, params, steps)
+    bad, message = BAD_GRADIENTS[case]
+    before = snapshot(params, optimizer)
+    with pytest.raises(ValueError, match=message):
+        optimizer.step(bad)
+    assert_unchanged(before, params, optimizer)
+    with pytest.raises(ValueError, match=message):
+        optimizer.inner.step(bad)
+    assert_unchanged(before, params, optimizer)
+
+
+@pytest.mark.clause("C25")
+def test_a_gradient_for_an_integer_leaf_is_refused():
+    params = {"n": np.zeros(1, dtype=np.int64)}
+    with pytest.raises(ValueError, match=r"grads\['n'\] must be None: params\['n'\] is int64"):
+        SGD(params, 0.1).step({"n": np.ones(1)})
+
+
+BAD_STATES = {
+    "slow of another shape": ({"slow/layer/x": np.ones(2)}, r"\['slow/layer/x'\] must have shape"),
+    "slow of another dtype": ({"slow/layer/x": np.ones(3, "f4")}, r"float64, got \(3,\) float32"),
+    "no array": ({"slow/layer/x": 3.0}, r"\['slow/layer/x'\] must have shape .* got 3.0"),
+    "inner of another shape": ({"inner/velocity/layer/x": np.ones(2)}, r"\['velocity/layer/x'\]"),
+    "unknown entry": ({"slow/z": np.ones(2)}, r"unknown \['slow/z'\]"),
+    "missing entry": ({"inner_slow/velocity/layer/x": None}, "missing .*inner_slow/velocity/layer"),
+    "other period": ({"sync_period": 7}, "sync_period=7, this optimizer has sync_period=5"),
+    "other alpha": ({"alpha": 0.8}, "alpha=0.8, this optimizer has alpha=0.5"),
+    "other policy": ({"inner_state": "reset"}, "inner_state='reset', this optimizer has"),
+}
+
+
+@pytest.mark.clause("C06", "C25")
+@pytest.mark.parametrize("case", BAD_STATES)
+def test_a_state_that_does_not_match_changes_nothing(case):
+    change, message = BAD_STATES[case]
+    params, other = start(), start()
+    optimizer, source = make(params, "interpolate"), make(other, "interpolate")
+    train(optimizer, params, 3)
+    train(source, other, 8)
+    saved = {**source.state_dict(), **change}
+    saved = {name: value for name, value in saved.items() if value is not None}
+    before = snapshot(params, optimizer)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(saved)
+    assert_unchanged(before, params, optimizer)
+
+
+def test_a_rule_of_ones_own_and_the_preset_are_the_same():
+    ours, preset = start(), start()
+    rule = SyncRule(K, lookahead(alpha=ALPHA).outer, "reset")
+    train(MetaOptimizer(SGD(ours, 0.1, 0.9), rule), ours, STEPS)
+    train(make(preset, "reset"), preset, STEPS)
+    assert ours["layer"]["x"].tobytes() == preset["layer"]["x"].tobytes()

@@ -1,0 +1,81 @@
+"""The reference kernel and its contract; the adapters' kernels are checked in their own tests."""
+
+import pytest
+from lookahead_core.conformance import KERNEL_CHECKS, check_kernel
+
+from lookahead_core import REFERENCE_KERNEL, Kernel, interpolate
+from lookahead_core.kernel import anchored, interpolate_leaves
+
+
+@pytest.mark.clause("C07", "C08", "C10", "C23", "C26")
+@pytest.mark.parametrize("clause", KERNEL_CHECKS)
+def test_the_reference_kernel_holds_its_contract(clause, xp):
+    KERNEL_CHECKS[clause](REFERENCE_KERNEL, xp)
+
+
+def one_branch(slow, fast, alpha):
+    """What most libraries compute: not `fast` at alpha = 1, and NaN next to infinity."""
+    moved = [s + alpha * (f - s) for s, f in zip(slow, fast, strict=True)]
+    return moved, [m + 0 for m in moved]
+
+
+def half_precision(slow, fast, alpha):
+    """Loses the low bits of every value."""
+    slow, fast = interpolate_leaves(slow, fast, alpha)
+    return [s * (1 + 1e-6) for s in slow], [f * (1 + 1e-6) for f in fast]
+
+
+def one_buffer(slow, fast, alpha):
+    slow, _ = interpolate_leaves(slow, fast, alpha)
+    return slow, slow
+
+
+def fast_is_left_behind(slow, fast, alpha):
+    slow, _ = interpolate_leaves(slow, fast, alpha)
+    return slow, fast
+
+
+def drops_leaves(slow, fast, alpha):
+    slow, fast = interpolate_leaves(slow, fast, alpha)
+    return slow[:1], fast[:1]
+
+
+def never_anchors(slow, fast):
+    return slow
+
+
+def always_anchors(slow, fast):
+    return [s * 0 + f for s, f in zip(slow, fast, strict=True)]
+
+
+def aliases_fast(slow, fast):
+    same = [s.dtype == f.dtype for s, f in zip(slow, fast, strict=True)]
+    return [f if alias else anchored(s, f) for s, f, alias in zip(slow, fast, same, strict=True)]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning", "ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize(
+    ("broken", "clause"),
+    [
+        (Kernel(interpolate=one_branch), "C07"),
+        (Kernel(interpolate=half_precision), "C08"),
+        (Kernel(interpolate=one_buffer), "C10"),
+        (Kernel(interpolate=fast_is_left_behind), "C10"),
+        (Kernel(interpolate=drops_leaves), "C23"),
+        (Kernel(anchor=never_anchors), "C26"),
+        (Kernel(anchor=always_anchors), "C26"),
+        (Kernel(anchor=aliases_fast), "C26"),
+    ],
+)
+def test_a_broken_kernel_fails_the_check_of_its_clause(broken, clause, xp):
+    assert check_kernel(broken, xp)[clause] is not None
+
+
+@pytest.mark.clause("C08", "C23")
+@pytest.mark.parametrize("alpha", [0.25, 0.75])
+def test_bfloat16_leaves_stay_bfloat16(alpha, bfloat16):
+    xp, dtype = bfloat16
+    slow, fast = xp.asarray([0.0, 8.0]), xp.asarray([1.0, -8.0])
+    moved = interpolate(xp.astype(slow, dtype), xp.astype(fast, dtype), alpha)
+    assert moved.dtype == dtype
+    assert [float(value) for value in moved] == [alpha, 8.0 - 16.0 * alpha]
