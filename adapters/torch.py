@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule, lookahead
 
 from ._torch_checkpoint import pack, unpack
-from ._torch_inner_state import inner_leaves
+from ._torch_inner_state import InnerName, inner_leaves
 from ._torch_kernel import IN_PLACE
 
 __all__ = ["Lookahead", "MetaOptimizer"]
@@ -126,8 +126,11 @@ class MetaOptimizer(Optimizer):
             self._require_gradient()
         if self._sync_state.count == 0:
             self._anchor()
+        due = self.rule.due(self._sync_state)
+        if due:
+            self._participating()  # refuses a state that it does not know before weights move
         loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
-        if self.rule.due(self._sync_state):
+        if due:
             self._sync()
         else:
             _, _, self._sync_state = self.rule.step(self._fast, (), self._sync_state)
@@ -237,7 +240,7 @@ class MetaOptimizer(Optimizer):
     @torch.no_grad()
     def _sync(self) -> None:
         """Sync the parameters and the inner state, in place."""
-        inner = inner_leaves(self.inner, self._fast, self.rule.inner_state)
+        inner = self._participating()
         known = dict(zip(self._inner_names, self._sync_state.inner_slow, strict=True))
         if self.rule.inner_state == "interpolate":
             # torch makes inner state at the first step, and all of these keys start at zero.
@@ -248,6 +251,10 @@ class MetaOptimizer(Optimizer):
         _write(live, after)
         self._inner_names = list(inner) if state.inner_slow else []
         self._sync_state = state
+
+    def _participating(self) -> dict[InnerName, Tensor]:
+        """Live tensors of the inner state that the policy acts on."""
+        return inner_leaves(self.inner, self._fast, self.rule.inner_state)
 
     def _checked(self, closure: Closure) -> Closure:
         def checked() -> Any:
