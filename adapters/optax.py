@@ -147,6 +147,8 @@ def meta_optimizer(
         slow = _where(first, params, state.slow)
         inner_slow = _where(first, state.inner, state.inner_slow) if state.inner_slow else ()
         updates, moved = inner.update(updates, state.inner, params, **extra_args)
+        # A moment of a shape that broadcasts would pass unseen, and grow.
+        _check_tree("state.inner", state.inner, "its update", moved)
 
         acts_on = _acted_on(inner, moved, rule.inner_state)
         pick = _picker(acts_on)
@@ -266,22 +268,22 @@ def _check_arguments(updates: Any, state: Any, params: Any) -> None:
         raise ValueError("params must be given: update(updates, state, params), got None")
     if not _is_ours(state):
         raise ValueError(f"state must be a LookaheadState, got {type(state).__name__}")
-    _check_tree("updates", updates, params)
-    _check_tree("state.slow", state.slow, params)
+    _check_tree("updates", updates, "params", params)
+    _check_tree("state.slow", state.slow, "params", params)
 
 
-def _check_tree(name: str, tree: Any, params: Any) -> None:
-    """Raise ValueError unless `tree` has the structure and the shapes of `params`."""
-    ours, theirs = _shapes(tree), _shapes(params)
+def _check_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raise ValueError unless `tree` has the structure and the shapes of `other`."""
+    ours, theirs = _shapes(tree), _shapes(other)
     for path in sorted(ours.keys() | theirs.keys()):
         if ours.get(path) != theirs.get(path):
             raise ValueError(
-                f"{name}{path} must be what params{path} is, {_describe(theirs.get(path))}, "
+                f"{name}{path} must be what {other_name}{path} is, {_describe(theirs.get(path))}, "
                 f"got {_describe(ours.get(path))}"
             )
-    if jax.tree.structure(tree) != jax.tree.structure(params):
+    if jax.tree.structure(tree) != jax.tree.structure(other):
         raise ValueError(
-            f"{name} must have the structure of params, {jax.tree.structure(params)}, "
+            f"{name} must have the structure of {other_name}, {jax.tree.structure(other)}, "
             f"got {jax.tree.structure(tree)}"
         )
 

@@ -33,6 +33,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=sorted(BACKENDS),
         help="backend to test; may be given more than once (default: numpy)",
     )
+    parser.addoption(
+        "--dist", help="folder with the built wheel; without it tests/packaging is not collected"
+    )
 
 
 def asked_for(config: pytest.Config) -> list[str]:
@@ -49,11 +52,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_header(config: pytest.Config) -> str:
     asked = asked_for(config)
     rest = sorted(set(BACKENDS) - set(asked))
-    return f"backends tested: {', '.join(asked)}; NOT tested in this run: {', '.join(rest)}"
+    rest += [] if config.getoption("--dist") else ["the built wheel"]
+    return f"tested: {', '.join(asked)}; NOT tested in this run: {', '.join(rest)}"
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     folder = collection_path.name
+    if folder == "packaging" and not config.getoption("--dist"):
+        return True
     if collection_path.is_dir() and collection_path.parent.name == "adapters":
         wanted = {FOLDERS[backend] for backend in asked_for(config)}
         return True if folder in FOLDERS.values() and folder not in wanted else None

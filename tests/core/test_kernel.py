@@ -1,9 +1,9 @@
 """The reference kernel and its contract; the adapters' kernels are checked in their own tests."""
 
 import pytest
-from lookahead_core.conformance import KERNEL_CHECKS, check_kernel
 
 from lookahead_core import REFERENCE_KERNEL, Kernel, interpolate
+from lookahead_core.conformance import KERNEL_CHECKS, check_kernel
 from lookahead_core.kernel import anchored, interpolate_leaves
 
 

@@ -1,6 +1,7 @@
 """The oracle against digits that were computed without it, in 60-digit arithmetic."""
 
 import pytest
+
 from reference_loop import Trajectory, distance, momentum_trajectory
 
 # Step 5 (the first sync), common to all policies, and steps 6, 11 and 12 of each.

@@ -3,6 +3,8 @@
 import ml_dtypes
 import numpy as np
 import pytest
+
+from lookahead_core import SyncRule, lookahead
 from lookahead_core.adapters.numpy import IN_PLACE, SGD, Lookahead, MetaOptimizer
 from lookahead_core.conformance import KERNEL_CHECKS
 from reference_loop import (
@@ -18,8 +20,6 @@ from reference_loop import (
     distance,
     momentum_trajectory,
 )
-
-from lookahead_core import SyncRule, lookahead
 
 
 def start():

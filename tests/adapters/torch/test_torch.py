@@ -6,6 +6,9 @@ import pickle
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from lookahead_core import lookahead
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from lookahead_core.conformance import KERNEL_CHECKS
 from reference_loop import (
@@ -22,9 +25,6 @@ from reference_loop import (
     distance,
     momentum_trajectory,
 )
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
-
-from lookahead_core import lookahead
 
 DOUBLE = torch.float64
 
@@ -164,6 +164,7 @@ def test_the_trajectory_with_adam_is_algorithm_1(policy):
 @pytest.mark.parametrize("clause", KERNEL_CHECKS)
 def test_the_kernel_holds_its_contract(clause):
     import array_api_compat.torch as xp
+
     from lookahead_core.adapters._torch_kernel import IN_PLACE
 
     KERNEL_CHECKS[clause](IN_PLACE, xp)

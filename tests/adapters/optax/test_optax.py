@@ -1,0 +1,448 @@
+"""The optax adapter: the paper's trajectory on plain trees, transformations, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lookahead_core import lookahead as lookahead_rule
+from lookahead_core.adapters.optax import LookaheadState, lookahead, meta_optimizer, slow_params
+from reference_loop import (
+    ALPHA,
+    LEARNING_RATE,
+    MOMENTUM,
+    POLICIES,
+    START,
+    STEPS,
+    A,
+    B,
+    K,
+    Sync,
+    distance,
+    momentum_trajectory,
+)
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+def sgd():
+    return optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+
+
+def adam():
+    return optax.adam(LEARNING_RATE)
+
+
+INNERS = {"sgd": sgd, "adam": adam}
+
+
+def start():
+    return {"layer": {"x": jnp.asarray(START)}, "other": [jnp.asarray(START[:2])]}
+
+
+def gradients(params):
+    return {
+        "layer": {"x": jnp.asarray(A) @ params["layer"]["x"] - jnp.asarray(B)},
+        "other": [0.5 * params["other"][0]],
+    }
+
+
+def make(policy="maintain", inner=sgd):
+    return lookahead(inner(), K, ALPHA, policy)
+
+
+def train(optimizer, params, state, steps, update=None):
+    update = update or optimizer.update
+    for _ in range(steps):
+        updates, state = update(gradients(params), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+def pull_down(optimizer, values, steps, state=None):
+    """Steps with a gradient of one for every leaf."""
+    params = [jnp.asarray([value]) for value in values]
+    state = optimizer.init(params) if state is None else state
+    for _ in range(steps):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    return [p.item() for p in params], state
+
+
+def assert_same(ours, theirs):
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for mine, yours in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert mine.dtype == yours.dtype
+        np.testing.assert_array_equal(mine, yours)
+
+
+def dtypes(tree):
+    return jax.tree.map(lambda leaf: leaf.dtype, tree)
+
+
+def frozen(tree):
+    """A copy on the host, to compare with later."""
+    return jax.tree.map(np.array, tree)
+
+
+# --- the trajectory ---
+
+
+@pytest.mark.clause("C01", "C02", "C16", "C17", "C18", "C21")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_trajectory_with_momentum_is_algorithm_1(policy, compiled):
+    optimizer, params = make(policy), start()
+    state, fast, slow = optimizer.init(params), [], []
+    update = jax.jit(optimizer.update) if compiled else optimizer.update
+    for _ in range(STEPS):
+        params, state = train(optimizer, params, state, 1, update)
+        fast.append(params["layer"]["x"].tolist())
+        slow.append(slow_params(state, params)["layer"]["x"].tolist())
+    expected = momentum_trajectory(policy)
+    assert distance(fast, expected.fast) <= 1e-12
+    assert distance(slow, expected.slow) <= 1e-12
+
+
+def adam_trajectory(policy):
+    """optax's own Adam with a sync around it that is written by hand."""
+    bare, params = adam(), {"x": jnp.asarray(START)}
+    state = bare.init(params)
+    sync, fast, slow = Sync(list(START), policy, [[0.0] * 3, [0.0] * 3]), [], []
+    for _ in range(STEPS):
+        gradient = {"x": jnp.asarray(A) @ params["x"] - jnp.asarray(B)}
+        updates, (moments, rest) = bare.update(gradient, state, params)
+        weights = optax.apply_updates(params, updates)["x"].tolist()
+        weights, (mu, nu), restart = sync(
+            weights, [moments.mu["x"].tolist(), moments.nu["x"].tolist()]
+        )
+        params = {"x": jnp.asarray(weights)}
+        count = jnp.zeros_like(moments.count) if restart else moments.count
+        state = (
+            moments._replace(count=count, mu={"x": jnp.asarray(mu)}, nu={"x": jnp.asarray(nu)}),
+            rest,
+        )
+        fast.append(weights)
+        slow.append(list(sync.slow))
+    return fast, slow
+
+
+@pytest.mark.clause("C01", "C02", "C16", "C17", "C18")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_trajectory_with_adam_is_algorithm_1(policy):
+    optimizer, params = make(policy, adam), start()
+    state, fast, slow = optimizer.init(params), [], []
+    for _ in range(STEPS):
+        params, state = train(optimizer, params, state, 1)
+        fast.append(params["layer"]["x"].tolist())
+        slow.append(slow_params(state, params)["layer"]["x"].tolist())
+    expected_fast, expected_slow = adam_trajectory(policy)
+    assert distance(fast, expected_fast) <= 1e-12
+    assert distance(slow, expected_slow) <= 1e-12
+
+
+@pytest.mark.clause("C04")
+def test_a_period_of_one_around_plain_sgd_is_sgd_at_alpha_times_the_rate():
+    ours, control = lookahead(optax.sgd(0.1), 1, 0.3), optax.sgd(0.03)
+    weights, _ = train(ours, start(), ours.init(start()), 10)
+    scaled, _ = train(control, start(), control.init(start()), 10)
+    np.testing.assert_allclose(weights["layer"]["x"], scaled["layer"]["x"], rtol=1e-13)
+
+
+@pytest.mark.clause("C09")
+@pytest.mark.parametrize("inner", INNERS)
+def test_alpha_one_is_the_inner_optimizer_bit_for_bit_in_eager_mode(inner):
+    ours, bare = lookahead(INNERS[inner](), K, 1.0), INNERS[inner]()
+    weights, _ = train(ours, start(), ours.init(start()), STEPS)
+    theirs, _ = train(bare, start(), bare.init(start()), STEPS)
+    assert_same(weights, theirs)
+
+
+@pytest.mark.clause("C13")
+def test_with_alpha_zero_the_slow_weights_move_by_rounding_alone():
+    optimizer = lookahead(sgd(), K, 0.0)
+    weights, _ = train(optimizer, start(), optimizer.init(start()), 4 * K)
+    np.testing.assert_allclose(weights["layer"]["x"], START, rtol=1e-14)
+
+
+@pytest.mark.clause("C10", "C26")
+def test_after_a_sync_the_parameters_are_the_slow_weights_whatever_comes_later():
+    optimizer = optax.chain(make(), optax.scale(0.5))
+    params = start()
+    params, state = train(optimizer, params, optimizer.init(params), K)
+    assert_same(slow_params(state, params), params)
+    anchor = frozen(params)
+    params, state = train(optimizer, params, state, 1)
+    assert_same(frozen(slow_params(state, params)), anchor)
+
+
+@pytest.mark.clause("C11")
+def test_a_leaf_with_a_zero_gradient_at_step_k_is_still_synced():
+    optimizer = lookahead(optax.sgd(1.0), 5, 0.5)
+    params = [jnp.zeros(1), jnp.zeros(1)]
+    state = optimizer.init(params)
+    for step in range(1, 6):
+        gradient = [jnp.ones(1), jnp.zeros(1) if step == 5 else jnp.ones(1)]
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    assert [p.item() for p in params] == [-2.5, -2.0]
+
+
+@pytest.mark.clause("C03", "C12")
+def test_a_step_that_apply_if_finite_skips_does_not_count():
+    optimizer = optax.apply_if_finite(lookahead(optax.sgd(1.0), 3, 0.5), max_consecutive_errors=9)
+    params, trace = jnp.zeros(1), []
+    state = optimizer.init(params)
+    for gradient in (1.0, jnp.inf, jnp.nan, 1.0, 1.0):
+        updates, state = optimizer.update(jnp.full(1, gradient), state, params)
+        params = optax.apply_updates(params, updates)
+        trace.append(params.item())
+    assert trace == [-1.0, -1.0, -1.0, -2.0, -1.5]
+
+
+@pytest.mark.clause("C12")
+@pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_non_finite_gradient_that_does_not_sync_leaves_the_slow_weights_alone(policy, poison):
+    optimizer = lookahead(optax.sgd(0.1, momentum=0.9), 3, 0.5, policy)
+    params = jnp.ones(2)
+    updates, state = optimizer.update(jnp.full(2, poison), optimizer.init(params), params)
+    params = optax.apply_updates(params, updates)
+    assert slow_params(state, params).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.clause("C12", "C17")
+def test_reset_clears_a_nan_in_the_inner_state():
+    optimizer = lookahead(sgd(), 1, 0.5, "reset")
+    params = jnp.ones(2)
+    _, state = optimizer.update(jnp.full(2, jnp.nan), optimizer.init(params), params)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.inner))
+
+
+@pytest.mark.clause("C14")
+def test_an_integer_leaf_takes_the_inner_update():
+    optimizer = lookahead(optax.identity(), 2, 0.5)
+    params = {"w": jnp.zeros(1), "n": jnp.zeros(1, jnp.int32)}
+    state = optimizer.init(params)
+    for _ in range(2):
+        moves = {"w": -jnp.ones(1), "n": jnp.ones(1, jnp.int32)}
+        updates, state = optimizer.update(moves, state, params)
+        params = optax.apply_updates(params, updates)
+    assert (params["w"].item(), params["n"].item()) == (-1.0, 2)
+    assert params["n"].dtype == jnp.int32
+
+
+@pytest.mark.clause("C17")
+def test_reset_restarts_adams_count_and_leaves_the_schedules():
+    schedule = optax.exponential_decay(0.1, 5, 0.9)
+    inner = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
+    optimizer = lookahead(inner, K, ALPHA, "reset")
+    _, state = train(optimizer, start(), optimizer.init(start()), K + 2)
+    moments, scheduled = state.inner
+    assert (moments.count.item(), scheduled.count.item()) == (2, K + 2)
+
+
+@pytest.mark.clause("C18")
+def test_interpolate_keeps_counts_and_their_types():
+    optimizer = make("interpolate", adam)
+    _, state = train(optimizer, start(), optimizer.init(start()), K)
+    assert state.inner[0].count.item() == K
+    assert state.inner[0].count.dtype == jnp.int32
+
+
+@pytest.mark.clause("C17", "C18")
+@pytest.mark.parametrize("policy", ["reset", "interpolate"])
+def test_a_policy_acts_on_parameter_shaped_state_inside_masked_and_chain(policy):
+    inner = optax.chain(optax.clip(1e9), optax.masked(optax.trace(0.9), {"a": True, "b": False}))
+    optimizer = lookahead(inner, 1, 0.5, policy)
+    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
+    gradient = {"a": jnp.full(1, 8.0), "b": jnp.full(1, 8.0)}
+    _, state = optimizer.update(gradient, optimizer.init(params), params)
+    (trace,) = jax.tree.leaves(state.inner)
+    assert trace.item() == {"reset": 0.0, "interpolate": 4.0}[policy]
+
+
+@pytest.mark.clause("C26")
+def test_weights_loaded_between_cycles_are_where_the_next_one_starts():
+    optimizer = lookahead(optax.sgd(1.0), 2, 0.5)
+    state = optimizer.init([jnp.zeros(1)])
+    for value in (10.0, 100.0):
+        weights, state = pull_down(optimizer, [value], 2, state)
+        assert weights == [value - 1.0]
+
+
+@pytest.mark.clause("C22")
+def test_reading_the_slow_weights_of_a_chain():
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), make())
+    params = start()
+    params, state = train(optimizer, params, optimizer.init(params), 3)
+    assert_same(slow_params(state, params), start())
+
+
+@pytest.mark.clause("C22")
+def test_leaves_that_are_masked_out_are_their_own_slow_weights():
+    optimizer = optax.masked(lookahead(optax.sgd(1.0), 3, 0.5), {"a": True, "b": False})
+    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    params = optax.apply_updates(params, updates)
+    assert jax.tree.map(jnp.ravel, slow_params(state, params)) == {"a": 1.0, "b": params["b"]}
+
+
+# --- transformations ---
+
+
+@pytest.mark.clause("C19")
+def test_scan_and_vmap_give_the_trajectory():
+    optimizer = make("interpolate", adam)
+
+    def run(params):
+        def step(carry, _):
+            return train(optimizer, *carry, 1), None
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), None, length=STEPS)[0][0]
+
+    expected, _ = train(optimizer, start(), optimizer.init(start()), STEPS)
+    scanned = jax.jit(run)(start())
+    twice = jax.vmap(run)(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), start()))
+    for tree in (scanned, jax.tree.map(lambda leaf: leaf[1], twice)):
+        np.testing.assert_allclose(tree["layer"]["x"], expected["layer"]["x"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_fresh_parameters_and_state_can_be_donated_together(policy):
+    optimizer, params = make(policy), start()
+    state = optimizer.init(params)
+
+    @jax.jit
+    def step(params, state):
+        return train(optimizer, params, state, 1)
+
+    expected, _ = step(params, state)
+    donated, _ = jax.jit(step, donate_argnums=(0, 1))(params, state)
+    assert_same(donated, expected)
+
+
+def test_a_step_is_traced_once():
+    optimizer, traces = make("interpolate"), []
+
+    def count(*arguments):
+        traces.append(1)
+        return optimizer.update(*arguments)
+
+    train(optimizer, start(), optimizer.init(start()), 2 * K, jax.jit(count))
+    assert len(traces) == 1
+
+
+def test_extra_arguments_reach_the_inner_transformation():
+    optimizer = lookahead(optax.polyak_sgd(), 3, 0.5)
+    params = jnp.ones(2)
+    updates, _ = optimizer.update(params, optimizer.init(params), params, value=jnp.asarray(1.0))
+    assert jnp.abs(updates).min() > 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.complex64])
+def test_updates_and_state_keep_their_dtypes(dtype):
+    optimizer = make("interpolate")
+    params = {"w": jnp.ones(3, dtype), "none": None}
+    state = optimizer.init(params)
+    for _ in range(K):
+        updates, after = optimizer.update(params, state, params)
+        assert updates["w"].dtype == dtype
+        assert dtypes(after) == dtypes(state)
+        state = after
+
+
+# --- resuming ---
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("phase", range(K))
+def test_a_run_resumed_at_any_phase_goes_on_bitwise(phase, policy):
+    optimizer = make(policy, adam)
+    whole, _ = train(optimizer, start(), optimizer.init(start()), STEPS)
+    halfway = train(optimizer, start(), optimizer.init(start()), K + phase)
+    saved = frozen(halfway)
+    params, state = jax.tree.map(jnp.asarray, saved)
+    assert isinstance(state, LookaheadState)
+    resumed, _ = train(make(policy, adam), params, state, STEPS - K - phase)
+    assert_same(resumed, whole)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.clause("C24")
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda: lookahead(sgd(), sync_period=2.5), r"sync_period must be .* got 2\.5"),
+        (lambda: lookahead(sgd(), alpha=7), "alpha must be .* got 7"),
+        (lambda: lookahead(sgd(), inner_state="x"), "inner_state must be .* got 'x'"),
+        (lambda: lookahead(0.1), r"inner must be an optax.GradientTransformation, got 0\.1"),
+        (lambda: meta_optimizer(sgd(), 5), "rule must be a SyncRule, got 5"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make_it, message):
+    with pytest.raises(ValueError, match=message):
+        make_it()
+
+
+def test_the_preset_and_its_rule_are_the_same():
+    preset = make("reset")
+    ours = meta_optimizer(sgd(), lookahead_rule(K, ALPHA, "reset"))
+    expected, _ = train(preset, start(), preset.init(start()), STEPS)
+    weights, _ = train(ours, start(), ours.init(start()), STEPS)
+    assert_same(weights, expected)
+
+
+X = jnp.ones(3)
+BAD_ARGUMENTS = {
+    "no params": (lambda s, p: (gradients(p), s, None), "params must be given"),
+    "no gradient at all": (
+        lambda s, p: ({"layer": {"x": None}, "other": [None]}, s, p),
+        r"updates\['layer'\]\['x'\] must be what params\['layer'\]\['x'\] is, .* got absent",
+    ),
+    "gradient of another shape": (
+        lambda s, p: ({**gradients(p), "other": [X]}, s, p),
+        r"updates\['other'\]\[0\] must be .* of shape \(2,\), got an array of shape \(3,\)",
+    ),
+    "gradient of another structure": (
+        lambda s, p: ({**gradients(p), "other": tuple(p["other"])}, s, p),
+        "updates must have the structure of params",
+    ),
+    "slow weights of another shape": (
+        lambda s, p: (gradients(p), s._replace(slow={**s.slow, "other": [X]}), p),
+        r"state\.slow\['other'\]\[0\] must be .* of shape \(2,\), got an array of shape \(3,\)",
+    ),
+    "inner state of another shape": (
+        lambda s, p: (gradients(p), s._replace(inner=jax.tree.map(lambda _: X[:1], s.inner)), p),
+        r"state\.inner.* must be .* got an array of shape \(1,\)",
+    ),
+    "another state": (lambda s, p: (gradients(p), s.inner, p), "state must be a LookaheadState"),
+}
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_arguments_that_do_not_match_are_refused(case, compiled):
+    change, message = BAD_ARGUMENTS[case]
+    optimizer, params = make("interpolate"), start()
+    state = optimizer.init(params)
+    before = frozen((params, state))
+    update = jax.jit(optimizer.update) if compiled else optimizer.update
+    with pytest.raises(ValueError, match=message):
+        update(*change(state, params))
+    assert_same(frozen((params, state)), before)
+
+
+@pytest.mark.clause("C25")
+def test_a_state_without_slow_weights_has_none_to_read():
+    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 0"):
+        slow_params(sgd().init(start()), start())

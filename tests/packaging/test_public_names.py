@@ -1,0 +1,59 @@
+"""The public names are promises: sorted, complete, and the same word for word in all adapters."""
+
+import importlib
+import inspect
+
+import pytest
+
+MODULES = [
+    "lookahead_core",
+    "lookahead_core.conformance",
+    "lookahead_core.adapters",
+    "lookahead_core.adapters.numpy",
+    "lookahead_core.adapters.torch",
+    "lookahead_core.adapters.optax",
+]
+SIGNATURE = ["inner", "sync_period", "alpha", "inner_state"]
+DEFAULTS = {"sync_period": 5, "alpha": 0.5, "inner_state": "maintain"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_names_are_sorted_and_there(name):
+    module = importlib.import_module(name)
+    public = [n for n in module.__all__ if n not in ("cupy",)]  # not installed here
+    # Ruff's order: constants, classes, functions.
+    groups = [
+        [n for n in public if n.isupper()],
+        [n for n in public if not n.isupper() and n[0].isupper()],
+        [n for n in public if n[0].islower()],
+    ]
+    assert public == [n for group in groups for n in sorted(group)]
+    for attribute in public:
+        assert getattr(module, attribute) is not None
+
+
+def test_an_unknown_adapter_is_an_attribute_error():
+    adapters = importlib.import_module("lookahead_core.adapters")
+    with pytest.raises(AttributeError, match="no attribute 'keras'"):
+        _ = adapters.keras
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("numpy", "Lookahead"), ("torch", "Lookahead"), ("optax", "lookahead")],
+)
+def test_lookahead_has_one_signature(module, name):
+    lookahead = getattr(importlib.import_module(f"lookahead_core.adapters.{module}"), name)
+    parameters = inspect.signature(lookahead).parameters
+    positional = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == SIGNATURE
+    assert {n: parameters[n].default for n in DEFAULTS} == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("numpy", "MetaOptimizer"), ("torch", "MetaOptimizer"), ("optax", "meta_optimizer")],
+)
+def test_the_general_form_has_one_signature(module, name):
+    general = getattr(importlib.import_module(f"lookahead_core.adapters.{module}"), name)
+    assert list(inspect.signature(general).parameters)[:2] == ["inner", "rule"]
