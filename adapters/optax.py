@@ -164,8 +164,8 @@ def meta_optimizer(
             inner_slow=pick(inner_slow) if rule.inner_state == "interpolate" else (),
         )
         initial = pick(inner.init(params)) if rule.inner_state == "reset" else None
-        u, leaves, after = rule.step(u, pick(moved), before, initial=initial)
-        return jax.tree.unflatten(tree, u), LookaheadState(
+        synced, leaves, after = rule.step(u, pick(moved), before, initial=initial)
+        return jax.tree.unflatten(tree, synced), LookaheadState(
             after.count, after.syncs, slow, _with(moved, acts_on, leaves), inner_slow
         )
 
@@ -255,8 +255,8 @@ def _with(state: optax.OptState, acts_on: list[bool], leaves: Any) -> optax.OptS
     """`state` with `leaves` in the places that `acts_on` marks."""
     old, tree = jax.tree.flatten(state)
     new = iter(leaves)
-    return tree.unflatten(
-        next(new) if acted else leaf for leaf, acted in zip(old, acts_on, strict=True)
+    return jax.tree.unflatten(
+        tree, [next(new) if acted else leaf for leaf, acted in zip(old, acts_on, strict=True)]
     )
 
 
@@ -281,11 +281,10 @@ def _check_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
                 f"{name}{path} must be what {other_name}{path} is, {_describe(theirs.get(path))}, "
                 f"got {_describe(ours.get(path))}"
             )
-    if jax.tree.structure(tree) != jax.tree.structure(other):
-        raise ValueError(
-            f"{name} must have the structure of {other_name}, {jax.tree.structure(other)}, "
-            f"got {jax.tree.structure(tree)}"
-        )
+    got: Any = jax.tree.structure(tree)
+    expected: Any = jax.tree.structure(other)
+    if got != expected:
+        raise ValueError(f"{name} must have the structure of {other_name}, {expected}, got {got}")
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import SyncRule, lookahead
+from lookahead_core import SyncRule, SyncState, lookahead
 
 from ._torch_checkpoint import pack, unpack
 from ._torch_inner_state import InnerName, inner_leaves
@@ -63,6 +63,11 @@ class MetaOptimizer(Optimizer):
 
     inner: Optimizer
     rule: SyncRule
+    slow_dtype: torch.dtype | None
+    _fast: list[Tensor]  # what the slow weights of this cycle belong to
+    _inner_names: list[InnerName]  # what the slow copy of the inner state belongs to
+    _sync_state: SyncState
+    _evaluating: bool
 
     @torch.no_grad()
     def __init__(
@@ -90,7 +95,8 @@ class MetaOptimizer(Optimizer):
         )
 
     # Properties, because load_state_dict replaces the inner's list and dicts (kozistr#237): a
-    # copy made here would go stale and schedulers would move a dead learning rate.
+    # copy made here would go stale and schedulers would move a dead learning rate. torch declares
+    # plain attributes, hence the ignores.
     @property
     def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
         return self.inner.param_groups
@@ -103,7 +109,7 @@ class MetaOptimizer(Optimizer):
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.inner.defaults
 
-    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:
         """One inner step; on every sync_period-th a sync follows it.
 
         Parameters

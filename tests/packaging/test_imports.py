@@ -20,7 +20,7 @@ def imported_by(statement: str) -> set[str]:
     """Frameworks that are loaded after `statement` in a fresh interpreter."""
     program = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
     )
     return set(FRAMEWORKS) & {name.split(".")[0] for name in json.loads(result.stdout)}
 
