@@ -156,7 +156,7 @@ class SGD:
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken; ValueError if it does not match, nothing changed."""
         check_state(state_dict, self.state, {"lr"})
-        self.lr = state_dict["lr"]
+        self.lr = non_negative("state_dict['lr']", state_dict["lr"], "learning rate")
         _write(self.state.values(), [state_dict[name] for name in self.state])
 
 
@@ -297,7 +297,8 @@ class MetaOptimizer:
     def _arrays(self) -> dict[str, Array]:
         """The live arrays of the state, by name."""
         slow = zip(names_once(self.inner.params, self._names), self._state.slow, strict=True)
-        copies = zip(self.inner.state, self._state.inner_slow, strict=False)
+        blended = self.inner.state if self._state.inner_slow else ()
+        copies = zip(blended, self._state.inner_slow, strict=True)
         return {
             **{f"slow/{name}": leaf for name, leaf in slow},
             **{f"inner_slow/{name}": leaf for name, leaf in copies},

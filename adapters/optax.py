@@ -121,6 +121,7 @@ def meta_optimizer(
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
     inner = optax.with_extra_args_support(inner)
+    blends = rule.inner_state == "interpolate"
 
     def init(params: optax.Params) -> LookaheadState:
         inner_state = inner.init(params)
@@ -131,9 +132,7 @@ def meta_optimizer(
             syncs=jnp.zeros([], jnp.int32),
             slow=jax.tree.map(jnp.copy, params),
             inner=inner_state,
-            inner_slow=jax.tree.map(jnp.copy, inner_state)
-            if rule.inner_state == "interpolate"
-            else (),
+            inner_slow=jax.tree.map(jnp.copy, inner_state) if blends else (),
         )
 
     def update(
@@ -145,7 +144,7 @@ def meta_optimizer(
         _check_arguments(updates, state, params)
         first = state.step == 0
         slow = _where(first, params, state.slow)
-        inner_slow = _where(first, state.inner, state.inner_slow) if state.inner_slow else ()
+        inner_slow = _where(first, state.inner, state.inner_slow) if blends else ()
         updates, moved = inner.update(updates, state.inner, params, **extra_args)
         # A moment of a shape that broadcasts would pass unseen, and grow.
         _check_tree("state.inner", state.inner, "its update", moved)
@@ -161,7 +160,7 @@ def meta_optimizer(
             count=state.step,
             syncs=state.syncs,
             outer=(),
-            inner_slow=pick(inner_slow) if rule.inner_state == "interpolate" else (),
+            inner_slow=pick(inner_slow) if blends else (),
         )
         initial = pick(inner.init(params)) if rule.inner_state == "reset" else None
         synced, leaves, after = rule.step(u, pick(moved), before, initial=initial)

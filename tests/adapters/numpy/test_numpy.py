@@ -369,6 +369,7 @@ BAD_STATES = {
     "slow of another dtype": ({"slow/layer/x": np.ones(3, "f4")}, r"float64, got \(3,\) float32"),
     "no array": ({"slow/layer/x": 3.0}, r"\['slow/layer/x'\] must have shape .* got 3.0"),
     "inner of another shape": ({"inner/velocity/layer/x": np.ones(2)}, r"\['velocity/layer/x'\]"),
+    "no learning rate": ({"inner/lr": -1.0}, r"state_dict\['lr'\] must be .* got -1.0"),
     "unknown entry": ({"slow/z": np.ones(2)}, r"unknown \['slow/z'\]"),
     "missing entry": ({"inner_slow/velocity/layer/x": None}, "missing .*inner_slow/velocity/layer"),
     "other period": ({"sync_period": 7}, "sync_period=7, this optimizer has sync_period=5"),

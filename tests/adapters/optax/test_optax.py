@@ -338,6 +338,15 @@ def test_a_step_is_traced_once():
     assert len(traces) == 1
 
 
+@pytest.mark.clause("C19")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_inner_transformation_without_state_keeps_the_structure_of_the_state(policy):
+    optimizer = lookahead(optax.scale(-0.1), K, ALPHA, policy)
+    state = optimizer.init(start())
+    _, after = optimizer.update(start(), state, start())
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+
+
 def test_extra_arguments_reach_the_inner_transformation():
     optimizer = lookahead(optax.polyak_sgd(), 3, 0.5)
     params = jnp.ones(2)

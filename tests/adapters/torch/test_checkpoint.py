@@ -1,0 +1,132 @@
+"""The torch adapter's checkpoints: exact resume, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+
+from lookahead_core.adapters.torch import Lookahead
+from reference_loop import (
+    POLICIES,
+    STEPS,
+    K,
+)
+from torch_runs import (
+    INNERS,
+    Quadratic,
+    adam,
+    assert_same,
+    flat,
+    make,
+    pull_down,
+    sgd,
+    single,
+    snapshot,
+    train,
+)
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("inner", INNERS)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("phase", range(K))
+def test_a_run_resumed_at_any_phase_goes_on_bitwise(phase, policy, inner):
+    whole = Quadratic()
+    train(make(whole, policy, INNERS[inner]), whole, STEPS)
+    first = Quadratic()
+    before = make(first, policy, INNERS[inner])
+    train(before, first, K + phase)
+    saved = snapshot(first, before)
+    second = Quadratic()
+    after = make(second, policy, INNERS[inner])
+    second.load_state_dict(saved["model"])
+    after.load_state_dict(saved["optimizer"])
+    train(after, second, STEPS - K - phase)
+    assert torch.equal(second.x, whole.x)
+    assert torch.equal(second.y, whole.y)
+
+
+@pytest.mark.clause("C06", "C15")
+def test_wide_slow_weights_stay_wide_through_a_checkpoint():
+    weight = single(1.0, torch.bfloat16)
+    inner = torch.optim.SGD([weight], lr=2.0**-7, maximize=True)
+    optimizer = Lookahead(inner, 1, 0.25, slow_dtype=torch.float32)
+    pull_down(optimizer, weight)
+    saved = flat(optimizer.state_dict())
+    optimizer.load_state_dict(saved)
+    slow = optimizer.state_dict()["state"][0]["lookahead_slow"]
+    assert slow.dtype == torch.float32
+    assert slow.item() == 1.0 + 2.0**-9
+
+
+@pytest.mark.clause("C06")
+def test_saving_changes_nothing_and_leaves_the_inner_state_clean():
+    model = Quadratic()
+    optimizer = make(model, "interpolate", adam)
+    train(optimizer, model, 7)
+    keys = [set(state) for state in optimizer.state.values()]
+    before = snapshot(model, optimizer)
+    assert_same(snapshot(model, optimizer), before)
+    assert [set(state) for state in optimizer.state.values()] == keys
+    assert "lookahead_count" not in optimizer.param_groups[0]
+
+
+def test_a_checkpoint_of_the_inner_optimizer_alone_loads_with_a_warning():
+    model = Quadratic()
+    inner = sgd(model.parameters())
+    train(inner, model, 3)
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    with pytest.warns(UserWarning, match="no lookahead_.* entries"):
+        optimizer.load_state_dict(copy.deepcopy(inner.state_dict()))
+    here = model.x.tolist()
+    with optimizer.slow_weights():
+        assert model.x.tolist() == here
+    assert optimizer.state_dict()["param_groups"][0]["lookahead_count"] == 0
+
+
+def drop(state, key):
+    del state["state"][0][key]
+
+
+BAD_STATES = {
+    "slow of another shape": (
+        lambda s: s["state"][0].update(lookahead_slow=torch.ones(2)),
+        r"\['state'\]\[0\]\['lookahead_slow'\] must have the shape .* \(3,\), got \(2,\)",
+    ),
+    "moment of another shape": (
+        lambda s: s["state"][0].update(exp_avg=torch.ones(2)),
+        r"\['exp_avg'\] must have the shape",
+    ),
+    "no slow weights": (lambda s: drop(s, "lookahead_slow"), "no lookahead_slow for trainable"),
+    "no groups": (lambda s: s.pop("param_groups"), "must have the key 'param_groups'"),
+    "another number of parameters": (
+        lambda s: s["param_groups"][0]["params"].pop(),
+        r"must hold groups of \[2\] parameters, got \[1\]",
+    ),
+    "an unknown parameter": (lambda s: s["state"].update({9: {}}), "numbers of parameters, got 9"),
+    "another period": (
+        lambda s: s["param_groups"][0].update(lookahead_sync_period=7),
+        "sync_period=7, this optimizer has sync_period=5",
+    ),
+    "another alpha": (
+        lambda s: s["param_groups"][0].update(lookahead_alpha=0.8),
+        "alpha=0.8, this optimizer has alpha=0.5",
+    ),
+}
+
+
+@pytest.mark.clause("C06", "C25")
+@pytest.mark.parametrize("case", BAD_STATES)
+def test_a_state_that_does_not_match_changes_nothing(case):
+    damage, message = BAD_STATES[case]
+    model, other = Quadratic(), Quadratic()
+    optimizer, source = make(model, "interpolate", adam), make(other, "interpolate", adam)
+    train(optimizer, model, 3)
+    train(source, other, 8)
+    saved = copy.deepcopy(source.state_dict())
+    damage(saved)
+    before = snapshot(model, optimizer)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(saved)
+    assert_same(snapshot(model, optimizer), before)

@@ -1,0 +1,289 @@
+"""The torch adapter is a true Optimizer, evaluates on slow weights, and refuses bad input."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+
+from lookahead_core import lookahead
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
+from reference_loop import (
+    LEARNING_RATE,
+    START,
+    STEPS,
+    K,
+)
+from torch_runs import (
+    DOUBLE,
+    Quadratic,
+    assert_same,
+    flat,
+    make,
+    pull_down,
+    sgd,
+    single,
+    snapshot,
+    train,
+)
+
+
+def test_it_is_a_torch_optimizer_with_the_inner_ones_groups_state_and_defaults():
+    model = Quadratic()
+    optimizer = make(model)
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    train(optimizer, model, 1)
+    optimizer.inner.load_state_dict(optimizer.inner.state_dict())  # replaces list and dicts
+    assert optimizer.param_groups is optimizer.inner.param_groups
+    assert optimizer.state is optimizer.inner.state
+    assert optimizer.defaults is optimizer.inner.defaults
+    assert repr(optimizer).startswith("Lookahead(SyncRule(sync_period=5")
+
+
+def test_all_hooks_fire_once():
+    model = Quadratic()
+    optimizer, seen = make(model), []
+    optimizer.register_step_pre_hook(lambda *_: seen.append("step pre"))
+    optimizer.register_step_post_hook(lambda *_: seen.append("step post"))
+    optimizer.register_state_dict_pre_hook(lambda *_: seen.append("save pre"))
+    optimizer.register_state_dict_post_hook(lambda *_: seen.append("save post"))
+    optimizer.register_load_state_dict_pre_hook(lambda *_: seen.append("load pre"))
+    optimizer.register_load_state_dict_post_hook(lambda *_: seen.append("load post"))
+    train(optimizer, model, 1)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert seen == [*("step pre", "step post"), *("save pre", "save post", "load pre", "load post")]
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.5**epoch),
+        lambda optimizer: OneCycleLR(optimizer, max_lr=0.4, total_steps=10),
+    ],
+    ids=["LambdaLR", "OneCycleLR"],
+)
+def test_a_learning_rate_scheduler_moves_the_inner_rate(schedule):
+    ours, bare = Quadratic(), Quadratic()
+    optimizer, inner = Lookahead(sgd(ours.parameters()), K, 1.0), sgd(bare.parameters())
+    scheduler, control = schedule(optimizer), schedule(inner)
+    for _ in range(6):
+        for model, opt, sched in ((ours, optimizer, scheduler), (bare, inner, control)):
+            train(opt, model, 1)
+            sched.step()
+    assert optimizer.inner.param_groups[0]["lr"] == inner.param_groups[0]["lr"] != LEARNING_RATE
+    assert torch.equal(ours.x, bare.x)
+
+
+def test_a_scheduler_goes_on_after_a_load():
+    model = Quadratic()
+    optimizer = make(model)
+    scheduler = ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    train(optimizer, model, 2)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(3):
+        scheduler.step(1.0)
+    assert optimizer.inner.param_groups[0]["lr"] < LEARNING_RATE / 5
+
+
+def test_a_closure_reaches_the_inner_optimizer():
+    model = Quadratic()
+    optimizer = Lookahead(torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=2), 3, 0.5)
+    calls = []
+
+    def closure():
+        calls.append(1)
+        optimizer.zero_grad()
+        loss = ((model.x - 3.0) ** 2).sum() + (model.y**2).sum()
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(6)]
+    assert len(calls) > 6
+    assert losses[-1] < losses[0] / 10
+    assert optimizer.state_dict()["param_groups"][0]["lookahead_syncs"] == 2
+
+
+def test_zero_grad_takes_torchs_argument():
+    weight = single()
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0))
+    weight.grad = torch.ones(1)
+    optimizer.zero_grad(set_to_none=False)
+    assert weight.grad.item() == 0.0
+    optimizer.zero_grad()
+    assert weight.grad is None
+
+
+@pytest.mark.clause("C01", "C02")
+def test_a_group_added_in_mid_cycle_syncs_with_the_others():
+    first, second = single(), single(dtype=DOUBLE)
+    optimizer = Lookahead(torch.optim.SGD([first], lr=1.0), 3, 0.5)
+    pull_down(optimizer, first)
+    optimizer.add_param_group({"params": [second], "lr": 10.0})
+    pull_down(optimizer, first, second)
+    pull_down(optimizer, first, second)
+    assert (first.item(), second.item()) == (-1.5, -10.0)
+
+
+def test_a_parameter_listed_twice_is_synced_once():
+    weight = single()
+    with pytest.warns(UserWarning, match="duplicate parameters"):
+        inner = torch.optim.SGD([weight, weight], lr=1.0, foreach=False)
+    optimizer = Lookahead(inner, 2, 0.5)
+    for _ in range(2):
+        pull_down(optimizer, weight)
+    assert weight.item() == -2.0
+
+
+def test_making_one_leaves_the_inner_class_and_other_instances_alone():
+    before = {name: value for name, value in vars(torch.optim.SGD).items() if callable(value)}
+    weight = single()
+    bare = torch.optim.SGD([weight], lr=1.0)
+    Lookahead(torch.optim.SGD([single()], lr=1.0))
+    assert {n: v for n, v in vars(torch.optim.SGD).items() if callable(v)} == before
+    pull_down(bare, weight)
+    assert weight.item() == -1.0
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_a_copy_goes_on_by_itself(copy_of):
+    model = Quadratic()
+    optimizer = make(model, "interpolate")
+    train(optimizer, model, 7)
+    twin_model, twin = copy_of((model, optimizer))
+    train(optimizer, model, 6)
+    train(twin, twin_model, 6)
+    assert torch.equal(twin_model.x, model.x)
+    assert twin_model.x is not model.x
+    twin.register_step_post_hook(lambda *_: None)
+
+
+def test_a_model_converted_after_wrapping_is_followed():
+    model = torch.nn.Linear(2, 1)
+    optimizer = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1), 2, 0.5)
+    model.double()
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.ones(1, 2, dtype=DOUBLE)).sum().backward()
+        optimizer.step()
+    slow = optimizer.state_dict()["state"][0]["lookahead_slow"]
+    assert slow.dtype == DOUBLE
+
+
+def test_the_slow_weights_hold_no_graph():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, K + 1)
+    slow = optimizer.state_dict()["state"][0]["lookahead_slow"]
+    assert not slow.requires_grad
+    assert slow.grad_fn is None
+    assert model.x.is_leaf
+
+
+# --- evaluation ---
+
+
+@pytest.mark.clause("C22")
+def test_evaluating_on_slow_weights_leaves_training_bitwise_unchanged():
+    read, unread = Quadratic(), Quadratic()
+    optimizer, other = make(read), make(unread)
+    for _ in range(STEPS):
+        train(optimizer, read, 1)
+        fast = read.x.tolist()
+        with optimizer.slow_weights():
+            outer = read.x.tolist()
+            with optimizer.slow_weights():
+                assert read.x.tolist() == outer
+            assert read.x.tolist() == outer
+        assert read.x.tolist() == fast
+        train(other, unread, 1)
+    assert torch.equal(read.x, unread.x)
+
+
+@pytest.mark.clause("C22")
+def test_the_fast_weights_come_back_after_an_exception():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+
+    def fail_on_the_slow_weights():
+        with optimizer.slow_weights():
+            assert model.x.tolist() == list(START)
+            raise KeyError("evaluation failed")
+
+    with pytest.raises(KeyError, match="evaluation failed"):
+        fail_on_the_slow_weights()
+    assert model.x.tolist() == fast
+    train(optimizer, model, 1)
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("action", ["step", "sync", "state_dict", "load_state_dict"])
+def test_the_optimizer_refuses_to_act_while_the_slow_weights_are_in(action):
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    saved = optimizer.state_dict()
+    before = snapshot(model, optimizer)
+    with optimizer.slow_weights():
+        arguments = (saved,) if action == "load_state_dict" else ()
+        with pytest.raises(RuntimeError, match=rf"{action}\(\) inside slow_weights\(\)"):
+            getattr(optimizer, action)(*arguments)
+    assert_same(snapshot(model, optimizer), before)
+
+
+# --- what is refused ---
+
+
+@pytest.mark.clause("C24")
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda inner: Lookahead(inner, sync_period=2.5), "sync_period must be .* got 2.5"),
+        (lambda inner: Lookahead(inner, alpha=7), "alpha must be .* got 7"),
+        (lambda inner: Lookahead(inner, inner_state="x"), "inner_state must be .* got 'x'"),
+        (lambda inner: MetaOptimizer(inner, 5), "rule must be a SyncRule, got 5"),
+        (lambda inner: Lookahead([single()]), "inner must be a torch.optim.Optimizer, got"),
+        (lambda inner: Lookahead(inner, slow_dtype=torch.int32), "slow_dtype must be a floating"),
+        (lambda inner: Lookahead(inner, slow_dtype="f4"), "slow_dtype must be a floating"),
+    ],
+)
+def test_settings_out_of_range_are_refused(make_it, message):
+    with pytest.raises(ValueError, match=message):
+        make_it(torch.optim.SGD([single()], lr=0.1))
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("closure", [None, lambda: torch.tensor(0.0)], ids=["plain", "closure"])
+@pytest.mark.parametrize("steps", [0, K - 1], ids=["cycle start", "sync due"])
+def test_a_gradient_missing_for_all_parameters_changes_nothing(closure, steps):
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, steps)
+    model.zero_grad()
+    before = snapshot(model, optimizer)
+    with pytest.raises(RuntimeError, match=r"step\(\) needs a gradient: no parameter has one"):
+        optimizer.step(closure)
+    assert_same(snapshot(model, optimizer), before)
+
+
+@pytest.mark.clause("C17", "C18", "C25")
+@pytest.mark.parametrize("policy", ["reset", "interpolate"])
+def test_an_inner_state_that_the_policy_does_not_know_is_named(policy):
+    weight = single()
+    optimizer = MetaOptimizer(torch.optim.Rprop([weight]), lookahead(2, 0.5, policy))
+    pull_down(optimizer, weight)
+    before = flat([weight.detach(), optimizer.inner.state_dict()])
+    with pytest.raises(ValueError, match=rf"inner_state='{policy}' does not know .* of Rprop"):
+        pull_down(optimizer, weight)
+    assert_same(flat([weight.detach(), optimizer.inner.state_dict()]), before)
+
+
+@pytest.mark.clause("C16")
+def test_maintain_works_around_any_state():
+    weight = single()
+    optimizer = Lookahead(torch.optim.Rprop([weight], lr=1.0), 2, 0.5)
+    for _ in range(4):
+        pull_down(optimizer, weight)
+    assert weight.item() < 0.0
