@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule, SyncState
+from lookahead_core.checkpoint import check_settings, settings
 
 from ._torch_inner_state import PARAMETER_SHAPED, InnerName
 
@@ -62,12 +63,9 @@ def pack(
         states.setdefault(number[leaf], {})[SLOW] = slow
     for (leaf, key), slow in zip(names, state.inner_slow, strict=True):
         states[number[leaf]][f"{SLOW}_{key}"] = slow
-    numbers = {
-        **_rule_entries(rule),
-        "lookahead_count": state.count,
-        "lookahead_syncs": state.syncs,
-    }
-    groups = [{**group, **numbers} for group in packed["param_groups"]]
+    numbers = {**settings(rule), "count": state.count, "syncs": state.syncs}
+    ours = {f"{PREFIX}{name}": value for name, value in numbers.items()}
+    groups = [{**group, **ours} for group in packed["param_groups"]]
     return {**packed, "state": states, "param_groups": groups}
 
 
@@ -90,15 +88,15 @@ def unpack(
     }
     bare["state"] = {i: entries for i, entries in bare["state"].items() if entries}
     start = rule.init(fast, slow_dtype=slow_dtype)
-    saved = state_dict["param_groups"][0]
-    if "lookahead_count" not in saved:
+    saved = _ours(state_dict["param_groups"][0])
+    if not saved:
         warn(
             "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone: "
             "slow weights are taken from the current parameters",
             stacklevel=3,
         )
         return Loaded(bare, fast, [], start)
-    _check_rule(saved, rule)
+    check_settings(saved, rule)
     entries = {leaf: state_dict["state"].get(i, {}) for i, leaf in parameters.items()}
     names = [
         (leaf, key.removeprefix(f"{SLOW}_"))
@@ -115,19 +113,11 @@ def unpack(
         slow.copy_(entries[leaf][SLOW])
     inner_slow = [entries[leaf][f"{SLOW}_{key}"].to(leaf.device, copy=True) for leaf, key in names]
     state = start._replace(
-        count=int(saved["lookahead_count"]),
-        syncs=int(saved["lookahead_syncs"]),
+        count=int(saved["count"]),
+        syncs=int(saved["syncs"]),
         inner_slow=inner_slow,
     )
     return Loaded(bare, fast, names, state)
-
-
-def _rule_entries(rule: SyncRule) -> dict[str, Any]:
-    return {
-        "lookahead_sync_period": rule.sync_period,
-        "lookahead_alpha": rule.outer.alpha,
-        "lookahead_inner_state": rule.inner_state,
-    }
 
 
 def _numbered(state_dict: StateDict, inner: Optimizer) -> Iterator[tuple[int, Tensor]]:
@@ -138,6 +128,13 @@ def _numbered(state_dict: StateDict, inner: Optimizer) -> Iterator[tuple[int, Te
 
 def _without(entries: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if not key.startswith(PREFIX)}
+
+
+def _ours(entries: dict[str, Any]) -> dict[str, Any]:
+    """The `lookahead_*` entries, under their names without it."""
+    return {
+        key.removeprefix(PREFIX): value for key, value in entries.items() if key.startswith(PREFIX)
+    }
 
 
 def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
@@ -164,13 +161,3 @@ def _check_shapes(state_dict: StateDict, parameters: dict[int, Tensor]) -> None:
                     f"state_dict['state'][{i}][{key!r}] must have the shape of its parameter, "
                     f"{tuple(parameters[i].shape)}, got {tuple(value.shape)}"
                 )
-
-
-def _check_rule(saved: dict[str, Any], rule: SyncRule) -> None:
-    for key, ours in _rule_entries(rule).items():
-        if saved.get(key) != ours:
-            name = key.removeprefix(PREFIX)
-            raise ValueError(
-                f"the checkpoint was made with {name}={saved.get(key)!r}, this optimizer has "
-                f"{name}={ours!r}; construct it with the checkpoint's"
-            )

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import optree
 
 from lookahead_core import Kernel, SyncRule, interpolate, lookahead
+from lookahead_core.checkpoint import check_settings, settings
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.namespace import namespace
@@ -241,7 +242,7 @@ class MetaOptimizer:
         inner = {f"inner/{name}": value for name, value in self.inner.state_dict().items()}
         arrays = {name: copied(leaf) for name, leaf in self._arrays().items()}
         numbers = {"count": self._state.count, "syncs": self._state.syncs}
-        return {**self._rule_entries(), **numbers, **arrays, **inner}
+        return {**settings(self.rule), **numbers, **arrays, **inner}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken. Load the weights as well.
@@ -258,13 +259,8 @@ class MetaOptimizer:
             if name.startswith("inner/")
         }
         ours = {name: value for name, value in state_dict.items() if not name.startswith("inner/")}
-        check_state(ours, self._arrays(), {*self._rule_entries(), "count", "syncs"})
-        for name, value in self._rule_entries().items():
-            if ours[name] != value:
-                raise ValueError(
-                    f"state_dict was made with {name}={ours[name]!r}, this optimizer has "
-                    f"{name}={value!r}; construct it with the state_dict's"
-                )
+        check_state(ours, self._arrays(), {*settings(self.rule), "count", "syncs"})
+        check_settings(ours, self.rule)
         self.inner.load_state_dict(theirs)  # refuses before it changes anything, as this does
         _write(self._arrays().values(), [ours[name] for name in self._arrays()])
         self._state = self._state._replace(count=int(ours["count"]), syncs=int(ours["syncs"]))
@@ -286,13 +282,6 @@ class MetaOptimizer:
         new_fast, new_inner, self._state = transition(fast, inner, self._state, kernel=IN_PLACE)
         _write(fast, new_fast)
         _write(inner, new_inner)
-
-    def _rule_entries(self) -> StateDict:
-        return {
-            "sync_period": self.rule.sync_period,
-            "alpha": self.rule.outer.alpha,
-            "inner_state": self.rule.inner_state,
-        }
 
     def _arrays(self) -> dict[str, Array]:
         """The live arrays of the state, by name."""

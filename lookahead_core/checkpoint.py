@@ -1,0 +1,30 @@
+"""What a checkpoint says of the rule that made it: a run resumes under the same rule or not at all.
+
+Names and numbers only; where they are kept, and the arrays beside them, is an adapter's matter.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lookahead_core.rule import SyncRule
+
+__all__ = ["check_settings", "settings"]
+
+
+def settings(rule: SyncRule) -> dict[str, int | float | str]:
+    """The settings of `rule` by name, as plain numbers and strings."""
+    return {
+        "sync_period": rule.sync_period,
+        "alpha": rule.outer.alpha,
+        "inner_state": rule.inner_state,
+    }
+
+
+def check_settings(saved: Mapping[str, Any], rule: SyncRule) -> None:
+    """Raise ValueError unless `saved` holds the settings of `rule` (clause C06)."""
+    for name, ours in settings(rule).items():
+        if saved.get(name) != ours:
+            raise ValueError(
+                f"the checkpoint was made with {name}={saved.get(name)!r}, this optimizer has "
+                f"{name}={ours!r}; construct it with the checkpoint's"
+            )

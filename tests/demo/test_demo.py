@@ -1,0 +1,69 @@
+"""The demo is one experiment on every backend, and its command writes a table and a picture."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import BATCH_SIZE, TRAIN_SIZE, load_data
+from digits import main
+from experiment import run_one
+from methods import Method
+from mlp import flat, gradients, initial_weights
+
+DEMO = Path(__file__).parents[2] / "demo"
+LR, SEED = 0.08, 3
+
+
+def one_epoch_by_hand(method):
+    """The method's definition, written out; the gradient is checked by torch's and jax's own."""
+    rng, scans = np.random.default_rng(SEED), load_data()
+    theta = dict(initial_weights(rng))
+    phi, velocity = dict(theta), dict.fromkeys(theta, 0.0)
+    lr = LR / 2 if method is Method.CONTROL else LR
+    batches = rng.permutation(TRAIN_SIZE).reshape(-1, BATCH_SIZE)
+    for step, rows in enumerate(batches, start=1):
+        gradient = gradients(theta, scans.train_x[rows], scans.train_y[rows], np)
+        velocity = {name: 0.9 * velocity[name] + gradient[name] for name in theta}
+        theta = {name: theta[name] - lr * velocity[name] for name in theta}
+        if method is Method.LOOKAHEAD and step % 5 == 0:
+            phi = {name: phi[name] + 0.5 * (theta[name] - phi[name]) for name in theta}
+            theta = dict(phi)
+    return flat(theta)
+
+
+@pytest.mark.clause("C02")
+@pytest.mark.parametrize("method", Method)
+def test_every_backend_trains_the_same_network_in_the_same_way(method, backend):
+    result = run_one(backend, method, LR, SEED, epochs=1)
+    np.testing.assert_allclose(result.weights, one_epoch_by_hand(method), rtol=0, atol=1e-10)
+    assert result.shipped.accuracy > 0.8
+    assert not result.diverged
+
+
+def test_a_rate_that_is_far_too_high_is_reported_as_diverged(backend):
+    result = run_one(backend, Method.INNER, lr=1e6, seed=0, epochs=1)
+    assert result.diverged
+
+
+def test_the_command_prints_a_table_and_draws_a_picture(backend, tmp_path):
+    command = [sys.executable, "-W", "error", str(DEMO / "digits.py"), "--quick"]
+    command += ["--backend", backend, "--out", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for word in ("Lookahead", "SGD(0.5*lr)", "accuracy", "loss", "seconds", "slow:fast"):
+        assert word in result.stdout
+    (picture,) = tmp_path.glob("*.png")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size > 20_000
+
+
+def test_a_backend_that_cannot_run_here_is_an_error_in_one_line(monkeypatch, tmp_path):
+    for module in ("cupy_model", "lookahead_core.adapters.cupy"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
+    with pytest.raises(SystemExit, match=r"^digits\.py: the cupy backend needs cupy, which .*$"):
+        main(["--backend", "cupy", "--quick", "--out", str(tmp_path)])
+    assert list(tmp_path.iterdir()) == []
