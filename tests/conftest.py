@@ -7,6 +7,7 @@ backends that were not asked for are not collected, and the report's header says
 
 import importlib
 import importlib.util
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -95,23 +96,30 @@ BFLOAT16 = {"numpy": "ml_dtypes", "torch": "torch", "jax.numpy": "jax.numpy"}
 @pytest.fixture
 def xp(request: pytest.FixtureRequest):
     """An array namespace of a backend under test, with its functions under the standard's names."""
-    return load_namespace(request.param)
+    with strict(request.param):
+        yield load_namespace(request.param)
 
 
 @pytest.fixture
 def bfloat16(request: pytest.FixtureRequest):
     """A namespace that has bfloat16, and that dtype."""
     dtype = importlib.import_module(BFLOAT16[request.param]).bfloat16
-    return load_namespace(request.param), dtype
+    with strict(request.param):
+        yield load_namespace(request.param), dtype
+
+
+@contextmanager
+def strict(name: str):
+    """JAX with float64, and with a promotion of shapes that the core does not mean an error."""
+    if name != "jax.numpy":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 def load_namespace(name: str):
-    if name == "jax.numpy":
-        import jax
-
-        jax.config.update("jax_enable_x64", True)
-        # A promotion of shapes that the core does not mean is an error.
-        jax.config.update("jax_numpy_rank_promotion", "raise")
-    return importlib.import_module(
-        name if "." in name or "_" in name else f"array_api_compat.{name}"
-    )
+    wrapped = name in ("numpy", "torch", "cupy")
+    return importlib.import_module(f"array_api_compat.{name}" if wrapped else name)
