@@ -125,7 +125,7 @@ def check_backend(backend: str) -> None:
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the {backend} backend needs {error.name}, which is not installed here; "
-            f"pip install 'lookahead-core[{backend}]'"
+            f"python -m pip install '.[{backend}]' in a clone"
         ) from error
 
 

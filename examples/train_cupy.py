@@ -1,6 +1,6 @@
 """A linear model on the GPU in CuPy with Lookahead around SGD: the NumPy loop, unchanged.
 
-python -m pip install "lookahead-core[cupy]"
+python -m pip install ".[cupy]"    (in a clone)
 """
 
 import cupy as cp

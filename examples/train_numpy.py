@@ -1,6 +1,6 @@
 """A linear model in NumPy with Lookahead around SGD: the loop is yours, the arrays change in place.
 
-python -m pip install "lookahead-core[numpy]"
+python -m pip install ".[numpy]"    (in a clone)
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """A linear model in JAX with Lookahead around Adam, clipping in front of it: plain parameter trees.
 
-python -m pip install "lookahead-core[jax]"
+python -m pip install ".[jax]"    (in a clone)
 """
 
 import jax

@@ -1,6 +1,6 @@
 """A linear model in torch with Lookahead around AdamW: one line more than without.
 
-python -m pip install "lookahead-core[torch]"
+python -m pip install ".[torch]"    (in a clone)
 """
 
 import torch
