@@ -1,9 +1,43 @@
-"""Conformance: checks that decide what Lookahead is, for our kernels and for anybody's.
+"""Conformance: checks that decide what Lookahead is, for our adapters and for anybody's.
 
-So far the contract of a kernel; adapters follow. Needs no test framework: a check is a function
-that raises AssertionError with what it saw.
+`check_adapter(driver)` and `check_kernel(kernel, xp)` need nothing but the core and return a
+report; `AdapterConformance` and `KernelConformance` are the same checks as pytest classes. The
+clauses are those of docs/spec.md.
 """
 
-from .kernel import KERNEL_CHECKS, check_kernel
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["KERNEL_CHECKS", "check_kernel"]
+from .clauses import CLAUSES
+from .driver import CAPABILITIES, AdapterDriver
+from .kernel import KERNEL_CHECKS, check_kernel
+from .oracle import Oracle
+from .report import Outcome, check_adapter
+from .setup import Inner, Leaf, Setup
+
+if TYPE_CHECKING:
+    from .suite import AdapterConformance, KernelConformance
+
+__all__ = [
+    "CAPABILITIES",
+    "CLAUSES",
+    "KERNEL_CHECKS",
+    "AdapterConformance",
+    "AdapterDriver",
+    "Inner",
+    "KernelConformance",
+    "Leaf",
+    "Oracle",
+    "Outcome",
+    "Setup",
+    "check_adapter",
+    "check_kernel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, because they alone need pytest.
+    if name in ("AdapterConformance", "KernelConformance"):
+        from . import suite
+
+        return getattr(suite, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

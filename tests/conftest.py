@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["pytester"]
+
 BACKENDS = {
     "numpy": ("numpy", "array_api_strict", "ml_dtypes"),
     "torch": ("torch",),

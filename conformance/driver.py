@@ -1,0 +1,78 @@
+"""What the suite needs to know of an adapter: a driver, written by whoever wants it checked.
+
+Reads go around the adapter's own accessors, to the arrays themselves: an accessor that hides a
+defect would hide it from the suite as well.
+"""
+
+from typing import Any, Protocol
+
+from .setup import Gradients, Setup, Values
+
+__all__ = ["CAPABILITIES", "AdapterDriver"]
+
+# What an adapter may lack; a clause that needs it is then not applicable, and the report says so.
+CAPABILITIES = {
+    "adam": "an inner Adam (Inner.kind 'adam')",
+    "edit": "driver.edit: weights changed from outside",
+    "evaluate": "driver.evaluate: the slow weights through the adapter's public way",
+    "forced_sync": "driver.sync: a sync on demand",
+    "frozen": "leaves that are not trained (Leaf.trained)",
+    "inner_state": "the policies `reset` and `interpolate` (Setup.inner_state)",
+    "learning_rate": "driver.set_learning_rate: a schedule on the inner rate",
+    "missing_gradient": "None in the place of a gradient",
+    "momentum": "an inner SGD with momentum (Inner.momentum)",
+    "skip": "driver.skip: a step that a loss scaler or finite-check throws away",
+    "slow_dtype": "wider slow weights (Setup.slow_dtype)",
+    **{name: f"leaves of {name}" for name in ("float32", "float16", "bfloat16", "int32")},
+}
+
+
+class AdapterDriver(Protocol):
+    """How the suite works an adapter. `run` is whatever `make` returns.
+
+    Methods below `load` are needed only for the capabilities that are named with them.
+
+    Attributes
+    ----------
+    capabilities : frozenset of str
+        Names from `CAPABILITIES`.
+    eager : bool
+        Whether arithmetic runs as it is written. A compiler may contract multiply and add, or an
+        adapter emit updates: clauses that say "bit for bit" then hold within rounding.
+    """
+
+    capabilities: frozenset[str]
+    eager: bool
+
+    def make(self, setup: Setup) -> Any:
+        """A new model with the leaves of `setup`, and the adapter around its inner optimizer."""
+
+    def step(self, run: Any, gradients: Gradients) -> None:
+        """One step with these gradients."""
+
+    def fast(self, run: Any) -> Values:
+        """Fast weights, read from the model's own arrays."""
+
+    def slow(self, run: Any) -> Values:
+        """Slow weights, read from where the adapter keeps them."""
+
+    def save(self, run: Any) -> Any:
+        """All that a user would save: the weights, and what the adapter says is its state."""
+
+    def load(self, setup: Setup, saved: Any) -> Any:
+        """A new run as after a restart of the program, with `saved` loaded into it."""
+
+    def sync(self, run: Any) -> None:
+        """A sync on demand ("forced_sync")."""
+
+    def evaluate(self, run: Any) -> Values:
+        """The slow weights in the way that users read them ("evaluate")."""
+
+    def edit(self, run: Any, values: Values) -> None:
+        """Overwrite the fast weights from outside, as loading a model does ("edit")."""
+
+    def skip(self, run: Any) -> None:
+        """A step whose gradient is not finite, and which is thrown away for that ("skip")."""
+
+    def set_learning_rate(self, run: Any, lr: float) -> None:
+        """Change the inner learning rate, as a scheduler does ("learning_rate")."""

@@ -1,0 +1,114 @@
+"""The oracle: Algorithm 1 in 60-digit decimal arithmetic, written from the paper.
+
+No array library and nothing of lookahead_core: it must not share a mistake with what it judges.
+Zhang, Lucas, Hinton, Ba 2019, arXiv:1907.08610; the inner optimizers are torch's documented forms.
+"""
+
+from decimal import Context, Decimal, localcontext
+
+from .setup import Gradients, Inner, Setup
+
+__all__ = ["Oracle"]
+
+DIGITS = Context(prec=60)
+# Floats, as the frameworks have them: their 1 - 0.999 is not a thousandth.
+ADAM = (0.9, 0.999, 1e-8)
+Vector = list[Decimal]
+
+
+class Oracle:
+    """What an optimizer made from `setup` must do.
+
+    Parameters
+    ----------
+    setup : Setup
+        Leaves, inner optimizer and Lookahead's settings.
+
+    Attributes
+    ----------
+    fast, slow : list of list of Decimal
+        Weights after the steps so far.
+    lr : float
+        Learning rate of the next inner step.
+
+    Examples
+    --------
+    >>> from lookahead_core.conformance import Inner, Leaf, Setup
+    >>> oracle = Oracle(Setup((Leaf((1.0,)),), sync_period=2, alpha=0.5, inner=Inner(lr=0.5)))
+    >>> for _ in range(2):
+    ...     oracle.step([[1.0]])
+    >>> float(oracle.slow[0][0])
+    0.5
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.lr = setup.inner.lr
+        self.fast = [[Decimal(v) for v in leaf.values] for leaf in setup.leaves]
+        self.slow = [list(leaf) for leaf in self.fast]
+        # SGD keeps one moment a leaf, Adam two; the count is Adam's, for its bias correction.
+        kinds = 2 if setup.inner.kind == "adam" else 1
+        self.moments = [[[Decimal(0)] * len(leaf)] * kinds for leaf in self.fast]
+        self.slow_moments = [list(moments) for moments in self.moments]
+        self.count = 0
+        self.steps = 0
+
+    def step(self, gradients: Gradients) -> None:
+        """One applied inner step, and a sync if it is the sync_period-th."""
+        with localcontext(DIGITS):
+            self.count += 1
+            for i, gradient in enumerate(gradients):
+                if gradient is not None:
+                    self._move(i, [Decimal(g) for g in gradient])
+            self.steps += 1
+            if self.steps == self.setup.sync_period:
+                self.sync()
+
+    def sync(self) -> None:
+        """Slow weights move the fraction alpha of the way, and fast ones go back to them."""
+        with localcontext(DIGITS):
+            self.steps = 0
+            for i, leaf in enumerate(self.setup.leaves):
+                if not leaf.trained:
+                    continue
+                self.slow[i] = self._blend(self.slow[i], self.fast[i])
+                self.fast[i] = list(self.slow[i])
+                self._sync_moments(i)
+            if self.setup.inner_state == "reset":
+                self.count = 0
+
+    def _sync_moments(self, i: int) -> None:
+        if self.setup.inner_state == "reset":
+            self.moments[i] = [[Decimal(0)] * len(moment) for moment in self.moments[i]]
+        if self.setup.inner_state == "interpolate":
+            pairs = zip(self.slow_moments[i], self.moments[i], strict=True)
+            self.slow_moments[i] = [self._blend(slow, live) for slow, live in pairs]
+            self.moments[i] = list(self.slow_moments[i])
+
+    def _blend(self, slow: Vector, fast: Vector) -> Vector:
+        alpha = Decimal(self.setup.alpha)
+        return [s + alpha * (f - s) for s, f in zip(slow, fast, strict=True)]
+
+    def _move(self, i: int, gradient: Vector) -> None:
+        inner = self.setup.inner
+        direction = (
+            self._adam(i, gradient) if inner.kind == "adam" else self._sgd(i, gradient, inner)
+        )
+        lr = Decimal(self.lr)
+        self.fast[i] = [w - lr * d for w, d in zip(self.fast[i], direction, strict=True)]
+
+    def _sgd(self, i: int, gradient: Vector, inner: Inner) -> Vector:
+        momentum = Decimal(inner.momentum)
+        (old,) = self.moments[i]
+        velocity = [momentum * v + g for v, g in zip(old, gradient, strict=True)]
+        self.moments[i] = [velocity]
+        return velocity
+
+    def _adam(self, i: int, gradient: Vector) -> Vector:
+        b1, b2, eps = map(Decimal, ADAM)
+        old_first, old_second = self.moments[i]
+        first = [b1 * m + (1 - b1) * g for m, g in zip(old_first, gradient, strict=True)]
+        second = [b2 * n + (1 - b2) * g * g for n, g in zip(old_second, gradient, strict=True)]
+        self.moments[i] = [first, second]
+        c1, c2 = 1 - b1**self.count, 1 - b2**self.count
+        return [(m / c1) / ((n / c2).sqrt() + eps) for m, n in zip(first, second, strict=True)]

@@ -1,0 +1,191 @@
+"""A whole adapter in plain Python lists, and its driver: what the suite's own tests break.
+
+It is written as many wrappers are, with hooks where they go wrong, and holds every clause.
+"""
+
+import copy
+import math
+import struct
+
+CASTS = {"float64": "d", "float32": "f", "float16": "e"}
+
+
+def cast(value, dtype):
+    """`value` rounded to `dtype`."""
+    if dtype == "int32":
+        return float(int(value))
+    if dtype == "bfloat16":
+        (bits,) = struct.unpack("<I", struct.pack("<f", value))
+        bits += 0x7FFF + ((bits >> 16) & 1) if math.isfinite(value) else 0
+        return struct.unpack("<f", struct.pack("<I", bits & 0xFFFF0000))[0]
+    return struct.unpack(CASTS[dtype], struct.pack(CASTS[dtype], value))[0]
+
+
+class Inner:
+    """SGD with momentum, or Adam, on lists of floats."""
+
+    def __init__(self, setup, weights):
+        self.settings, self.weights = setup.inner, weights
+        self.dtypes = [leaf.dtype for leaf in setup.leaves]
+        self.lr, self.count = setup.inner.lr, 0
+        self.moments = [[[0.0] * len(leaf), [0.0] * len(leaf)] for leaf in weights]
+
+    def step(self, gradients):
+        self.count += 1
+        for i, gradient in enumerate(gradients):
+            if gradient is None:
+                continue
+            for j, g in enumerate(gradient):
+                direction = (
+                    self.adam(i, j, g) if self.settings.kind == "adam" else self.sgd(i, j, g)
+                )
+                self.weights[i][j] = cast(self.weights[i][j] - self.lr * direction, self.dtypes[i])
+
+    def sgd(self, i, j, g):
+        velocity = self.moments[i][0]
+        velocity[j] = self.settings.momentum * velocity[j] + g
+        return velocity[j]
+
+    def adam(self, i, j, g):
+        first, second = self.moments[i]
+        first[j] = 0.9 * first[j] + (1 - 0.9) * g
+        second[j] = 0.999 * second[j] + (1 - 0.999) * g * g
+        corrected = second[j] / (1 - 0.999**self.count)
+        return first[j] / (1 - 0.9**self.count) / (math.sqrt(corrected) + 1e-8)
+
+
+class PlainLookahead:
+    """Lookahead around `Inner`. Each method is a place where somebody's wrapper is wrong."""
+
+    def __init__(self, setup):
+        self.setup = setup
+        self.weights = [list(map(float, leaf.values)) for leaf in setup.leaves]
+        self.inner = Inner(setup, self.weights)
+        self.slow = copy.deepcopy(self.weights)
+        self.slow_moments = copy.deepcopy(self.inner.moments)
+        self.count = 0
+
+    def step(self, gradients):
+        if self.count == 0:
+            self.anchor()
+        self.inner.step(gradients)
+        self.count += 1
+        if self.due(gradients):
+            self.sync(gradients)
+
+    def due(self, gradients):
+        return self.count == self.setup.sync_period
+
+    def anchor(self):
+        wide = self.setup.slow_dtype
+        for i, leaf in enumerate(self.weights):
+            for j, weight in enumerate(leaf):
+                if not wide or cast(self.slow[i][j], self.setup.leaves[i].dtype) != weight:
+                    self.slow[i][j] = weight
+
+    def synced(self, gradients):
+        """Leaves that a sync moves."""
+        return [i for i, leaf in enumerate(self.setup.leaves) if leaf.trained]
+
+    def sync(self, gradients=None):
+        for i in self.synced(gradients):
+            for j, weight in enumerate(self.weights[i]):
+                self.slow[i][j] = self.store(i, self.blend(self.slow[i][j], weight))
+                self.weights[i][j] = cast(self.slow[i][j], self.setup.leaves[i].dtype)
+        self.sync_inner()
+        self.count = 0
+
+    def store(self, i, value):
+        return cast(value, self.setup.slow_dtype or self.setup.leaves[i].dtype)
+
+    def blend(self, slow, fast):
+        alpha = self.setup.alpha
+        if alpha < 0.5:
+            return slow + alpha * (fast - slow)
+        return fast - (1 - alpha) * (fast - slow)
+
+    def sync_inner(self):
+        if self.setup.inner_state == "reset":
+            self.reset()
+        if self.setup.inner_state == "interpolate":
+            self.interpolate()
+
+    def reset(self):
+        self.inner.moments = [[[0.0] * len(m) for m in leaf] for leaf in self.inner.moments]
+        self.inner.count = 0
+
+    def interpolate(self):
+        self.slow_moments = [
+            [
+                [self.blend(s, f) for s, f in zip(slow, fast, strict=True)]
+                for slow, fast in zip(slow_leaf, fast_leaf, strict=True)
+            ]
+            for slow_leaf, fast_leaf in zip(self.slow_moments, self.inner.moments, strict=True)
+        ]
+        self.inner.moments = copy.deepcopy(self.slow_moments)
+
+    def evaluate(self):
+        return copy.deepcopy(self.slow if self.count else self.weights)
+
+    def saved_names(self):
+        return ("weights", "slow", "slow_moments", "count")
+
+    def state_dict(self):
+        inner = {name: getattr(self.inner, name) for name in ("moments", "count", "lr")}
+        return copy.deepcopy({**{n: getattr(self, n) for n in self.saved_names()}, "inner": inner})
+
+    def load_state_dict(self, state):
+        state = copy.deepcopy(state)
+        vars(self.inner).update(state.pop("inner"))
+        vars(self).update(state)
+        self.inner.weights = self.weights
+
+
+class PlainDriver:
+    eager = True
+    capabilities = frozenset(
+        {
+            *("adam", "edit", "evaluate", "forced_sync", "frozen", "inner_state", "learning_rate"),
+            *("missing_gradient", "momentum", "skip", "slow_dtype"),
+            *("float32", "float16", "bfloat16", "int32"),
+        }
+    )
+
+    def __init__(self, adapter=PlainLookahead):
+        self.adapter = adapter
+
+    def make(self, setup):
+        return self.adapter(setup)
+
+    def step(self, run, gradients):
+        run.step(gradients)
+
+    def fast(self, run):
+        return copy.deepcopy(run.weights)
+
+    def slow(self, run):
+        return copy.deepcopy(run.slow)
+
+    def evaluate(self, run):
+        return run.evaluate()
+
+    def save(self, run):
+        return run.state_dict()
+
+    def load(self, setup, saved):
+        run = self.make(setup)
+        run.load_state_dict(saved)
+        return run
+
+    def sync(self, run):
+        run.sync()
+
+    def edit(self, run, values):
+        for leaf, new in zip(run.weights, values, strict=True):
+            leaf[:] = new
+
+    def skip(self, run):
+        """Nothing is called: so do GradScaler and apply_if_finite."""
+
+    def set_learning_rate(self, run, lr):
+        run.inner.lr = lr

@@ -1,0 +1,109 @@
+"""Drives lookahead_core.adapters.torch for the conformance suite."""
+
+import io
+
+import torch
+
+from lookahead_core.adapters.torch import Lookahead
+
+
+def dtype_of(name):
+    return None if name is None else getattr(torch, name)
+
+
+class Run:
+    """Parameters and the optimizer around them."""
+
+    def __init__(self, setup):
+        self.params = [
+            torch.nn.Parameter(
+                torch.tensor(leaf.values, dtype=dtype_of(leaf.dtype)).reshape(
+                    (len(leaf.values),) if leaf.shape is None else leaf.shape
+                ),
+                requires_grad=leaf.trained,
+            )
+            for leaf in setup.leaves
+        ]
+        inner = setup.inner
+        self.inner = (
+            torch.optim.Adam(self.params, lr=inner.lr)
+            if inner.kind == "adam"
+            else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum)
+        )
+        self.optimizer = Lookahead(
+            self.inner,
+            setup.sync_period,
+            setup.alpha,
+            setup.inner_state,
+            slow_dtype=dtype_of(setup.slow_dtype),
+        )
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
+
+
+class TorchDriver:
+    eager = True
+    capabilities = frozenset(
+        {
+            *("adam", "edit", "evaluate", "forced_sync", "frozen", "inner_state", "learning_rate"),
+            *("missing_gradient", "momentum", "skip", "slow_dtype"),
+            *("float32", "float16", "bfloat16", "int32"),
+        }
+    )
+
+    def make(self, setup):
+        return Run(setup)
+
+    def step(self, run, gradients):
+        run.optimizer.zero_grad()
+        for leaf, gradient in zip(run.params, gradients, strict=True):
+            if gradient is not None:
+                leaf.grad = torch.tensor(gradient, dtype=leaf.dtype).reshape(leaf.shape)
+        run.optimizer.step()
+
+    def fast(self, run):
+        return [leaf.detach().double().flatten().tolist() for leaf in run.params]
+
+    def slow(self, run):
+        # The tensors themselves, and not slow_weights(): that is what C22 compares with them.
+        pairs = zip(run.optimizer._fast, run.optimizer._sync_state.slow, strict=True)
+        slow = {id(leaf): tensor for leaf, tensor in pairs}
+        return [
+            slow.get(id(leaf), leaf).detach().double().flatten().tolist() for leaf in run.params
+        ]
+
+    def evaluate(self, run):
+        with run.optimizer.slow_weights():
+            return self.fast(run)
+
+    def save(self, run):
+        buffer = io.BytesIO()
+        torch.save([[leaf.detach() for leaf in run.params], run.optimizer.state_dict()], buffer)
+        return buffer.getvalue()
+
+    def load(self, setup, saved):
+        params, state = torch.load(io.BytesIO(saved), weights_only=True)
+        run = self.make(setup)
+        with torch.no_grad():
+            for leaf, value in zip(run.params, params, strict=True):
+                leaf.copy_(value)
+        run.optimizer.load_state_dict(state)
+        return run
+
+    def sync(self, run):
+        run.optimizer.sync()
+
+    @torch.no_grad()
+    def edit(self, run, values):
+        for leaf, new in zip(run.params, values, strict=True):
+            leaf.copy_(torch.tensor(new, dtype=leaf.dtype).reshape(leaf.shape))
+
+    def skip(self, run):
+        run.optimizer.zero_grad()
+        for leaf in run.params:
+            leaf.grad = torch.full_like(leaf, float("inf"))
+        run.scaler.scale(torch.zeros(()))  # the scaler starts with its first scaled loss
+        run.scaler.step(run.optimizer)
+        run.scaler.update(1.0)
+
+    def set_learning_rate(self, run, lr):
+        run.optimizer.param_groups[0]["lr"] = lr

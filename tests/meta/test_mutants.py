@@ -1,0 +1,332 @@
+"""Tests of the suite: adapters that are broken as real ones were, each killed by its clause."""
+
+import copy
+
+import pytest
+
+from lookahead_core.conformance.clauses import CLAUSES
+from lookahead_core.conformance.report import check_adapter
+from plain import PlainDriver, PlainLookahead, cast
+
+MUTANTS = {}
+
+
+def killed_by(*clauses):
+    """Register an adapter or a driver that these clauses must fail."""
+
+    def register(mutant):
+        MUTANTS[mutant.__name__] = (mutant, clauses)
+        return mutant
+
+    return register
+
+
+@killed_by("C01", "C02")
+class CapturesSlowWeightsAfterTheFirstStep(PlainLookahead):
+    """alphadl/lookahead.pytorch, Paddle."""
+
+    def anchor(self):
+        pass
+
+    def step(self, gradients):
+        super().step(gradients)
+        if not hasattr(self, "captured"):
+            self.slow = copy.deepcopy(self.weights)
+            self.captured = True
+
+
+@killed_by("C02")
+class CapturesSlowWeightsAtTheFirstSync(PlainLookahead):
+    """timm: the first sync does nothing."""
+
+    def sync(self, gradients=None):
+        if not hasattr(self, "captured"):
+            self.slow, self.captured = copy.deepcopy(self.weights), True
+        super().sync(gradients)
+
+
+@killed_by("C02")
+class SyncsOneStepEarly(PlainLookahead):
+    def due(self, gradients):
+        return self.count >= max(1, self.setup.sync_period - 1)
+
+
+@killed_by("C02")
+class SyncsOneStepLate(PlainLookahead):
+    def due(self, gradients):
+        return self.count == self.setup.sync_period + 1
+
+
+@killed_by("C02")
+class SyncsAfterTheFirstStep(PlainLookahead):
+    """The SNOO record's code: the counter is tested before it is advanced."""
+
+    def __init__(self, setup):
+        super().__init__(setup)
+        self.total = 0
+
+    def due(self, gradients):
+        self.total += 1
+        return (self.total - 1) % self.setup.sync_period == 0
+
+
+@killed_by("C03")
+class CountsSkippedSteps(PlainDriver):
+    def skip(self, run):
+        run.count += 1
+
+
+@killed_by("C04")
+class DoesNotSyncWithAPeriodOfOne(PlainLookahead):
+    def due(self, gradients):
+        return super().due(gradients) and self.setup.sync_period > 1
+
+
+@killed_by("C05")
+class ForcedSyncKeepsTheCounter(PlainDriver):
+    """timm's sync_lookahead."""
+
+    def sync(self, run):
+        count = run.count
+        run.sync()
+        run.count = count
+
+
+@killed_by("C06")
+class DoesNotSaveTheCounter(PlainLookahead):
+    """Paddle, torchft."""
+
+    def saved_names(self):
+        return ("weights", "slow", "slow_moments")
+
+
+@killed_by("C06")
+class DoesNotSaveTheSlowWeights(PlainLookahead):
+    """The authors' code."""
+
+    def saved_names(self):
+        return ("weights", "slow_moments", "count")
+
+
+@killed_by("C06")
+class DoesNotSaveTheSlowCopyOfTheInnerState(PlainLookahead):
+    def saved_names(self):
+        return ("weights", "slow", "count")
+
+
+@killed_by("C06")
+class DoesNotSaveTheInnerState(PlainLookahead):
+    """tensorflow-addons #2094."""
+
+    def load_state_dict(self, state):
+        inner = {"moments": self.inner.moments, "count": 0, "lr": self.inner.lr}
+        super().load_state_dict({**state, "inner": inner})
+
+
+@killed_by("C06")
+class SavesAnAlias(PlainLookahead):
+    def state_dict(self):
+        inner = {"moments": self.inner.moments, "count": self.inner.count, "lr": self.inner.lr}
+        return {**{name: getattr(self, name) for name in self.saved_names()}, "inner": inner}
+
+
+@killed_by("C06")
+class CastsSlowWeightsOnLoad(PlainLookahead):
+    """torch.optim.Optimizer.load_state_dict casts to the parameter's dtype."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.slow = [[cast(value, "float32") for value in leaf] for leaf in self.slow]
+
+
+@killed_by("C09")
+class StopsShortOfTheEnd(PlainLookahead):
+    """s + alpha * (f - s) is not f at alpha = 1 in floating point."""
+
+    def blend(self, slow, fast):
+        return slow + self.setup.alpha * (fast - slow)
+
+
+@killed_by("C10")
+class StoresTheTargetAndWritesAnother(PlainLookahead):
+    """optax.lookahead: fast + update is not the target exactly."""
+
+    def sync(self, gradients=None):
+        super().sync(gradients)
+        for leaf in self.weights:
+            leaf[:] = [value * (1 + 2.0**-52) for value in leaf]
+
+
+@killed_by("C11")
+class SkipsLeavesWithoutGradient(PlainLookahead):
+    """timm, pytorch-optimizer, Ranger."""
+
+    def synced(self, gradients):
+        given = gradients or [1] * len(self.weights)
+        return [i for i in super().synced(gradients) if given[i] is not None]
+
+
+@killed_by("C12")
+class SelectsByMultiplication(PlainLookahead):
+    """optax.lookahead: 0 * inf is NaN."""
+
+    def step(self, gradients):
+        super().step(gradients)
+        for slow, fast in zip(self.slow, self.weights, strict=True):
+            slow[:] = [s + 0.0 * f for s, f in zip(slow, fast, strict=True)]
+
+
+@killed_by("C13")
+class MovesByTheOtherFraction(PlainLookahead):
+    """The pattern page: fast * (1 - alpha) + slow * alpha."""
+
+    def blend(self, slow, fast):
+        return fast + self.setup.alpha * (slow - fast)
+
+
+@killed_by("C14", "C27")
+class SyncsEveryLeaf(PlainLookahead):
+    """The authors' code: a frozen leaf that was edited is pulled back."""
+
+    def synced(self, gradients):
+        return list(range(len(self.weights)))
+
+
+@killed_by("C15")
+class KeepsSlowWeightsNarrow(PlainLookahead):
+    def store(self, i, value):
+        return cast(value, self.setup.leaves[i].dtype)
+
+
+@killed_by("C16")
+class AlwaysResets(PlainLookahead):
+    """akashpalrecha/Lookahead."""
+
+    def sync_inner(self):
+        self.reset()
+
+
+@killed_by("C17")
+class ResetsTheFirstMomentAlone(PlainLookahead):
+    """Knows `momentum_buffer` only."""
+
+    def reset(self):
+        for moments in self.inner.moments:
+            moments[0] = [0.0] * len(moments[0])
+        self.inner.count = 0
+
+
+@killed_by("C17")
+class ResetKeepsTheStepCount(PlainLookahead):
+    def reset(self):
+        count = self.inner.count
+        super().reset()
+        self.inner.count = count
+
+
+@killed_by("C17")
+class ResetDoesNothing(PlainLookahead):
+    """pytorch-optimizer around AdamW."""
+
+    def reset(self):
+        pass
+
+
+@killed_by("C18")
+class AliasesTheSlowCopyOfTheInnerState(PlainLookahead):
+    """The authors' pullback: right at the first sync, wrong from the second."""
+
+    def interpolate(self):
+        super().interpolate()
+        self.slow_moments = self.inner.moments
+
+
+@killed_by("C18")
+class InterpolateKeepsTheInnerState(PlainLookahead):
+    def interpolate(self):
+        pass
+
+
+@killed_by("C22")
+class EvaluatingSyncs(PlainLookahead):
+    """Ranger, timm at each epoch's end."""
+
+    def evaluate(self):
+        self.sync()
+        return super().evaluate()
+
+
+@killed_by("C22")
+class EvaluatesTheFastWeights(PlainLookahead):
+    def evaluate(self):
+        return copy.deepcopy(self.weights)
+
+
+@killed_by("C26")
+class NeverAnchorsAgain(PlainLookahead):
+    """Weights loaded after construction are pulled half of the way back."""
+
+    def anchor(self):
+        pass
+
+
+@killed_by("C28")
+class WorksInSinglePrecision(PlainLookahead):
+    """An accumulator in float32, whatever the leaf."""
+
+    def blend(self, slow, fast):
+        return cast(super().blend(slow, fast), "float32")
+
+
+@killed_by("C28")
+class RoundsToTheFirstLeafsDtype(PlainLookahead):
+    """foreach helpers that look at element 0 of a list with mixed dtypes."""
+
+    def store(self, i, value):
+        return cast(value, self.setup.leaves[0].dtype)
+
+
+@killed_by("C29")
+class SyncsTheFirstAxisAlone(PlainLookahead):
+    """A scalar has no first element, a matrix more than one row."""
+
+    def sync(self, gradients=None):
+        rest = [
+            leaf[(self.setup.leaves[i].shape or [9])[0] :] for i, leaf in enumerate(self.weights)
+        ]
+        super().sync(gradients)
+        for leaf, tail in zip(self.weights, rest, strict=True):
+            if tail and len(tail) < len(leaf):
+                leaf[-len(tail) :] = tail
+
+
+@killed_by("C30")
+class KeepsTheFirstLearningRate(PlainDriver):
+    """A param_groups list that went stale."""
+
+    def set_learning_rate(self, run, lr):
+        pass
+
+
+def driver_of(mutant):
+    return mutant() if issubclass(mutant, PlainDriver) else PlainDriver(mutant)
+
+
+def failures(driver):
+    return {name for name, outcome in check_adapter(driver).items() if outcome.status == "fail"}
+
+
+def test_the_adapter_that_the_mutants_break_holds_every_clause():
+    assert {o.status for o in check_adapter(PlainDriver()).values()} == {"pass"}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_killed_by_the_clauses_that_name_it(name):
+    mutant, clauses = MUTANTS[name]
+    assert set(clauses) <= failures(driver_of(mutant))
+
+
+def test_every_clause_kills_a_mutant():
+    named = {clause for _, clauses in MUTANTS.values() for clause in clauses}
+    assert named == set(CLAUSES)
+    assert len(MUTANTS) >= 25
