@@ -29,7 +29,6 @@ class AdapterConformance:
     expected_failures : mapping of str to str
         Clauses that are known to fail, each with the reason: strict, so that one that passes
         fails the run. An unknown name is refused when the class is made.
-
     """
 
     driver: ClassVar[AdapterDriver]
