@@ -1,0 +1,140 @@
+"""Random leaves, settings and gradients, and any order of steps, syncs, restarts and evaluations:
+every adapter stays with the oracle.
+"""
+
+import contextlib
+from importlib import import_module
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from lookahead_core.conformance import Inner, Leaf, Oracle, Setup
+from lookahead_core.conformance.assertions import require_equal, require_within
+from plain import PlainDriver, PlainLookahead
+
+# Rounding of a run of 25 steps, momentum included: 9e-13 in float64.
+EPS = 4096
+NUMBERS = st.integers(-64, 64).map(lambda n: n / 8)
+DTYPES = ("float64", "float32")
+
+
+@st.composite
+def leaves(draw):
+    """Up to three leaves of zero to three dimensions, some of them empty."""
+    shape = draw(st.lists(st.integers(0, 3), max_size=2).map(tuple))
+    size = 1
+    for length in shape:
+        size *= length
+    values = draw(st.lists(NUMBERS, min_size=size, max_size=size))
+    return Leaf(tuple(values), draw(st.sampled_from(DTYPES)), shape)
+
+
+def setups(driver):
+    """Any setting that the driver can make."""
+    inners = [st.builds(Inner, lr=st.sampled_from([2.0**-5, 0.1, 0.5]), momentum=st.just(0.0))]
+    if "momentum" in driver.capabilities:
+        inners.append(st.builds(Inner, lr=st.just(0.1), momentum=st.sampled_from([0.5, 0.9])))
+    if "adam" in driver.capabilities:
+        inners.append(st.builds(Inner, st.just("adam"), lr=st.just(0.01)))
+    return st.builds(
+        Setup,
+        leaves=st.lists(leaves(), min_size=1, max_size=3).map(tuple),
+        sync_period=st.integers(1, 7),
+        alpha=st.floats(0, 1),
+        inner_state=st.sampled_from(["maintain", "reset", "interpolate"]),
+        inner=st.one_of(inners),
+        slow_dtype=st.none(),
+    )
+
+
+def machine(driver):
+    """A state machine that works `driver` and the oracle side by side."""
+
+    class Interleavings(RuleBasedStateMachine):
+        @initialize(setup=setups(driver))
+        def start(self, setup):
+            self.setup = setup
+            self.run, self.oracle = driver.make(setup), Oracle(setup)
+            self.steps = 0
+
+        @rule(data=st.data())
+        def step(self, data):
+            gradients = [
+                data.draw(st.lists(NUMBERS, min_size=len(leaf.values), max_size=len(leaf.values)))
+                for leaf in self.setup.leaves
+            ]
+            driver.step(self.run, gradients)
+            self.oracle.step(gradients)
+            self.compare("a step")
+
+        @precondition(lambda self: "forced_sync" in driver.capabilities)
+        @rule()
+        def sync(self):
+            driver.sync(self.run)
+            self.oracle.sync()
+            self.compare("a forced sync")
+
+        @rule()
+        def restart(self):
+            before = driver.fast(self.run), driver.slow(self.run)
+            self.run = driver.load(self.setup, driver.save(self.run))
+            require_equal(driver.fast(self.run), before[0], "fast weights after a restart")
+            require_equal(driver.slow(self.run), before[1], "slow weights after a restart")
+
+        @rule()
+        def evaluate(self):
+            before = driver.fast(self.run)
+            slow = driver.evaluate(self.run)
+            require_within(slow, self.oracle.slow, self.setup.leaves, EPS, "evaluated weights")
+            require_equal(driver.fast(self.run), before, "fast weights after an evaluation")
+
+        def compare(self, after):
+            weights = ((driver.fast, self.oracle.fast), (driver.slow, self.oracle.slow))
+            for read, exact in weights:
+                require_within(read(self.run), exact, self.setup.leaves, EPS, f"after {after}")
+
+    return Interleavings
+
+
+def driver_of(backend):
+    """The backend's driver, and the settings of its framework that the tests need."""
+    if backend == "jax":
+        jax = import_module("jax")
+        return import_module("optax_driver").OptaxDriver(compiled=False), jax.enable_x64(True)
+    name = {"numpy": "NumpyDriver", "torch": "TorchDriver"}[backend]
+    return getattr(import_module(f"{backend}_driver"), name)(), contextlib.nullcontext()
+
+
+@pytest.mark.clause("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29")
+def test_the_adapter_stays_with_the_oracle_whatever_the_order(backend):
+    driver, framework = driver_of(backend)
+    with framework:
+        run_state_machine_as_test(machine(driver))
+
+
+class ForgetsTheCounter(PlainLookahead):
+    def saved_names(self):
+        return ("weights", "slow", "slow_moments")
+
+
+class KeepsTheCounterAtAForcedSync(PlainDriver):
+    def sync(self, run):
+        count = run.count
+        run.sync()
+        run.count = count
+
+
+@pytest.mark.parametrize("broken", [PlainDriver(ForgetsTheCounter), KeepsTheCounterAtAForcedSync()])
+def test_a_broken_adapter_is_found(broken):
+    # Found is enough: a small example is for people.
+    search = settings(max_examples=300, database=None, phases=[Phase.generate])
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine(broken), settings=search)
