@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule, SyncState
-from lookahead_core.checkpoint import check_settings, settings
+from lookahead_core.checkpoint import check_settings, counters, settings
 
 from ._torch_inner_state import PARAMETER_SHAPED, InnerName
 
@@ -97,6 +97,7 @@ def unpack(
         )
         return Loaded(bare, fast, [], start)
     check_settings(saved, rule)
+    count, syncs = counters(saved, rule)
     entries = {leaf: state_dict["state"].get(i, {}) for i, leaf in parameters.items()}
     names = [
         (leaf, key.removeprefix(f"{SLOW}_"))
@@ -112,11 +113,7 @@ def unpack(
             )
         slow.copy_(entries[leaf][SLOW])
     inner_slow = [entries[leaf][f"{SLOW}_{key}"].to(leaf.device, copy=True) for leaf, key in names]
-    state = start._replace(
-        count=int(saved["count"]),
-        syncs=int(saved["syncs"]),
-        inner_slow=inner_slow,
-    )
+    state = start._replace(count=count, syncs=syncs, inner_slow=inner_slow)
     return Loaded(bare, fast, names, state)
 
 

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import optree
 
 from lookahead_core import Kernel, SyncRule, interpolate, lookahead
-from lookahead_core.checkpoint import check_settings, settings
+from lookahead_core.checkpoint import check_settings, counters, settings
 from lookahead_core.kernel import anchored
-from lookahead_core.leaves import copied
+from lookahead_core.leaves import check_match, copied
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, DType, Leaves
 from lookahead_core.validation import non_negative
@@ -218,6 +218,7 @@ class MetaOptimizer:
             If `grads` does not match the parameters, or is None for all; nothing is changed.
         """
         checked_gradients(grads, self.inner.params)
+        check_match("params", self._fast(), "the slow weights", self._state.slow)
         self._anchor()
         self.inner.step(grads)
         self._apply(self.rule.step)
@@ -261,9 +262,10 @@ class MetaOptimizer:
         ours = {name: value for name, value in state_dict.items() if not name.startswith("inner/")}
         check_state(ours, self._arrays(), {*settings(self.rule), "count", "syncs"})
         check_settings(ours, self.rule)
+        count, syncs = counters(ours, self.rule)
         self.inner.load_state_dict(theirs)  # refuses before it changes anything, as this does
         _write(self._arrays().values(), [ours[name] for name in self._arrays()])
-        self._state = self._state._replace(count=int(ours["count"]), syncs=int(ours["syncs"]))
+        self._state = self._state._replace(count=count, syncs=syncs)
 
     def _fast(self) -> list[Array]:
         """The fast weights, each array once: a tied one is synced once."""
@@ -278,9 +280,8 @@ class MetaOptimizer:
 
     def _apply(self, transition: Any) -> None:
         """Run `rule.step` or `rule.sync` on weights and inner state, in place."""
-        fast, inner = self._fast(), self._inner()
-        new_fast, new_inner, self._state = transition(fast, inner, self._state, kernel=IN_PLACE)
-        _write(fast, new_fast)
+        inner = self._inner()
+        _, new_inner, self._state = transition(self._fast(), inner, self._state, kernel=IN_PLACE)
         _write(inner, new_inner)
 
     def _arrays(self) -> dict[str, Array]:

@@ -183,8 +183,7 @@ class MetaOptimizer(Optimizer):
         """
         self._refuse_while_evaluating("add_param_group")
         self.inner.add_param_group(param_group)
-        known = set(self._fast)
-        added = [leaf for leaf in _trainable(self.inner) if leaf not in known]
+        added = [leaf for leaf in self.param_groups[-1]["params"] if leaf.requires_grad]
         slow = self.rule.init(added, slow_dtype=self.slow_dtype).slow
         self._fast = [*self._fast, *added]
         self._sync_state = self._sync_state._replace(slow=[*self._sync_state.slow, *slow])

@@ -163,7 +163,7 @@ class SyncRule:
             has been changed then.
         """
         check_match("fast", fast, "state.slow", state.slow)
-        if state.inner_slow:
+        if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
         if initial is not None:
             check_match("initial", initial, "inner", inner)

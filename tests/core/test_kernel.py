@@ -19,6 +19,11 @@ def one_branch(slow, fast, alpha):
     return moved, [m + 0 for m in moved]
 
 
+def the_other_branch(slow, fast, alpha):
+    moved = [f - (1 - alpha) * (f - s) for s, f in zip(slow, fast, strict=True)]
+    return moved, [m + 0 for m in moved]
+
+
 def half_precision(slow, fast, alpha):
     """Loses the low bits of every value."""
     slow, fast = interpolate_leaves(slow, fast, alpha)
@@ -33,6 +38,40 @@ def one_buffer(slow, fast, alpha):
 def fast_is_left_behind(slow, fast, alpha):
     slow, _ = interpolate_leaves(slow, fast, alpha)
     return slow, fast
+
+
+def right_if_fast_is_finite(slow, fast, alpha):
+    """Its end at alpha = 0 is reached through 0 * fast."""
+    moved, _ = interpolate_leaves(slow, fast, alpha)
+    moved = [m if alpha else m + 0 * f for m, f in zip(moved, fast, strict=True)]
+    return moved, [m + 0 for m in moved]
+
+
+def right_if_slow_is_finite(slow, fast, alpha):
+    """Its end at alpha = 1 is reached through 0 * slow."""
+    moved, _ = interpolate_leaves(slow, fast, alpha)
+    moved = [m if alpha < 1 else m + 0 * s for m, s in zip(moved, slow, strict=True)]
+    return moved, [m + 0 for m in moved]
+
+
+def off_above_one_half(slow, fast, alpha):
+    return interpolate_leaves(slow, fast, alpha if alpha <= 0.5 else alpha * (1 - 1e-6))
+
+
+def refuses_no_leaves(slow, fast, alpha):
+    assert slow, "torch._foreach_lerp_ is such a kernel"
+    return interpolate_leaves(slow, fast, alpha)
+
+
+def flattens(slow, fast, alpha):
+    slow, fast = interpolate_leaves(slow, fast, alpha)
+    return [s[None, ...] for s in slow], [f[None, ...] for f in fast]
+
+
+def takes_the_real_part(slow, fast, alpha):
+    slow, fast = interpolate_leaves(slow, fast, alpha)
+    real = [abs(s) if "complex" in str(s.dtype) else s for s in slow]
+    return real, fast
 
 
 def drops_leaves(slow, fast, alpha):
@@ -59,9 +98,17 @@ def aliases_fast(slow, fast):
     [
         (Kernel(interpolate=one_branch), "C07"),
         (Kernel(interpolate=half_precision), "C08"),
+        (Kernel(interpolate=one_branch), "C08"),
+        (Kernel(interpolate=the_other_branch), "C08"),
         (Kernel(interpolate=one_buffer), "C10"),
         (Kernel(interpolate=fast_is_left_behind), "C10"),
         (Kernel(interpolate=drops_leaves), "C23"),
+        (Kernel(interpolate=right_if_fast_is_finite), "C07"),
+        (Kernel(interpolate=right_if_slow_is_finite), "C07"),
+        (Kernel(interpolate=off_above_one_half), "C08"),
+        (Kernel(interpolate=refuses_no_leaves), "C23"),
+        (Kernel(interpolate=flattens), "C23"),
+        (Kernel(interpolate=takes_the_real_part), "C23"),
         (Kernel(anchor=never_anchors), "C26"),
         (Kernel(anchor=always_anchors), "C26"),
         (Kernel(anchor=aliases_fast), "C26"),

@@ -1,10 +1,11 @@
 """The core on every namespace: when it syncs, what it does, and that it is pure."""
 
 import math
+from fractions import Fraction
 
 import pytest
 
-from lookahead_core import Interpolate, SyncRule, lookahead
+from lookahead_core import REFERENCE_KERNEL, Interpolate, Kernel, SyncRule, lookahead
 from lookahead_core.outer import Interpolate as OuterRule
 
 
@@ -232,6 +233,34 @@ def test_slow_weights_keep_small_moves_in_a_wider_dtype(bfloat16):
     assert wide_fast[0].dtype == narrow_fast[0].dtype == dtype
 
 
+@pytest.mark.clause("C14")
+def test_complex_leaves_are_averaged(xp, counter):
+    rule = lookahead(1, 0.5)
+    state = rule.init((xp.asarray([0j]),), count=counter)
+    (moved,), _, _ = rule.step((xp.asarray([2.0 + 4.0j]),), (), state)
+    assert complex(moved[0]) == 1.0 + 2.0j
+
+
+@pytest.mark.clause("C10", "C14")
+def test_the_slow_copy_of_an_integer_leaf_is_an_array_of_its_own(xp):
+    rule = lookahead(1)
+    fast, _, state = rule.sync(
+        (leaf(xp, 3, dtype="int32"),), (), rule.init((leaf(xp, 0, dtype="int32"),))
+    )
+    assert state.slow[0] is not fast[0]
+
+
+@pytest.mark.clause("C15", "C22", "C26")
+def test_wide_slow_weights_are_read_with_all_their_bits(bfloat16):
+    xp, dtype = bfloat16
+    rule = lookahead(1, 0.5)
+    state = rule.init((xp.astype(xp.asarray([1.0]), dtype),), slow_dtype=xp.float32)
+    fast, _, state = rule.step((xp.astype(xp.asarray([1.0078125]), dtype),), (), state)
+    (slow,) = rule.slow(fast, state)
+    assert slow.dtype == xp.float32
+    assert float(slow[0]) == 1.00390625
+
+
 @pytest.mark.clause("C15")
 def test_a_narrower_slow_dtype_narrows_nothing_and_leaves_integers_alone(xp):
     start = (leaf(xp, 1.0), leaf(xp, 1, dtype="int32"), leaf(xp, 1.0, dtype="complex64"))
@@ -242,8 +271,6 @@ def test_a_narrower_slow_dtype_narrows_nothing_and_leaves_integers_alone(xp):
 @pytest.mark.clause("C21")
 @pytest.mark.parametrize("alpha", [0.0, 0.25, 0.75, 1.0])
 def test_the_outer_rule_commutes_with_translation(alpha, xp):
-    from lookahead_core import REFERENCE_KERNEL
-
     outer = OuterRule(alpha)
     slow, fast, by = leaf(xp, 3.0, -8.0), leaf(xp, 5.0, 16.0), leaf(xp, 64.0, -32.0)
     (there,), _, _ = outer.update([slow - by], [fast - by], (), REFERENCE_KERNEL)
@@ -320,6 +347,32 @@ def test_the_reference_kernel_changes_no_argument(policy, alpha, xp, counter):
     assert not {id(new_fast[0]), id(new_state.slow[0])} & {id(moved[0]), id(fast[0])}
 
 
+@pytest.mark.clause("C20")
+def test_the_kernel_that_is_passed_does_all_of_the_arithmetic(xp):
+    seen = []
+
+    def recorded(name):
+        def call(*arguments):
+            seen.append(name)
+            return getattr(REFERENCE_KERNEL, name)(*arguments)
+
+        return call
+
+    kernel = Kernel(recorded("interpolate"), recorded("anchor"))
+    rule, fast = lookahead(1, 0.25, "interpolate"), (leaf(xp, 1.0),)
+    _, _, state = rule.step(fast, fast, rule.init(fast, fast), kernel=kernel)
+    rule.anchor(fast, state, kernel=kernel)
+    assert seen == ["interpolate", "interpolate", "anchor"]
+
+
+@pytest.mark.clause("C05", "C19")
+def test_an_array_counter_stays_an_array_of_its_dtype(xp):
+    rule, fast = lookahead(3), (leaf(xp, 1.0),)
+    start = rule.init(fast, count=xp.asarray(0, dtype=xp.int32))
+    for state in (start, rule.step(fast, (), start)[2], rule.sync(fast, (), start)[2]):
+        assert state.count.dtype == state.syncs.dtype == xp.int32
+
+
 @pytest.mark.clause("C22")
 def test_reading_the_slow_weights_changes_nothing(xp, counter):
     rule = lookahead(3, 0.3)
@@ -381,6 +434,20 @@ def test_an_outer_rule_of_another_kind_is_refused():
         SyncRule(5, 0.5)
 
 
+class Five:
+    """An integer of somebody's own."""
+
+    def __index__(self):
+        return 5
+
+
+@pytest.mark.clause("C24")
+def test_numbers_of_other_types_become_plain_ones():
+    rule = lookahead(Five(), Fraction(1, 2))
+    assert (type(rule.sync_period), type(rule.outer.alpha)) == (int, float)
+    assert rule == lookahead(5, 0.5)
+
+
 @pytest.mark.clause("C24")
 def test_whole_numbers_of_any_integer_type_are_taken(xp):
     rule = lookahead(7, 1)
@@ -399,7 +466,8 @@ def test_a_rule_is_a_value():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a, fast, inner: ((*fast, a), inner, None), "fast must have as many leaves as"),
+        (lambda a, fast, inner: ((*fast, a), inner, None), r"as many leaves as .* \(1\), got 2"),
+        (lambda a, fast, inner: ((), inner, None), r"as many leaves as state.slow \(1\), got 0"),
         (
             lambda a, fast, inner: ((a,), inner, None),
             r"fast\[0\] must have the shape of .* \(1,\), got \(2,\)",
@@ -420,10 +488,31 @@ def test_leaves_that_do_not_match_the_state_are_refused(change, message, xp, cou
         rule.step(fast, inner, state, initial=initial)
 
 
+@pytest.mark.clause("C18")
+def test_the_inner_state_moves_the_fraction_alpha_of_the_way(xp, counter):
+    rule = lookahead(1, 0.25, "interpolate")
+    state = rule.init((), (leaf(xp, 0.0),), count=counter)
+    _, inner, state = rule.step((), (leaf(xp, 8.0),), state)
+    assert bits(inner) == bits(state.inner_slow) == ["[2.0]"]
+
+
+@pytest.mark.clause("C25")
+def test_an_inner_state_that_came_later_is_refused_before_weights_move(xp):
+    rule, fast = lookahead(1, 0.5, "interpolate"), (leaf(xp, 1.0),)
+    with pytest.raises(ValueError, match="inner must have as many leaves as"):
+        rule.step(fast, fast, rule.init(fast))
+
+
+@pytest.mark.clause("C25")
+def test_an_anchor_is_not_taken_from_leaves_that_do_not_match(xp):
+    rule = lookahead()
+    state = rule.init((leaf(xp, 1.0),))
+    with pytest.raises(ValueError, match=r"fast\[0\] must have the shape of state.slow"):
+        rule.anchor((leaf(xp, 1.0, 2.0),), state)
+
+
 @pytest.mark.clause("C19", "C25")
 def test_a_kernel_that_may_overwrite_is_refused_where_both_outcomes_are_needed(xp):
-    from lookahead_core import REFERENCE_KERNEL, Kernel
-
     rule = lookahead(1)
     fast = (leaf(xp, 1.0),)
     state = rule.init(fast, count=xp.asarray(0))

@@ -1,5 +1,7 @@
 """The array loop on NumPy: the paper's trajectory, resuming, what is refused."""
 
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -242,6 +244,24 @@ def test_weights_changed_in_mid_cycle_leave_the_anchor():
     assert params[0].item() == 5.0
 
 
+@pytest.mark.clause("C05", "C26")
+def test_a_forced_sync_at_the_start_of_a_cycle_does_not_pull_loaded_weights_back():
+    params = [np.zeros(1)]
+    optimizer = Lookahead(SGD(params, 1.0), 2, 0.5)
+    params[0][...] = 10.0
+    optimizer.sync()
+    assert params[0].item() == 10.0
+
+
+@pytest.mark.clause("C06")
+def test_the_number_of_syncs_is_part_of_the_state():
+    params = start()
+    optimizer, other = make(params), make(start())
+    train(optimizer, params, 2 * K)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.state_dict()["syncs"] == 2
+
+
 def test_an_array_listed_twice_is_synced_once():
     shared = np.zeros(1)
     optimizer = Lookahead(SGD([shared, shared], 1.0), 2, 0.5)
@@ -289,9 +309,12 @@ def test_an_optimizer_of_a_users_own_can_be_wrapped():
         (lambda p: Lookahead(SGD(p, 0.1), alpha=7), "alpha must be .* got 7"),
         (lambda p: Lookahead(SGD(p, 0.1), inner_state="x"), "inner_state must be .* got 'x'"),
         (lambda p: MetaOptimizer(SGD(p, 0.1), 5), "rule must be a SyncRule, got 5"),
-        (lambda p: Lookahead(p), "inner must have params, state and step .* without params"),
+        (lambda p: Lookahead(p), "inner must have .* without params, state, step"),
+        (lambda p: Lookahead(SimpleNamespace(params=p, state={})), "without step"),
+        (lambda p: Lookahead(SimpleNamespace(params=p, step=print)), "without state"),
         (lambda p: SGD(p, -0.1), "lr must be a finite number >= 0 .* got -0.1"),
         (lambda p: SGD(p, float("nan")), "lr must be .* got nan"),
+        (lambda p: SGD(p, float("inf")), "lr must be .* got inf"),
         (lambda p: SGD(p, 0.1, momentum=True), "momentum must be .* got True"),
         (lambda p: SGD(p, 0.1, weight_decay=-1), "weight_decay must be .* got -1"),
         (lambda p: SGD(p, 0.1, nesterov=True), "momentum must be > 0 with nesterov=True"),
@@ -349,6 +372,17 @@ def test_gradients_that_do_not_match_change_nothing(case, steps):
 
 
 @pytest.mark.clause("C25")
+def test_an_array_exchanged_for_one_of_another_shape_is_refused_before_weights_move():
+    params = {"w": np.zeros(2)}
+    optimizer = Lookahead(SGD(params, 1.0), 3, 0.5)
+    optimizer.step({"w": np.ones(2)})
+    params["w"] = np.zeros(3)
+    with pytest.raises(ValueError, match=r"params\[0\] must have the shape of the slow weights"):
+        optimizer.step({"w": np.ones(3)})
+    assert params["w"].tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.clause("C25")
 def test_a_gradient_for_an_integer_leaf_is_refused():
     params = {"n": np.zeros(1, dtype=np.int64)}
     with pytest.raises(ValueError, match=r"grads\['n'\] must be None: params\['n'\] is int64"):
@@ -360,6 +394,9 @@ BAD_STATES = {
     "slow of another dtype": ({"slow/layer/x": np.ones(3, "f4")}, r"float64, got \(3,\) float32"),
     "no array": ({"slow/layer/x": 3.0}, r"\['slow/layer/x'\] must have shape .* got 3.0"),
     "inner of another shape": ({"inner/velocity/layer/x": np.ones(2)}, r"\['velocity/layer/x'\]"),
+    "no counter": ({"count": "x"}, "count must be an int >= 0, got 'x'"),
+    "counter beyond the period": ({"count": 99}, "count must be below sync_period=5, got 99"),
+    "negative counter": ({"syncs": -1}, "syncs must be an int >= 0, got -1"),
     "no learning rate": ({"inner/lr": -1.0}, r"state_dict\['lr'\] must be .* got -1.0"),
     "unknown entry": ({"slow/z": np.ones(2)}, r"unknown \['slow/z'\]"),
     "missing entry": ({"inner_slow/velocity/layer/x": None}, "missing .*inner_slow/velocity/layer"),

@@ -216,6 +216,50 @@ def test_a_non_finite_gradient_that_does_not_sync_leaves_the_slow_weights_alone(
     assert slow_params(state, params).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.clause("C12")
+def test_weights_that_stay_nan_do_not_reach_the_slow_ones_either():
+    optimizer = lookahead(optax.sgd(0.1), 4, 0.5)
+    params = jnp.ones(2)
+    state = optimizer.init(params)
+    for _ in range(3):
+        updates, state = optimizer.update(jnp.full(2, jnp.nan), state, params)
+        params = optax.apply_updates(params, updates)
+    assert slow_params(state, params).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.clause("C17")
+def test_reset_goes_back_to_the_inner_transformations_own_start():
+    optimizer = lookahead(optax.scale_by_rms(initial_scale=3.0), 1, 0.5, "reset")
+    params = jnp.ones(2)
+    _, state = optimizer.update(params, optimizer.init(params), params)
+    assert [leaf.tolist() for leaf in jax.tree.leaves(state.inner)] == [[3.0, 3.0]]
+
+
+def test_the_inner_transformation_gets_the_parameters():
+    decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1))
+    ours, bare = lookahead(decayed, K, 1.0), decayed
+    weights, _ = train(ours, start(), ours.init(start()), 3)
+    expected, _ = train(bare, start(), bare.init(start()), 3)
+    assert_same(weights, expected)
+
+
+@pytest.mark.clause("C02")
+def test_the_state_counts_steps_and_syncs():
+    optimizer = make()
+    _, state = train(optimizer, start(), optimizer.init(start()), 4 * K + 2)
+    assert (state.step.item(), state.syncs.item()) == (2, 4)
+
+
+@pytest.mark.clause("C15", "C23")
+def test_updates_wider_than_the_parameters_stay_wide():
+    inner = optax.stateless(lambda g, _: jax.tree.map(lambda x: -x.astype(jnp.float32), g))
+    optimizer = lookahead(inner, 1, 0.25)
+    params = jnp.ones(2, jnp.bfloat16)
+    updates, _ = optimizer.update(params, optimizer.init(params), params)
+    assert updates.dtype == jnp.float32
+    assert updates.tolist() == [-0.25, -0.25]
+
+
 @pytest.mark.clause("C12", "C17")
 def test_reset_clears_a_nan_in_the_inner_state():
     optimizer = lookahead(sgd(), 1, 0.5, "reset")
@@ -417,6 +461,10 @@ BAD_ARGUMENTS = {
         lambda s, p: ({"layer": {"x": None}, "other": [None]}, s, p),
         r"updates\['layer'\]\['x'\] must be what params\['layer'\]\['x'\] is, .* got absent",
     ),
+    "a gradient too many": (
+        lambda s, p: ({**gradients(p), "z": X}, s, p),
+        r"updates\['z'\] must be what params\['z'\] is, absent \(None\), got an array",
+    ),
     "gradient of another shape": (
         lambda s, p: ({**gradients(p), "other": [X]}, s, p),
         r"updates\['other'\]\[0\] must be .* of shape \(2,\), got an array of shape \(3,\)",
@@ -455,3 +503,10 @@ def test_arguments_that_do_not_match_are_refused(case, compiled):
 def test_a_state_without_slow_weights_has_none_to_read():
     with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 0"):
         slow_params(sgd().init(start()), start())
+
+
+@pytest.mark.clause("C25")
+def test_a_state_with_two_sets_of_slow_weights_has_no_single_one():
+    state = optax.chain(make(), make()).init(start())
+    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
+        slow_params(state, start())

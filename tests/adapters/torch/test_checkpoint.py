@@ -46,6 +46,36 @@ def test_a_run_resumed_at_any_phase_goes_on_bitwise(phase, policy, inner):
     assert torch.equal(second.y, whole.y)
 
 
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("inner", INNERS)
+def test_loading_leaves_the_inner_optimizer_clean_and_the_checkpoint_alone(inner):
+    model = Quadratic()
+    optimizer = make(model, "interpolate", INNERS[inner])
+    train(optimizer, model, 2 * K + 2)
+    saved = copy.deepcopy(optimizer.state_dict())
+    # torch itself takes the tensors of the step count as they are: ours are not to be.
+    ours = {k: v for k, v in saved["state"][0].items() if k.startswith("lookahead_")}
+    before = copy.deepcopy(ours)
+    optimizer.load_state_dict(saved)
+    train(optimizer, model, K)
+    assert len(ours) >= 2
+    assert_same(ours, before)
+    entries = [*optimizer.param_groups[0], *(key for s in optimizer.state.values() for key in s)]
+    assert [key for key in entries if key.startswith("lookahead_")] == []
+    assert optimizer.state_dict()["param_groups"][0]["lookahead_syncs"] == 3
+
+
+@pytest.mark.clause("C06")
+def test_groups_keep_their_own_settings_through_a_checkpoint():
+    first, second = single(), single()
+    groups = [{"params": [first], "lr": 1.0}, {"params": [second], "lr": 2.0}]
+    optimizer = Lookahead(torch.optim.SGD(groups), 3, 0.5)
+    pull_down(optimizer, first, second)
+    optimizer.load_state_dict(flat(optimizer.state_dict()))
+    assert [group["lr"] for group in optimizer.param_groups] == [1.0, 2.0]
+    assert optimizer.state == {}
+
+
 @pytest.mark.clause("C06", "C15")
 def test_wide_slow_weights_stay_wide_through_a_checkpoint():
     weight = single(1.0, torch.bfloat16)
@@ -98,6 +128,11 @@ BAD_STATES = {
         lambda s: s["state"][0].update(exp_avg=torch.ones(2)),
         r"\['exp_avg'\] must have the shape",
     ),
+    "slow moment of another shape": (
+        lambda s: s["state"][0].update(lookahead_slow_exp_avg=torch.ones(2)),
+        r"\['lookahead_slow_exp_avg'\] must have the shape",
+    ),
+    "no states": (lambda s: s.pop("state"), "must have the key 'state'"),
     "no slow weights": (lambda s: drop(s, "lookahead_slow"), "no lookahead_slow for trainable"),
     "no groups": (lambda s: s.pop("param_groups"), "must have the key 'param_groups'"),
     "another number of parameters": (
@@ -105,6 +140,14 @@ BAD_STATES = {
         r"must hold groups of \[2\] parameters, got \[1\]",
     ),
     "an unknown parameter": (lambda s: s["state"].update({9: {}}), "numbers of parameters, got 9"),
+    "a counter beyond the period": (
+        lambda s: s["param_groups"][0].update(lookahead_count=99),
+        "count must be below sync_period=5, got 99",
+    ),
+    "no counter": (
+        lambda s: s["param_groups"][0].pop("lookahead_count"),
+        "the checkpoint's count must be an int >= 0, got None",
+    ),
     "another period": (
         lambda s: s["param_groups"][0].update(lookahead_sync_period=7),
         "sync_period=7, this optimizer has sync_period=5",

@@ -125,6 +125,61 @@ def test_a_group_added_in_mid_cycle_syncs_with_the_others():
     assert (first.item(), second.item()) == (-1.5, -10.0)
 
 
+@pytest.mark.clause("C15", "C27")
+def test_a_group_added_takes_the_slow_dtype_and_leaves_frozen_parameters_out():
+    first, second, frozen = single(), single(dtype=torch.bfloat16), single()
+    frozen.requires_grad_(False)
+    optimizer = Lookahead(torch.optim.SGD([first], lr=1.0), 3, 0.5, slow_dtype=torch.float32)
+    pull_down(optimizer, first)
+    optimizer.add_param_group({"params": [second, frozen]})
+    saved = optimizer.state_dict()["state"]
+    assert saved[1]["lookahead_slow"].dtype == torch.float32
+    assert not saved[1]["lookahead_slow"].requires_grad
+    assert 2 not in saved
+
+
+@pytest.mark.clause("C27")
+def test_adding_a_group_does_not_pull_in_what_was_frozen_when_the_cycle_began():
+    first, frozen, added = single(), single(), single()
+    frozen.requires_grad_(False)
+    optimizer = Lookahead(torch.optim.SGD([first, frozen], lr=1.0), 3, 0.5)
+    pull_down(optimizer, first)
+    frozen.requires_grad_(True)
+    optimizer.add_param_group({"params": [added]})
+    pull_down(optimizer, first)
+    frozen.data.fill_(5.0)
+    pull_down(optimizer, first)
+    assert frozen.item() == 5.0
+
+
+def test_a_gradient_in_any_group_is_a_gradient():
+    first, second = single(), single()
+    optimizer = Lookahead(torch.optim.SGD([{"params": [first]}, {"params": [second]}], lr=1.0))
+    pull_down(optimizer, second)
+    assert second.item() == -1.0
+
+
+def test_hooks_may_replace_what_is_saved_and_loaded():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 3)
+    optimizer.register_state_dict_post_hook(lambda _, state: {**state, "extra": 1})
+    saved = optimizer.state_dict()
+    assert saved["extra"] == 1
+    optimizer.register_load_state_dict_pre_hook(lambda _, state: {**state, "param_groups": []})
+    with pytest.raises(ValueError, match=r"must hold groups of \[2\] parameters, got \[\]"):
+        optimizer.load_state_dict(saved)
+
+
+def test_a_copy_leaves_the_hooks_behind():
+    model, seen = Quadratic(), []
+    optimizer = make(model)
+    optimizer.register_step_post_hook(lambda *_: seen.append(1))
+    twin_model, twin = copy.deepcopy((model, optimizer))
+    train(twin, twin_model, 1)
+    assert seen == []
+
+
 def test_a_parameter_listed_twice_is_synced_once():
     weight = single()
     with pytest.warns(UserWarning, match="duplicate parameters"):
@@ -198,6 +253,18 @@ def test_evaluating_on_slow_weights_leaves_training_bitwise_unchanged():
         assert read.x.tolist() == fast
         train(other, unread, 1)
     assert torch.equal(read.x, unread.x)
+
+
+@pytest.mark.clause("C22", "C25")
+def test_a_nested_context_does_not_end_the_outer_one():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    with optimizer.slow_weights():
+        with optimizer.slow_weights():
+            pass
+        with pytest.raises(RuntimeError, match=r"add_param_group\(\) inside slow_weights"):
+            optimizer.add_param_group({"params": [single()]})
 
 
 @pytest.mark.clause("C22")

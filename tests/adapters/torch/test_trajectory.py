@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lookahead_core import interpolate
 from lookahead_core.adapters.torch import Lookahead
 from reference_loop import (
     POLICIES,
@@ -232,3 +233,46 @@ def test_a_parameter_unfrozen_later_joins_at_the_next_cycle():
     pull_down(optimizer, weight, late)
     pull_down(optimizer, weight, late)
     assert late.item() == -2.0
+
+
+FAMILIES = {
+    "Adam with amsgrad": lambda p: torch.optim.Adam(p, amsgrad=True),
+    "RAdam": torch.optim.RAdam,
+    "Adamax": torch.optim.Adamax,
+    "RMSprop": lambda p: torch.optim.RMSprop(p, momentum=0.9, centered=True),
+    "Adadelta": torch.optim.Adadelta,
+}
+
+
+@pytest.mark.clause("C17", "C18")
+@pytest.mark.parametrize(("policy", "left"), [("reset", 0.0), ("interpolate", 0.5)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_policies_act_on_all_of_the_inner_state(family, policy, left):
+    ours, bare = single(1.0), single(1.0)
+    optimizer, inner = Lookahead(FAMILIES[family]([ours]), 1, 0.5, policy), FAMILIES[family]([bare])
+    pull_down(optimizer, ours)
+    pull_down(inner, bare)
+    state, full = optimizer.state[ours], inner.state[bare]
+    assert state.keys() == full.keys()
+    for key in full:
+        share = {"reset": 0.0, "interpolate": 1.0}[policy] if key == "step" else left
+        assert state[key].sum().item() == pytest.approx(share * full[key].sum().item()), key
+
+
+@pytest.mark.clause("C07", "C08")
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_the_formula_is_torchs_own_at_one_half(dtype):
+    slow, fast = torch.randn(2, 10_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(interpolate(slow, fast, 0.5), torch.lerp(slow, fast, 0.5))
+
+
+@pytest.mark.clause("C15")
+def test_a_narrower_slow_dtype_narrows_nothing():
+    wide, narrow = single(1.0, DOUBLE), single(1.0, torch.bfloat16)
+    inner = torch.optim.SGD([wide, narrow], lr=1.0)
+    optimizer = Lookahead(inner, 2, 0.5, slow_dtype=torch.float32)
+    for _ in range(3):
+        saved = optimizer.state_dict()["state"]
+        dtypes = [saved[i]["lookahead_slow"].dtype for i in (0, 1)]
+        assert dtypes == [DOUBLE, torch.float32]
+        pull_down(optimizer, wide, narrow)
