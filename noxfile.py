@@ -6,6 +6,7 @@
     nox                       tests on each CPU backend, lint, types, docs, build
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
+    nox -s peers              hold other implementations against the specification
     nox -t gpu                the backends that need a GPU
 
 Tests run against the built wheel, not against the checkout.
@@ -95,6 +96,15 @@ def demo(session: nox.Session) -> None:
     extras = {"numpy", backend} if backend in {"numpy", "torch", "jax", "cupy"} else {"numpy"}
     install(session, *sorted(extras), groups=["demo"])
     session.run("python", str(ROOT / "demo" / "digits.py"), *session.posargs, env=ISOLATED)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The conformance suite on other people's Lookaheads; writes docs/scoreboard.md."""
+    install(session, *ALL)
+    # Without dependencies: requirements.txt is complete, and timm would bring torchvision.
+    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+    session.run("python", str(ROOT / "peers" / "scoreboard.py"), *session.posargs, env=ISOLATED)
 
 
 def install(session: nox.Session, *extras: str, groups: list[str] | None = None) -> None:

@@ -1,0 +1,215 @@
+"""What each implementation promises, and what its users see where it fails.
+
+Written by hand, from documentation, source and small reproductions; `judging.py` holds it against
+what the checks find, in both directions: a failure that is not described here, and a description
+of a failure that is no longer there, are errors.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NamedTuple
+
+__all__ = ["IMPLEMENTATIONS", "OURS", "PEERS", "Implementation"]
+
+
+class Implementation(NamedTuple):
+    """One column of the scoreboard.
+
+    Attributes
+    ----------
+    name : str
+        Head of the column.
+    distribution : str
+        What is installed, for its version.
+    driver : callable, () -> AdapterDriver
+        Imports and makes the driver: whatever is wrong with that stops the command.
+    lacks : mapping of str to str
+        Why the driver has not a capability: names of `CAPABILITIES`, and "reset" or "interpolate"
+        where an implementation has one of the policies.
+    not_promised : mapping of str to str
+        Clauses that fail and were never promised, each with what happens instead.
+    seen : mapping of str to str
+        Clauses that fail, each with what a user sees.
+    remarks : mapping of str to str
+        Clauses that pass, with what a user may see all the same.
+    repaired : callable, () -> AdapterDriver, or None
+        The same implementation with the defect in `roots` worked around from outside. A clause
+        that holds there fails only because of that defect, and is marked so.
+    roots : tuple of str
+        Clauses that state the defect which `repaired` works around.
+    """
+
+    name: str
+    distribution: str
+    driver: Callable[[], Any]
+    lacks: Mapping[str, str] = {}
+    not_promised: Mapping[str, str] = {}
+    seen: Mapping[str, str] = {}
+    remarks: Mapping[str, str] = {}
+    repaired: Callable[[], Any] | None = None
+    roots: tuple[str, ...] = ()
+
+
+def driver(module: str, name: str, *arguments: Any) -> Callable[[], Any]:
+    """Import the driver when it is asked for."""
+    return lambda: getattr(import_module(module), name)(*arguments)
+
+
+# Reasons that are the same for several columns.
+NO_FORCED_SYNC = "there is no sync on demand"
+NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
+NO_POLICY = "the inner state is always maintained"
+NO_EVALUATION = "there is no accessor for the slow weights"
+JAX = {
+    "missing_gradient": "JAX has no missing gradient for one leaf: it is a zero",
+    "frozen": "JAX parameters have no flag for it: frozen ones are kept out of the tree",
+    "int32": "JAX optimizers are given the floating-point part of a tree",
+}
+ANCHORED_ONCE = (
+    "The anchor is taken once. Weights loaded between cycles are pulled back at the next sync, the "
+    "fraction 1 - alpha of the way to the slow weights from before"
+)
+
+OURS = (
+    Implementation(
+        "lookahead-core (torch)", "lookahead-core", driver("torch_driver", "TorchDriver")
+    ),
+    Implementation(
+        "lookahead-core (optax)",
+        "lookahead-core",
+        driver("optax_driver", "OptaxDriver", False),
+        lacks={
+            **JAX,
+            "forced_sync": "optax states have no forced sync yet",
+            "slow_dtype": NO_SLOW_DTYPE,
+        },
+    ),
+    Implementation(
+        "lookahead-core (NumPy)",
+        "lookahead-core",
+        driver("numpy_driver", "NumpyDriver"),
+        lacks={
+            "adam": "the inner optimizer that comes with it is SGD",
+            "frozen": "arrays have no flag for it: frozen ones are not given to the optimizer",
+            "skip": "there is no loss scaler: a loop that skips a step calls nothing",
+        },
+    ),
+)
+
+PEERS = (
+    Implementation(
+        "pytorch_optimizer",
+        "pytorch_optimizer",
+        driver("pytorch_optimizer_driver", "PytorchOptimizerDriver"),
+        lacks={"forced_sync": NO_FORCED_SYNC, "slow_dtype": NO_SLOW_DTYPE},
+        not_promised={
+            "C09": "alpha = 1 is refused when the optimizer is made: its range is [0, 1).",
+            "C26": f"{ANCHORED_ONCE}.",
+        },
+        seen={
+            "C11": "A parameter that has no gradient at the k-th step is left out of the sync: its "
+            "fast weights keep the whole cycle's move and its slow weights stay behind.",
+            "C17": "With SGD's momentum it holds. With Adam `pullback_momentum='reset'` is taken "
+            "without a word and resets nothing: moments and step count go on.",
+            "C18": "With SGD's momentum it holds. With Adam `pullback_momentum='pullback'` is "
+            "taken without a word and moves nothing: the moments go on as they were.",
+        },
+    ),
+    Implementation(
+        "torch-optimizer",
+        "torch-optimizer",
+        driver("torch_optimizer_driver", "TorchOptimizerDriver"),
+        lacks={
+            "evaluate": NO_EVALUATION,
+            "forced_sync": NO_FORCED_SYNC,
+            "inner_state": NO_POLICY,
+            "slow_dtype": NO_SLOW_DTYPE,
+        },
+        not_promised={
+            "C14": "An integer tensor among the parameters raises RuntimeError at the first sync.",
+            "C26": f"{ANCHORED_ONCE}.",
+        },
+        seen={
+            "C01": "The anchor is the weights after the first step, so every cycle's average is "
+            "one step off the paper's.",
+            "C02": "Syncs come after steps 1, k + 1, 2k + 1, ...: with k = 5 after 1, 6, 11, and "
+            "the first of them changes nothing.",
+            "C06": "`state_dict()` raises AttributeError with torch 2: the optimizer cannot be "
+            "saved (jettify/pytorch-optimizer#349 has the same cause).",
+            "C27": "A frozen parameter in the optimizer that is edited, as a teacher's weights "
+            "are, is pulled back at the next sync, the fraction 1 - alpha of the way.",
+        },
+        repaired=driver("torch_optimizer_driver", "RepairedTorchOptimizerDriver"),
+        roots=("C01", "C02"),
+    ),
+    Implementation(
+        "timm",
+        "timm",
+        driver("timm_driver", "TimmDriver"),
+        lacks={
+            "evaluate": NO_EVALUATION,
+            "inner_state": NO_POLICY,
+            "slow_dtype": NO_SLOW_DTYPE,
+        },
+        not_promised={
+            "C05": "`sync_lookahead()`, which timm calls at the end of an epoch, syncs beside the "
+            "counter: the next sync comes when it would have come anyway.",
+            "C26": f"{ANCHORED_ONCE}.",
+        },
+        seen={
+            "C01": "The anchor is taken at the first sync, from the fast weights: the first k "
+            "steps are the inner optimizer alone, and the first sync changes nothing.",
+            "C11": "A parameter that has no gradient at the k-th step is left out of the sync: its "
+            "fast weights keep the whole cycle's move and its slow weights stay behind.",
+        },
+        repaired=driver("timm_driver", "AnchoredTimmDriver"),
+        roots=("C01",),
+    ),
+    Implementation(
+        "optax.lookahead",
+        "optax",
+        driver("optax_lookahead_driver", "OptaxLookaheadDriver"),
+        lacks={
+            **JAX,
+            "forced_sync": NO_FORCED_SYNC,
+            "interpolate": "`reset_state` resets or maintains; there is no interpolation",
+            "slow_dtype": NO_SLOW_DTYPE,
+        },
+        not_promised={
+            "C10": "It emits one update for the fast weights and another for the slow ones, which "
+            "end equal within rounding. Documented is that they are synchronized, not bit for bit.",
+        },
+        seen={
+            "C03": "`optax.apply_if_finite` around it raises TypeError at the first step. The "
+            "other way round runs, and counts the steps that were thrown away.",
+            "C12": "One NaN or infinite gradient at any step makes the slow weights NaN at once: "
+            "the step without a sync multiplies by 0 instead of selecting.",
+        },
+    ),
+    Implementation(
+        "braintools",
+        "braintools",
+        driver("braintools_driver", "BraintoolsDriver"),
+        lacks={
+            **JAX,
+            "evaluate": NO_EVALUATION,
+            "forced_sync": NO_FORCED_SYNC,
+            "inner_state": NO_POLICY,
+            "skip": "there is no loss scaler or finite-check: a loop that skips calls nothing",
+            "slow_dtype": NO_SLOW_DTYPE,
+        },
+        not_promised={"C26": f"{ANCHORED_ONCE}."},
+        seen={
+            "C30": "`lr=` (a number or a scheduler) and `current_lr` are taken, and reported back, "
+            "but never used: the inner optimizer goes on at the rate that it was made with. A "
+            "schedule that is given to the inner optax optimizer itself is followed.",
+        },
+        remarks={
+            "C10": "The values of the check do not show it: what is emitted is an update, so fast "
+            "and slow weights end equal within rounding, as with optax. Of 100,000 random weights "
+            "about 2,000 differ in the last bit."
+        },
+    ),
+)
+
+IMPLEMENTATIONS = OURS + PEERS

@@ -1,0 +1,72 @@
+"""What the drivers of the PyTorch peers share: everything but how the wrapper is made and read.
+
+They are worked by the code that works our own torch adapter, so that no peer is judged by another
+loop: gradients, steps, loss scaling, checkpoints and edits are `TorchDriver`'s.
+"""
+
+import torch
+
+from torch_driver import TorchDriver, dtype_of
+
+__all__ = ["TorchPeerDriver"]
+
+
+class Run:
+    """Parameters, the inner optimizer, the peer's wrapper around it, and a loss scaler."""
+
+    def __init__(self, setup, wrap):
+        self.params = [
+            torch.nn.Parameter(
+                torch.tensor(leaf.values, dtype=dtype_of(leaf.dtype)).reshape(
+                    (len(leaf.values),) if leaf.shape is None else leaf.shape
+                ),
+                requires_grad=leaf.trained,
+            )
+            for leaf in setup.leaves
+        ]
+        inner = setup.inner
+        self.inner = (
+            torch.optim.Adam(self.params, lr=inner.lr)
+            if inner.kind == "adam"
+            else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum)
+        )
+        self.optimizer = wrap(self.inner, setup)
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
+
+
+class TorchPeerDriver(TorchDriver):
+    """A driver for one wrapper: subclasses say how to make it and where its slow tensors are."""
+
+    # What any optimizer of torch is asked for; a subclass adds what its peer offers beyond that.
+    capabilities = frozenset(
+        {
+            *("adam", "edit", "frozen", "learning_rate", "missing_gradient", "momentum", "skip"),
+            *("float32", "float16", "bfloat16", "int32"),
+        }
+    )
+
+    def wrap(self, inner, setup):
+        """The peer's wrapper around `inner`, as its own documentation makes it."""
+        raise NotImplementedError
+
+    def slow_tensor(self, run, leaf):
+        """The slow copy of `leaf`, or None where the wrapper has not made one yet."""
+        raise NotImplementedError
+
+    def make(self, setup):
+        return Run(setup, self.wrap)
+
+    def slow(self, run):
+        # While there is no slow copy, the model's weights are all that a user has.
+        tensors = [self.slow_tensor(run, leaf) for leaf in run.params]
+        pairs = zip(tensors, run.params, strict=True)
+        return [
+            (leaf if tensor is None else tensor).detach().double().flatten().tolist()
+            for tensor, leaf in pairs
+        ]
+
+    def sync(self, run):
+        raise NotImplementedError  # our own adapter's way, which no peer has under this name
+
+    def evaluate(self, run):
+        raise NotImplementedError
