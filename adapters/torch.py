@@ -249,7 +249,10 @@ class MetaOptimizer(Optimizer):
         known = dict(zip(self._inner_names, self._sync_state.inner_slow, strict=True))
         if self.rule.inner_state == "interpolate":
             # torch makes inner state at the first step, and all of these keys start at zero.
-            slow = [known.get(name, torch.zeros_like(leaf)) for name, leaf in inner.items()]
+            slow = [
+                known[name] if name in known else torch.zeros_like(leaf)
+                for name, leaf in inner.items()
+            ]
             self._sync_state = self._sync_state._replace(inner_slow=slow)
         live = list(inner.values())
         _, after, state = self.rule.sync(self._fast, live, self._sync_state, kernel=IN_PLACE)

@@ -4,34 +4,9 @@ They are worked by the code that works our own torch adapter, so that no peer is
 loop: gradients, steps, loss scaling, checkpoints and edits are `TorchDriver`'s.
 """
 
-import torch
-
-from torch_driver import TorchDriver, dtype_of
+from torch_driver import TorchDriver
 
 __all__ = ["TorchPeerDriver"]
-
-
-class Run:
-    """Parameters, the inner optimizer, the peer's wrapper around it, and a loss scaler."""
-
-    def __init__(self, setup, wrap):
-        self.params = [
-            torch.nn.Parameter(
-                torch.tensor(leaf.values, dtype=dtype_of(leaf.dtype)).reshape(
-                    (len(leaf.values),) if leaf.shape is None else leaf.shape
-                ),
-                requires_grad=leaf.trained,
-            )
-            for leaf in setup.leaves
-        ]
-        inner = setup.inner
-        self.inner = (
-            torch.optim.Adam(self.params, lr=inner.lr)
-            if inner.kind == "adam"
-            else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum)
-        )
-        self.optimizer = wrap(self.inner, setup)
-        self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
 
 
 class TorchPeerDriver(TorchDriver):
@@ -52,9 +27,6 @@ class TorchPeerDriver(TorchDriver):
     def slow_tensor(self, run, leaf):
         """The slow copy of `leaf`, or None where the wrapper has not made one yet."""
         raise NotImplementedError
-
-    def make(self, setup):
-        return Run(setup, self.wrap)
 
     def slow(self, run):
         # While there is no slow copy, the model's weights are all that a user has.

@@ -12,9 +12,9 @@ def dtype_of(name):
 
 
 class Run:
-    """Parameters and the optimizer around them."""
+    """Parameters, their inner optimizer, what `wrap` puts around that, and a loss scaler."""
 
-    def __init__(self, setup):
+    def __init__(self, setup, wrap):
         self.params = [
             torch.nn.Parameter(
                 torch.tensor(leaf.values, dtype=dtype_of(leaf.dtype)).reshape(
@@ -30,13 +30,7 @@ class Run:
             if inner.kind == "adam"
             else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum)
         )
-        self.optimizer = Lookahead(
-            self.inner,
-            setup.sync_period,
-            setup.alpha,
-            setup.inner_state,
-            slow_dtype=dtype_of(setup.slow_dtype),
-        )
+        self.optimizer = wrap(self.inner, setup)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
 
 
@@ -50,8 +44,18 @@ class TorchDriver:
         }
     )
 
+    def wrap(self, inner, setup):
+        """The adapter around `inner`: what another wrapper's driver replaces."""
+        return Lookahead(
+            inner,
+            setup.sync_period,
+            setup.alpha,
+            setup.inner_state,
+            slow_dtype=dtype_of(setup.slow_dtype),
+        )
+
     def make(self, setup):
-        return Run(setup)
+        return Run(setup, self.wrap)
 
     def step(self, run, gradients):
         run.optimizer.zero_grad()
