@@ -1,27 +1,68 @@
 """Which backends this run is about, and checks that it really is about them.
 
-`pytest --backend torch` runs the tests of the core on that framework and the tests of its
-adapter. A backend that was asked for and is not installed is an error, never a skip; tests of
-backends that were not asked for are not collected, and the report's header says so.
+`pytest --backend torch`, or LOOKAHEAD_BACKENDS=torch in the environment, runs the tests of the
+core on that framework and the tests of its adapter. A backend that was asked for and is not there
+is an error, never a skip; tests of backends that were not asked for are not collected, and the
+report's header says so. The results by backend and clause are matrix_table.py.
 """
 
 import importlib
 import importlib.util
-from contextlib import contextmanager
+import os
+import sysconfig
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-pytest_plugins = ["pytester"]
+pytest_plugins = ["pytester", "matrix_table"]
 
+# What each backend needs installed.
 BACKENDS = {
     "numpy": ("numpy", "array_api_strict", "ml_dtypes"),
     "torch": ("torch",),
     "jax": ("jax", "optax"),
+    "dask": ("dask.array",),
+    "cupy": ("cupy", "optree"),
+}
+# Array namespaces that the core's tests run on, by the names they have in the table of the matrix.
+NAMESPACES = {
+    "numpy": ("numpy", "numpy-read-only", "array-api-strict", "array-api-strict-minimal"),
+    "torch": ("torch",),
+    "jax": ("jax",),
+    "dask": ("dask",),
     "cupy": ("cupy",),
 }
-# Folders of tests that belong to one backend.
+MODULES = {
+    **{name: f"array_api_compat.{name}" for name in ("numpy", "torch", "cupy")},
+    "numpy-read-only": "array_api_compat.numpy",
+    "dask": "array_api_compat.dask.array",
+    "array-api-strict": "array_api_strict",
+    "array-api-strict-minimal": "array_api_strict",
+    "jax": "jax.numpy",
+}
+# Where the dtype lives: it is not in the standard, and array-api-strict and Dask have none.
+BFLOAT16 = {
+    "numpy": "ml_dtypes",
+    "numpy-read-only": "ml_dtypes",
+    "torch": "torch",
+    "jax": "jax.numpy",
+}
+# Devices that are not the default one, also by the names of the table; no array on torch's meta
+# device has values.
+DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
+# What belongs to some backends: folders of tests of adapters, and modules of the core's tests.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
+CORE = {
+    "test_jax_transformations.py": {"jax"},
+    "test_devices.py": set(DEVICES),
+    # The contract of a kernel speaks of devices, and Dask's arrays have no `device`.
+    "test_kernel.py": set(BACKENDS) - {"dask"},
+}
 
 if importlib.util.find_spec("lookahead_core.adapters") is None:
     raise pytest.UsageError(
@@ -33,95 +74,198 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend",
         action="append",
-        choices=sorted(BACKENDS),
-        help="backend to test; may be given more than once (default: numpy)",
+        help=f"one of {', '.join(BACKENDS)}; may be given more than once "
+        "(default: those in LOOKAHEAD_BACKENDS, separated by commas, else numpy)",
     )
     parser.addoption(
         "--dist", help="folder with the built wheel; without it tests/packaging is not collected"
     )
+    parser.addoption(
+        "--installed",
+        action="store_true",
+        help="refuse to test a lookahead_core that is not in site-packages, such as the checkout",
+    )
 
 
 def asked_for(config: pytest.Config) -> list[str]:
-    return config.getoption("--backend") or ["numpy"]
+    named = os.environ.get("LOOKAHEAD_BACKENDS", "").split(",")
+    return config.getoption("--backend") or [n.strip() for n in named if n.strip()] or ["numpy"]
+
+
+def is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # its parent package is not there
+        return False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    for backend in asked_for(config):
+    asked = asked_for(config)
+    for backend in asked:
+        if backend not in BACKENDS:
+            raise pytest.UsageError(f"backend must be one of {', '.join(BACKENDS)}, got {backend}")
         for module in BACKENDS[backend]:
-            if importlib.util.find_spec(module) is None:
-                raise pytest.UsageError(f"--backend {backend} needs {module}: it is not installed")
+            if not is_installed(module):
+                raise pytest.UsageError(f"backend {backend} needs {module}: it is not installed")
+    if "cupy" in asked and not has_gpu():
+        raise pytest.UsageError("backend cupy needs a GPU, and there is none: NOT verified here")
+    if "jax" in asked:
+        jax = importlib.import_module("jax")
+        # The oldest JAX that we support has it there alone; the tests use it, the adapter does not.
+        if not hasattr(jax, "enable_x64"):
+            jax.enable_x64 = importlib.import_module("jax.experimental").enable_x64
+    if config.getoption("--installed") and not tested().is_relative_to(site_packages()):
+        raise pytest.UsageError(f"--installed: not in {site_packages()}, but {tested()}")
 
 
-def pytest_report_header(config: pytest.Config) -> str:
+def has_gpu() -> bool:
+    """Ask the hardware: CuPy imports well where there is none."""
+    return importlib.import_module("lookahead_core.adapters.cupy").is_available()
+
+
+def tested() -> Path:
+    """Where the package under test is imported from."""
+    return Path(importlib.import_module("lookahead_core").__file__).parent.resolve()
+
+
+def site_packages() -> Path:
+    return Path(sysconfig.get_path("purelib")).resolve()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
     asked = asked_for(config)
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--dist") else ["the built wheel"]
-    return f"tested: {', '.join(asked)}; NOT tested in this run: {', '.join(rest)}"
+    return [
+        f"lookahead_core: {tested()}",
+        f"tested: {', '.join(asked)}; NOT verified here: {', '.join(rest)}",
+    ]
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    folder = collection_path.name
-    if folder == "packaging" and not config.getoption("--dist"):
+    name, asked = collection_path.name, asked_for(config)
+    if name == "packaging" and not config.getoption("--dist"):
+        return True
+    if name in CORE and not CORE[name] & set(asked):
+        return True
+    # The tests of this file and of the table say nothing about a backend: once is enough.
+    if name == "matrix" and collection_path.is_dir() and "numpy" not in asked:
         return True
     if collection_path.is_dir() and collection_path.parent.name == "adapters":
-        wanted = {FOLDERS[backend] for backend in asked_for(config)}
-        return True if folder in FOLDERS.values() and folder not in wanted else None
+        wanted = {FOLDERS.get(backend) for backend in asked}
+        return True if name in FOLDERS.values() and name not in wanted else None
     return None
 
 
-def namespaces(config: pytest.Config) -> list[str]:
-    """Array namespaces to run the core's tests on."""
-    of = {
-        "numpy": ["numpy", "array_api_strict"],
-        "torch": ["torch"],
-        "jax": ["jax.numpy"],
-        "cupy": ["cupy"],
-    }
-    return [name for backend in asked_for(config) for name in of[backend]]
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    asked = asked_for(metafunc.config)
+    names = [name for backend in asked for name in NAMESPACES[backend]]
     if "xp" in metafunc.fixturenames:
-        names = namespaces(metafunc.config)
         metafunc.parametrize("xp", names, indirect=True)
     if "bfloat16" in metafunc.fixturenames:
-        names = [name for name in namespaces(metafunc.config) if name in BFLOAT16]
-        metafunc.parametrize("bfloat16", names, indirect=True)
+        having = [name for name in names if name in BFLOAT16]
+        metafunc.parametrize("bfloat16", having, indirect=True)
+    if "placed" in metafunc.fixturenames:
+        devices = [name for backend in asked for name in DEVICES.get(backend, ())]
+        metafunc.parametrize("placed", devices, indirect=True)
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", asked_for(metafunc.config))
-
-
-# Where the dtype lives: it is not in the standard, and array-api-strict has none.
-BFLOAT16 = {"numpy": "ml_dtypes", "torch": "torch", "jax.numpy": "jax.numpy"}
+        metafunc.parametrize("backend", asked)
 
 
 @pytest.fixture
 def xp(request: pytest.FixtureRequest):
     """An array namespace of a backend under test, with its functions under the standard's names."""
-    with strict(request.param):
-        yield load_namespace(request.param)
+    with namespace(request.param) as xp:
+        yield xp
 
 
 @pytest.fixture
 def bfloat16(request: pytest.FixtureRequest):
     """A namespace that has bfloat16, and that dtype."""
     dtype = importlib.import_module(BFLOAT16[request.param]).bfloat16
-    with strict(request.param):
-        yield load_namespace(request.param), dtype
+    with namespace(request.param) as xp:
+        yield xp, dtype
+
+
+@pytest.fixture
+def placed(request: pytest.FixtureRequest):
+    """A namespace, and a device of it that is not its default."""
+    if request.param == "torch-meta":
+        xp = importlib.import_module(MODULES["torch"])
+        return xp, xp.device("meta")
+    xp = importlib.import_module(MODULES[request.param])
+    return xp, xp.Device("device1")
+
+
+@pytest.fixture
+def namespace_named():
+    """Context manager for one namespace, for tests of that namespace itself."""
+    return namespace
 
 
 @contextmanager
-def strict(name: str):
-    """JAX with float64, and with a promotion of shapes that the core does not mean an error."""
-    if name != "jax.numpy":
+def namespace(name: str) -> Iterator[Any]:
+    """The array namespace `name`, as strict as it can be made."""
+    module = importlib.import_module(MODULES[name])
+    with ExitStack() as stack:
+        if name == "jax":
+            import jax
+
+            # A promotion of shapes that the core does not mean is an error.
+            stack.enter_context(jax.enable_x64(True))
+            stack.enter_context(jax.numpy_rank_promotion("raise"))
+        if name == "array-api-strict-minimal":
+            # Nothing that the standard makes optional.
+            flags = {"boolean_indexing": False, "data_dependent_shapes": False}
+            stack.enter_context(module.ArrayAPIStrictFlags(**flags, enabled_extensions=()))
+        if name == "numpy-read-only":
+            stack.enter_context(read_only_arguments())
+            module = ReadOnlyNamespace(module)
+        yield module
+
+
+class ReadOnlyNamespace:
+    """A NumPy namespace whose functions make arrays that cannot be written to."""
+
+    __name__ = "numpy-read-only"
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._module, name)
+        if isinstance(attribute, type) or not callable(attribute):
+            return attribute
+        return lambda *args, **kwargs: read_only(attribute(*args, **kwargs))
+
+
+def read_only(value: Any) -> Any:
+    """`value`, with every array in it marked read-only."""
+    from numpy import ndarray
+
+    if isinstance(value, tuple | list):
+        for item in value:
+            read_only(item)
+    elif isinstance(value, ndarray):
+        value.setflags(write=False)
+    return value
+
+
+@contextmanager
+def read_only_arguments() -> Iterator[None]:
+    """Mark all arrays read-only that the core is given: `x - 1` in a test makes a writeable one."""
+    from lookahead_core import Interpolate, SyncRule
+
+    def marking(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            read_only([*args, *kwargs.values()])
+            return method(*args, **kwargs)
+
+        return marked
+
+    methods = [(SyncRule, name) for name in ("init", "step", "sync", "slow", "anchor")]
+    with ExitStack() as stack:
+        for owner, name in [*methods, (Interpolate, "update")]:
+            stack.enter_context(patch.object(owner, name, marking(getattr(owner, name))))
         yield
-        return
-    import jax
-
-    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
-        yield
-
-
-def load_namespace(name: str):
-    wrapped = name in ("numpy", "torch", "cupy")
-    return importlib.import_module(f"array_api_compat.{name}" if wrapped else name)

@@ -1,0 +1,128 @@
+"""The core under jax.jit, lax.scan and vmap means what it means eagerly, bit for bit.
+
+Settings and steps are dyadic numbers, so that every value is exact: a compiler may contract
+multiply and add, and does not get to here.
+"""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lookahead_core import lookahead
+
+pytestmark = pytest.mark.column("jax-compiled")
+
+POLICIES = ("maintain", "reset", "interpolate")
+STEPS = 7
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    with jax.enable_x64(True), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture(params=POLICIES)
+def policy(request):
+    return request.param
+
+
+@pytest.fixture(params=[0.25, 0.75])
+def rule(request, policy):
+    """One on each side of the middle: the formula has two branches."""
+    return lookahead(3, request.param, policy)
+
+
+def start(shift=0.0):
+    """Weights and inner state: two floating dtypes, an integer and a boolean."""
+    fast = (jnp.asarray([1.0, -2.0]) + shift, jnp.asarray(5, jnp.int32))
+    inner = (jnp.asarray([[8.0]], jnp.float32), jnp.asarray(0, jnp.int32), jnp.asarray(False))
+    return fast, inner
+
+
+def began(rule, shift=0.0):
+    fast, inner = start(shift)
+    return fast, inner, rule.init(fast, inner, count=jnp.asarray(0))
+
+
+def step(rule, carry):
+    """An inner step that moves every leaf, and what the rule makes of it."""
+    (weights, number), (moment, count, flag), state = carry
+    fast = (weights - 8.0, number + 1)
+    inner = (moment + 16.0, count + 1, ~flag)
+    return rule.step(fast, inner, state)
+
+
+def eagerly(rule, shift=0.0, steps=STEPS):
+    """Carry after each step, with a Python int for a counter: no transformation could trace it."""
+    fast, inner = start(shift)
+    carry, trace = (fast, inner, rule.init(fast, inner)), []
+    for _ in range(steps):
+        carry = step(rule, carry)
+        trace.append(carry)
+    return trace
+
+
+def plain(tree):
+    """Dtypes and values of the leaves, `repr` for bits; counters by value alone."""
+    fast, inner, state = tree
+    arrays = jax.tree.leaves((fast, inner, state.slow, state.inner_slow))
+    told = [(str(array.dtype), repr(array.tolist())) for array in arrays]
+    return told, int(state.count), int(state.syncs)
+
+
+@pytest.mark.clause("C14", "C16", "C17", "C18", "C19")
+def test_a_compiled_step_is_the_eager_one(rule):
+    compiled = jax.jit(lambda carry: step(rule, carry))
+    carry = began(rule)
+    for expected in eagerly(rule):
+        carry = compiled(carry)
+        assert plain(carry) == plain(expected)
+
+
+@pytest.mark.clause("C14", "C16", "C17", "C18", "C19")
+def test_a_scan_is_the_eager_loop(rule):
+    _, trace = jax.lax.scan(lambda c, _: (step(rule, c),) * 2, began(rule), None, length=STEPS)
+    for index, expected in enumerate(eagerly(rule)):
+        assert plain(jax.tree.map(lambda leaf, i=index: leaf[i], trace)) == plain(expected)
+
+
+@pytest.mark.clause("C14", "C16", "C17", "C18", "C19")
+def test_vmap_runs_members_that_sync_at_different_steps(rule):
+    shifts = (0.0, 64.0)
+    # The second member is a step ahead, so that one syncs and the other does not.
+    members = [began(rule, shifts[0]), step(rule, began(rule, shifts[1]))]
+    carry = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+    mapped = jax.vmap(lambda carry: step(rule, carry))
+    expected = [eagerly(rule, shifts[0]), eagerly(rule, shifts[1], STEPS + 1)[1:]]
+    for one, other in zip(*expected, strict=True):
+        carry = mapped(carry)
+        got = [jax.tree.map(lambda leaf, i=member: leaf[i], carry) for member in range(2)]
+        assert [plain(tree) for tree in got] == [plain(one), plain(other)]
+
+
+@pytest.mark.clause("C05", "C19")
+def test_a_compiled_forced_sync_is_the_eager_one(rule):
+    carry = eagerly(rule, steps=2)[-1]
+    traced = carry[2]._replace(count=jnp.asarray(2), syncs=jnp.asarray(0))
+    got = jax.jit(rule.sync)(*carry[:2], traced)
+    assert plain(got) == plain(rule.sync(*carry))
+
+
+@pytest.mark.clause("C19", "C22")
+def test_compiled_reads_of_the_slow_weights_are_the_eager_ones(rule):
+    carry, read = began(rule), jax.jit(rule.slow)
+    for fast, inner, state in eagerly(rule):
+        carry = step(rule, carry)
+        expected = rule.slow(fast, state)
+        assert plain((read(carry[0], carry[2]), inner, state)) == plain((expected, inner, state))
+
+
+@pytest.mark.clause("C12", "C19")
+@pytest.mark.parametrize("poison", [float("inf"), float("nan")])
+def test_a_compiled_step_that_does_not_sync_keeps_infinity_out(poison, policy):
+    rule = lookahead(3, 0.5, policy)
+    fast, inner, state = began(rule)
+    poisoned = (fast[0] * poison, fast[1])
+    _, _, after = jax.jit(rule.step)(poisoned, inner, state)
+    assert after.slow[0].tolist() == state.slow[0].tolist()
