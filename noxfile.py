@@ -8,6 +8,7 @@
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
     nox -t gpu                the backend that needs a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
+    nox -s peers              hold other implementations against the specification
 
 Tests run against the built wheel, from an empty folder. With LOOKAHEAD_BACKENDS=numpy,cupy in the
 environment the matrix is those backends, and one that is not there is an error. The results by
@@ -49,12 +50,6 @@ BACKENDS = [
 ALL = ("numpy", "torch", "jax")
 # The installed copy is tested: no path of the user's may put another one in front.
 ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
-# optax before 0.2.8 rounds an injected learning rate to the dtype of the first leaf, which shows in
-# the one case of C28 that mixes dtypes. The other cases of it are in test_optax.py too.
-OLD_OPTAX = [
-    f"--deselect=tests/adapters/optax/test_conformance.py::{name}::test_clause[C28]"
-    for name in ("TestEager", "TestCompiled")
-]
 
 
 @nox.session
@@ -83,7 +78,7 @@ def minimums(session: nox.Session) -> None:
     # In one go with the wheel: pip then never takes a newer version first.
     session.install(f"{ROOT}[numpy,jax]", *oldest)
     backends = ["--backend=numpy", "--backend=jax"]
-    run_tests(session, "tests/core", "tests/adapters", "tests/matrix", *backends, *OLD_OPTAX)
+    run_tests(session, "tests/core", "tests/adapters", "tests/matrix", *backends)
 
 
 @nox.session(tags=["check"])
@@ -149,6 +144,15 @@ def demo(session: nox.Session) -> None:
     extras = {"numpy", backend} if backend in {"numpy", "torch", "jax", "cupy"} else {"numpy"}
     install(session, *sorted(extras), groups=["demo"])
     session.run("python", str(ROOT / "demo" / "digits.py"), *session.posargs, env=ISOLATED)
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """The conformance suite on other people's Lookaheads; writes docs/scoreboard.md."""
+    install(session, *ALL)
+    # Without dependencies: requirements.txt is complete, and timm would bring torchvision.
+    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+    session.run("python", str(ROOT / "peers" / "scoreboard.py"), *session.posargs, env=ISOLATED)
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:

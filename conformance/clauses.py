@@ -1,65 +1,37 @@
 """The adapter clauses of docs/spec.md as checks: plain functions of a driver, one a clause.
 
 A check raises AssertionError with what it saw. `needs` names capabilities without which a clause
-cannot be asked of an adapter. Gradients and settings are dyadic numbers, so that low-precision
-runs stay exact where a clause is about equality.
+cannot be asked of an adapter. What the checks are made of is runs.py.
 """
 
 import math
-from collections.abc import Callable
-from decimal import Decimal
 from itertools import product
-from typing import Any, NamedTuple
 
 from .assertions import require, require_equal, require_within
 from .driver import AdapterDriver
 from .oracle import Oracle
-from .setup import EPS, Gradients, Inner, Leaf, Setup, Values
+from .registry import CLAUSES, Clause, clause
+from .runs import (
+    ADAM,
+    ADAM_EPS,
+    LEAVES,
+    MOMENTUM,
+    SGD_EPS,
+    STEPS,
+    K,
+    advance,
+    describe,
+    follow,
+    follow_inner,
+    gradients,
+    policies,
+    same,
+    starts,
+    variants,
+)
+from .setup import Inner, Leaf, Setup
 
 __all__ = ["CLAUSES", "Clause"]
-
-K = 5
-STEPS = 4 * K + 3
-# A step rounds a few times; what it leaves over adds up over STEPS of them.
-SGD_EPS, ADAM_EPS = 64, 512
-# No leaf's values are a rounded version of another's, and none is zero.
-LEAVES = (Leaf((1.0, -2.0, 3.0)), Leaf((0.5, 4.0)))
-MOMENTUM, ADAM = Inner(momentum=0.5), Inner("adam", lr=0.0625)
-
-
-class Clause(NamedTuple):
-    """A clause that is checked on adapters.
-
-    Attributes
-    ----------
-    name : str
-        Its number in docs/spec.md.
-    title : str
-        What it says, in a few words.
-    check : callable, (driver) -> None
-        Raises AssertionError if the adapter does not hold it.
-    needs : frozenset of str
-        Capabilities of the driver that it uses.
-    """
-
-    name: str
-    title: str
-    check: Callable[[AdapterDriver], None]
-    needs: frozenset[str]
-
-
-CLAUSES: dict[str, Clause] = {}
-
-
-def clause(name: str, title: str, *needs: str) -> Callable[[Any], Any]:
-    """Register a check under the number of its clause."""
-
-    def register(check: Callable[[AdapterDriver], None]) -> Callable[[AdapterDriver], None]:
-        CLAUSES[name] = Clause(name, title, check, frozenset(needs))
-        return check
-
-    return register
-
 
 # --- when ---
 
@@ -111,9 +83,13 @@ def c05_forced_sync(driver: AdapterDriver) -> None:
             require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, case)
 
 
-@clause("C06", "a saved state resumes exactly at every phase")
+@clause("C06", "a saved state resumes exactly at every phase, and saving changes nothing")
 def c06_resume(driver: AdapterDriver) -> None:
-    for phase, setup in product(range(K), variants(driver)):
+    settings = variants(driver)
+    if {"bfloat16", "slow_dtype"} <= driver.capabilities:
+        narrow = tuple(leaf._replace(dtype="bfloat16") for leaf in LEAVES)
+        settings.append(Setup(narrow, alpha=0.3, slow_dtype="float32", inner=Inner(lr=0.1)))
+    for phase, setup in product(range(K), settings):
         undisturbed, run = driver.make(setup), driver.make(setup)
         for step in range(1, STEPS):
             driver.step(undisturbed, gradients(setup, step))
@@ -122,6 +98,8 @@ def c06_resume(driver: AdapterDriver) -> None:
                 saved = driver.save(run)
                 driver.step(run, gradients(setup, 99))  # what was saved must not follow
                 run = driver.load(setup, saved)
+            elif step == K + phase + 1:
+                driver.save(run)  # and this run goes on itself
             case = f"{describe(setup)}, saved at phase {phase}, step {step}"
             require_equal(driver.fast(run), driver.fast(undisturbed), case)
 
@@ -144,9 +122,10 @@ def c09_alpha_one(driver: AdapterDriver) -> None:
 @clause("C10", "fast equals slow after a sync")
 def c10_fast_is_slow(driver: AdapterDriver) -> None:
     for alpha in (0.1, 0.3, 0.5, 0.8):
-        setup = Setup(LEAVES, 3, alpha, inner=Inner(lr=0.1))
+        # Moves large enough that p + (slow - p) is not slow in floating point.
+        setup = Setup(LEAVES, 3, alpha, inner=Inner(lr=1.3))
         run = driver.make(setup)
-        for step in range(1, 10):
+        for step in range(1, 31):
             driver.step(run, gradients(setup, step))
             if step % 3 == 0:
                 case = f"alpha={alpha}, step {step}"
@@ -216,13 +195,31 @@ def c16_maintain(driver: AdapterDriver) -> None:
 
 
 @clause(
-    "C17", "reset starts the inner state again, its step count included", "momentum", "inner_state"
+    "C17",
+    "reset starts the inner state again, its step count included",
+    "edit",
+    "momentum",
+    "reset",
 )
 def c17_reset(driver: AdapterDriver) -> None:
     follow_inner(driver, "reset")
+    for inner in (MOMENTUM, ADAM) if "adam" in driver.capabilities else (MOMENTUM,):
+        reset_from_nan(driver, Setup(LEAVES, 3, 0.5, "reset", inner))
 
 
-@clause("C18", "interpolate blends the inner state with a slow copy", "momentum", "inner_state")
+def reset_from_nan(driver: AdapterDriver, setup: Setup) -> None:
+    """Weights that diverged are loaded anew after a sync: the moments must be new as well."""
+    run, oracle = driver.make(setup), Oracle(setup)
+    for _ in range(setup.sync_period):
+        driver.step(run, [[math.nan] * len(leaf.values) for leaf in LEAVES])
+    driver.edit(run, starts(setup))
+    for step in range(1, setup.sync_period):
+        advance(driver, run, oracle, step)
+        case = f"{describe(setup)}, step {step} after a NaN in the moments was reset"
+        require_within(driver.fast(run), oracle.fast, LEAVES, ADAM_EPS, case)
+
+
+@clause("C18", "interpolate blends the inner state with a slow copy", "momentum", "interpolate")
 def c18_interpolate(driver: AdapterDriver) -> None:
     follow_inner(driver, "interpolate")
 
@@ -243,6 +240,22 @@ def c22_evaluation(driver: AdapterDriver) -> None:
             require_equal(driver.slow(run), driver.slow(undisturbed), f"slow: {case}")
 
 
+# --- what is refused ---
+
+
+@clause("C24", "settings out of range are refused when the optimizer is made")
+def c24_refused_settings(driver: AdapterDriver) -> None:
+    for name, value in (
+        *(("sync_period", value) for value in (0, -1, 2.5, True)),
+        *(("alpha", value) for value in (-0.1, 1.5, math.nan)),
+    ):
+        try:
+            driver.make(Setup(LEAVES)._replace(**{name: value}))
+        except (ValueError, TypeError):
+            continue
+        raise AssertionError(f"{name} = {value!r} must be refused with ValueError, it was taken")
+
+
 # --- what adapters add ---
 
 
@@ -261,6 +274,14 @@ def c26_loaded_weights(driver: AdapterDriver) -> None:
             advance(driver, run, oracle, step)
             case = f"loaded after {before} steps, step {step} of the cycle"
             require_within(driver.fast(run), oracle.fast, fresh.leaves, SGD_EPS, case)
+    setup = Setup(LEAVES, K)
+    run = driver.make(setup)
+    for step in range(1, K):
+        driver.step(run, gradients(setup, step))
+        if step == 2:
+            driver.edit(run, loaded)
+        case = f"loaded after 2 of {K} steps, slow weights after step {step}"
+        require_equal(driver.slow(run), starts(setup), case)
 
 
 @clause("C27", "leaves that are not trained are left alone", "frozen", "edit", "missing_gradient")
@@ -276,7 +297,7 @@ def c27_frozen(driver: AdapterDriver) -> None:
 
 @clause("C28", "every floating dtype follows the oracle and keeps its dtype")
 def c28_dtypes(driver: AdapterDriver) -> None:
-    for dtype in EPS:
+    for dtype in ("float64", "float32", "float16", "bfloat16"):
         if dtype == "float64" or dtype in driver.capabilities:
             leaves = tuple(leaf._replace(dtype=dtype) for leaf in LEAVES)
             follow(driver, Setup(leaves, 3, 0.25), dtype, steps=7)
@@ -309,74 +330,48 @@ def c30_learning_rate(driver: AdapterDriver) -> None:
         require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, case)
 
 
-# --- what checks are made of ---
+@clause("C31", "tied leaves are synced once", "tied")
+def c31_tied_leaves(driver: AdapterDriver) -> None:
+    first, second = LEAVES
+    setup = Setup((first, second, first._replace(same_as=0)), 3, 0.3)
+    run, oracle = driver.make(setup), Oracle(setup._replace(leaves=LEAVES))
+    for step in range(1, 10):
+        one, other, again = gradients(setup, step)
+        driver.step(run, [one, other, again])
+        oracle.step([[a + b for a, b in zip(one, again, strict=True)], other])
+        for what, got, exact in (
+            ("fast", driver.fast(run), oracle.fast),
+            ("slow", driver.slow(run), oracle.slow),
+        ):
+            expected = [*exact, exact[0]]
+            require_within(got, expected, setup.leaves, SGD_EPS, f"{what}, step {step}")
 
 
-def gradients(setup: Setup, step: int) -> Gradients:
-    """Gradients of a step: dyadic, of both signs, different for each element and step."""
-    return [
-        [(-1.0) ** (i + j) * ((step * (j + 3)) % 8 + 1) / 8 for j in range(len(leaf.values))]
-        for i, leaf in enumerate(setup.leaves)
-    ]
+@clause("C32", "complex leaves are synced like pairs of real ones", "complex128")
+def c32_complex(driver: AdapterDriver) -> None:
+    values = (1.0, -2.0, 3.0, 0.5)
+    for dtype in ("complex128", "complex64"):
+        if dtype in driver.capabilities:
+            leaves = (Leaf(values, dtype), LEAVES[0], Leaf(values[:2], dtype, shape=()))
+            for alpha in (0.25, 0.75):
+                follow(driver, Setup(leaves, 3, alpha), f"{dtype}, alpha={alpha}")
 
 
-def advance(driver: AdapterDriver, run: Any, oracle: Oracle, step: int) -> None:
-    """The same step for both."""
-    given = gradients(oracle.setup, step)
-    driver.step(run, given)
-    oracle.step(given)
+@clause("C33", "an optimizer without leaves does nothing, or is refused")
+def c33_no_leaves(driver: AdapterDriver) -> None:
+    setup = Setup((), 2)
+    try:
+        run = driver.make(setup)
+    except ValueError:
+        return  # as torch's own optimizers refuse it
+    for _ in range(5):
+        driver.step(run, [])
+    require_equal(driver.fast(run), [], "weights of an optimizer without leaves")
 
 
-def follow(
-    driver: AdapterDriver, setup: Setup, case: str, steps: int = STEPS, eps: int = SGD_EPS
-) -> None:
-    """Compare fast and slow weights with the oracle's after each step."""
-    run, oracle = driver.make(setup), Oracle(setup)
-    for step in range(1, steps + 1):
-        advance(driver, run, oracle, step)
-        where = f"{case}, step {step}"
-        require_within(driver.fast(run), oracle.fast, setup.leaves, eps, f"fast: {where}")
-        require_within(driver.slow(run), oracle.slow, setup.leaves, eps, f"slow: {where}")
-
-
-def follow_inner(driver: AdapterDriver, policy: str) -> None:
-    """Follow the oracle under `policy` with momentum, and with Adam where there is one."""
-    follow(driver, Setup(LEAVES, K, 0.25, policy, MOMENTUM), f"{policy}, momentum")
-    if "adam" in driver.capabilities:
-        follow(driver, Setup(LEAVES, K, 0.25, policy, ADAM), f"{policy}, Adam", eps=ADAM_EPS)
-
-
-def policies(driver: AdapterDriver) -> tuple[str, ...]:
-    """The inner-state policies that the adapter has."""
-    others = ("reset", "interpolate") if "inner_state" in driver.capabilities else ()
-    return ("maintain", *others)
-
-
-def variants(
-    driver: AdapterDriver, alpha: float = 0.3, acted_on: tuple[str, ...] = ()
-) -> list[Setup]:
-    """Settings with every inner optimizer, and every policy or those in `acted_on`."""
-    inners = [Inner()]
-    inners += [MOMENTUM] if "momentum" in driver.capabilities else []
-    inners += [ADAM] if "adam" in driver.capabilities else []
-    return [
-        Setup(LEAVES, K, alpha, policy, inner)
-        for inner, policy in product(inners, acted_on or policies(driver))
-    ]
-
-
-def same(driver: AdapterDriver, got: Values, expected: Values, setup: Setup, case: str) -> None:
-    """Equal bit for bit where arithmetic runs as written, else within rounding."""
-    if driver.eager:
-        require_equal(got, expected, case)
-    else:
-        exact = [[Decimal(value) for value in leaf] for leaf in expected]
-        require_within(got, exact, setup.leaves, SGD_EPS, case)
-
-
-def starts(setup: Setup) -> Values:
-    return [list(leaf.values) for leaf in setup.leaves]
-
-
-def describe(setup: Setup) -> str:
-    return f"{setup.inner.kind}, momentum {setup.inner.momentum}, {setup.inner_state}"
+@clause("C34", "parameter groups sync together", "groups")
+def c34_groups(driver: AdapterDriver) -> None:
+    leaves = (LEAVES[0], LEAVES[1]._replace(rate=0.5), Leaf((7.0,), rate=0.5))
+    for setup in variants(driver, acted_on=("maintain",)):
+        eps = ADAM_EPS if setup.inner.kind == "adam" else SGD_EPS
+        follow(driver, setup._replace(leaves=leaves), describe(setup), eps=eps)

@@ -10,6 +10,8 @@ from .setup import Gradients, Setup, Values
 
 __all__ = ["CAPABILITIES", "AdapterDriver"]
 
+# Beside float64, which every adapter has.
+DTYPES = ("float32", "float16", "bfloat16", "int32", "complex128", "complex64")
 # What an adapter may lack; a clause that needs it is then not applicable, and the report says so.
 CAPABILITIES = {
     "adam": "an inner Adam (Inner.kind 'adam')",
@@ -17,13 +19,16 @@ CAPABILITIES = {
     "evaluate": "driver.evaluate: the slow weights through the adapter's public way",
     "forced_sync": "driver.sync: a sync on demand",
     "frozen": "leaves that are not trained (Leaf.trained)",
-    "inner_state": "the policies `reset` and `interpolate` (Setup.inner_state)",
+    "groups": "parameter groups with rates of their own (Leaf.rate)",
+    "interpolate": "the policy `interpolate` (Setup.inner_state)",
     "learning_rate": "driver.set_learning_rate: a schedule on the inner rate",
     "missing_gradient": "None in the place of a gradient",
     "momentum": "an inner SGD with momentum (Inner.momentum)",
+    "reset": "the policy `reset` (Setup.inner_state)",
     "skip": "driver.skip: a step that a loss scaler or finite-check throws away",
     "slow_dtype": "wider slow weights (Setup.slow_dtype)",
-    **{name: f"leaves of {name}" for name in ("float32", "float16", "bfloat16", "int32")},
+    "tied": "the same array listed twice (Leaf.same_as)",
+    **{name: f"leaves of {name}" for name in DTYPES},
 }
 
 

@@ -94,7 +94,7 @@ class Oracle:
         direction = (
             self._adam(i, gradient) if inner.kind == "adam" else self._sgd(i, gradient, inner)
         )
-        lr = Decimal(self.lr)
+        lr = Decimal(self.lr) * Decimal(self.setup.leaves[i].rate)
         self.fast[i] = [w - lr * d for w, d in zip(self.fast[i], direction, strict=True)]
 
     def _sgd(self, i: int, gradient: Vector, inner: Inner) -> Vector:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 __all__ = ["EPS", "Gradients", "Inner", "Leaf", "Setup", "Values"]
 
-Values = list[list[float]]  # the values of each leaf, flat
+Values = list[list[float]]  # the values of each leaf, flat; of a complex one its parts in turn
 Gradients = Sequence[Sequence[float] | None]  # one a leaf; None where a leaf has none
 
 # Distance from 1 to the next number: what tolerances are counted in.
@@ -17,6 +17,8 @@ EPS = {
     "float32": 2.0**-23,
     "float16": 2.0**-10,
     "bfloat16": 2.0**-7,
+    "complex128": 2.0**-52,
+    "complex64": 2.0**-23,
 }
 
 
@@ -26,19 +28,28 @@ class Leaf(NamedTuple):
     Attributes
     ----------
     values : tuple of float
-        In C order, exact in `dtype`.
+        In C order, exact in `dtype`. Of a complex leaf the real and the imaginary part of each
+        number in turn: a sync and SGD treat them alike.
     dtype : str
         Name of the dtype: a key of `EPS`, or "int32".
     shape : tuple of int, or None
         None is one dimension.
     trained : bool
         False for a frozen leaf, which the inner optimizer must not move.
+    rate : float
+        Factor of the inner learning rate. Leaves of another one are in a parameter group of their
+        own.
+    same_as : int, or None
+        Index of an earlier leaf: this is the same array, listed again (tied weights). Each listing
+        has a gradient, and the array moves by their sum.
     """
 
     values: tuple[float, ...]
     dtype: str = "float64"
     shape: tuple[int, ...] | None = None
     trained: bool = True
+    rate: float = 1.0
+    same_as: int | None = None
 
 
 class Inner(NamedTuple):

@@ -38,7 +38,10 @@ class BraintoolsDriver:
     # It emits updates and not weights: p + (target - p) is the target within rounding.
     eager = False
     capabilities = frozenset(
-        {"adam", "edit", "learning_rate", "momentum", "float32", "float16", "bfloat16"}
+        {
+            *("adam", "edit", "learning_rate", "momentum"),
+            *("float32", "float16", "bfloat16", "complex128", "complex64"),
+        }
     )
 
     def make(self, setup):

@@ -14,8 +14,6 @@ from lookahead_core.conformance import CAPABILITIES, CLAUSES, check_adapter
 
 __all__ = ["Verdict", "judge"]
 
-# The suite has one capability for both policies; each of these clauses asks for one of them.
-POLICY_OF = {"C17": "reset", "C18": "interpolate"}
 PASS, FAIL, NOT_APPLICABLE, NOT_PROMISED = "✔", "✘", "–", "○"
 
 
@@ -56,9 +54,6 @@ def judge(implementation: Implementation) -> dict[str, Verdict]:
     """
     driver = implementation.driver()
     outcomes = check_adapter(driver)
-    for name, policy in POLICY_OF.items():
-        if policy in getattr(driver, "policies", ()):
-            outcomes[name] = check_adapter(with_capabilities(driver, add="inner_state"))[name]
     verdicts = {}
     for name, outcome in outcomes.items():
         if outcome.status == "pass":
@@ -89,7 +84,7 @@ def failure(name: str, driver: Any, implementation: Implementation, detail: str)
 def spoiler(name: str, driver: Any) -> str:
     """A capability without which the clause holds, "" if there is none."""
     for capability in sorted(driver.capabilities - CLAUSES[name].needs):
-        if not broken_by(name, with_capabilities(driver, remove=capability)):
+        if not broken_by(name, without(driver, capability)):
             return capability
     return ""
 
@@ -103,18 +98,16 @@ def broken_by(name: str, driver: Any) -> str:
     return ""
 
 
-def with_capabilities(driver: Any, add: str = "", remove: str = "") -> Any:
-    """`driver` with one capability more or less."""
+def without(driver: Any, capability: str) -> Any:
+    """`driver` with one capability less."""
     changed = copy.copy(driver)
-    changed.capabilities = (driver.capabilities | ({add} - {""})) - {remove}
+    changed.capabilities = driver.capabilities - {capability}
     return changed
 
 
 def why_not(name: str, driver: Any, implementation: Implementation) -> str:
     """Why a clause cannot be asked, in the words of promises.py."""
     lacking = sorted(CLAUSES[name].needs - driver.capabilities)
-    if "inner_state" in lacking and POLICY_OF.get(name) in implementation.lacks:
-        lacking = [POLICY_OF[name]]
     if unexplained := set(lacking) - set(implementation.lacks):
         raise ValueError(f"{implementation.name} lacks {sorted(unexplained)}: promises say no why")
     return "; ".join(implementation.lacks[capability] for capability in lacking)
@@ -125,13 +118,10 @@ def refuse_stale_descriptions(
 ) -> None:
     """Raise ValueError for a description of something that is not so."""
     described = {**implementation.seen, **implementation.not_promised}
-    has = {*driver.capabilities, *getattr(driver, "policies", ())}
-    known = {*CAPABILITIES, *POLICY_OF.values()}
     for what, names in (
         ("failures", [name for name, text in described.items() if verdicts[name].reason != text]),
-        ("remarks", [name for name in implementation.remarks if verdicts[name].mark != PASS]),
-        ("lacking capabilities", sorted(has & set(implementation.lacks))),
-        ("names of capabilities", sorted(set(implementation.lacks) - known)),
+        ("lacking capabilities", sorted(driver.capabilities & set(implementation.lacks))),
+        ("names of capabilities", sorted(set(implementation.lacks) - set(CAPABILITIES))),
     ):
         if names:
             raise ValueError(f"{implementation.name}: {what} in promises.py are not so: {names}")

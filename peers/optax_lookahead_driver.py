@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from optax_peer import arrays, fast_optimizer, make_leaf, values
 
+from optax_driver import rate_dtype
+
 
 class Run:
     """Pairs of fast and slow parameters, the state, and the transformation."""
@@ -14,7 +16,8 @@ class Run:
     def __init__(self, setup):
         # The documented way to a learning rate that can be changed from outside.
         inner = optax.inject_hyperparams(
-            lambda learning_rate: fast_optimizer(setup.inner, learning_rate)
+            lambda learning_rate: fast_optimizer(setup.inner, learning_rate),
+            hyperparam_dtype=rate_dtype(setup),
         )(learning_rate=setup.inner.lr)
         self.tx = optax.lookahead(
             inner,
@@ -32,12 +35,10 @@ class OptaxLookaheadDriver:
     eager = False
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "learning_rate", "momentum", "skip"),
-            *("float32", "float16", "bfloat16"),
+            *("adam", "edit", "evaluate", "learning_rate", "momentum", "reset", "skip"),
+            *("float32", "float16", "bfloat16", "complex128", "complex64"),
         }
     )
-    # `reset_state=True`, without the interpolation that the capability `inner_state` asks for too.
-    policies = ("reset",)
 
     def make(self, setup):
         return Run(setup)

@@ -24,14 +24,11 @@ class Implementation(NamedTuple):
     driver : callable, () -> AdapterDriver
         Imports and makes the driver: whatever is wrong with that stops the command.
     lacks : mapping of str to str
-        Why the driver has not a capability: names of `CAPABILITIES`, and "reset" or "interpolate"
-        where an implementation has one of the policies.
+        Why the driver has not a capability.
     not_promised : mapping of str to str
         Clauses that fail and were never promised, each with what happens instead.
     seen : mapping of str to str
         Clauses that fail, each with what a user sees.
-    remarks : mapping of str to str
-        Clauses that pass, with what a user may see all the same.
     repaired : callable, () -> AdapterDriver, or None
         The same implementation with the defect in `roots` worked around from outside. A clause
         that holds there fails only because of that defect, and is marked so.
@@ -45,7 +42,6 @@ class Implementation(NamedTuple):
     lacks: Mapping[str, str] = {}
     not_promised: Mapping[str, str] = {}
     seen: Mapping[str, str] = {}
-    remarks: Mapping[str, str] = {}
     repaired: Callable[[], Any] | None = None
     roots: tuple[str, ...] = ()
 
@@ -58,12 +54,14 @@ def driver(module: str, name: str, *arguments: Any) -> Callable[[], Any]:
 # Reasons that are the same for several columns.
 NO_FORCED_SYNC = "there is no sync on demand"
 NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
-NO_POLICY = "the inner state is always maintained"
+NO_POLICY = dict.fromkeys(("reset", "interpolate"), "the inner state is always maintained")
 NO_EVALUATION = "there is no accessor for the slow weights"
 JAX = {
     "missing_gradient": "JAX has no missing gradient for one leaf: it is a zero",
     "frozen": "JAX parameters have no flag for it: frozen ones are kept out of the tree",
     "int32": "JAX optimizers are given the floating-point part of a tree",
+    "tied": "JAX trees hold values: the same array twice is two leaves",
+    "groups": "parameter groups are the inner transformation's own (`optax.partition`)",
 }
 ANCHORED_ONCE = (
     "The anchor is taken once. Weights loaded between cycles are pulled back at the next sync, the "
@@ -91,6 +89,7 @@ OURS = (
         lacks={
             "adam": "the inner optimizer that comes with it is SGD",
             "frozen": "arrays have no flag for it: frozen ones are not given to the optimizer",
+            "groups": "the inner optimizer that comes with it has one rate for all",
             "skip": "there is no loss scaler: a loop that skips a step calls nothing",
         },
     ),
@@ -104,6 +103,8 @@ PEERS = (
         lacks={"forced_sync": NO_FORCED_SYNC, "slow_dtype": NO_SLOW_DTYPE},
         not_promised={
             "C09": "alpha = 1 is refused when the optimizer is made: its range is [0, 1).",
+            "C24": "Out of range, `k` and `alpha` are refused. A `k` that is no whole number is "
+            "taken: 2.5 syncs every 3 steps.",
             "C26": f"{ANCHORED_ONCE}.",
         },
         seen={
@@ -122,7 +123,7 @@ PEERS = (
         lacks={
             "evaluate": NO_EVALUATION,
             "forced_sync": NO_FORCED_SYNC,
-            "inner_state": NO_POLICY,
+            **NO_POLICY,
             "slow_dtype": NO_SLOW_DTYPE,
         },
         not_promised={
@@ -136,6 +137,8 @@ PEERS = (
             "the first of them changes nothing.",
             "C06": "`state_dict()` raises AttributeError with torch 2: the optimizer cannot be "
             "saved (jettify/pytorch-optimizer#349 has the same cause).",
+            "C24": "The check of `k` lets 0 pass, which is a ZeroDivisionError at the first step, "
+            "and 2.5, which syncs every 5. An `alpha` above 1 or NaN is taken as well.",
             "C27": "A frozen parameter in the optimizer that is edited, as a teacher's weights "
             "are, is pulled back at the next sync, the fraction 1 - alpha of the way.",
         },
@@ -148,10 +151,12 @@ PEERS = (
         driver("timm_driver", "TimmDriver"),
         lacks={
             "evaluate": NO_EVALUATION,
-            "inner_state": NO_POLICY,
+            **NO_POLICY,
             "slow_dtype": NO_SLOW_DTYPE,
         },
         not_promised={
+            "C24": "Out of range, `k` and `alpha` are refused. A `k` that is no whole number is "
+            "taken: 2.5 syncs every 5 steps.",
             "C05": "`sync_lookahead()`, which timm calls at the end of an epoch, syncs beside the "
             "counter: the next sync comes when it would have come anyway.",
             "C26": f"{ANCHORED_ONCE}.",
@@ -178,12 +183,18 @@ PEERS = (
         not_promised={
             "C10": "It emits one update for the fast weights and another for the slow ones, which "
             "end equal within rounding. Documented is that they are synchronized, not bit for bit.",
+            "C24": "A period below 1 is refused. 2.5 is taken and syncs every 5 steps, and "
+            "`slow_step_size` is not checked.",
+            "C26": "Between cycles it holds. In mid-cycle too the documented way to make "
+            "parameters from weights, `init_synced`, takes them for the anchor.",
         },
         seen={
             "C03": "`optax.apply_if_finite` around it raises TypeError at the first step. The "
             "other way round runs, and counts the steps that were thrown away.",
             "C12": "One NaN or infinite gradient at any step makes the slow weights NaN at once: "
             "the step without a sync multiplies by 0 instead of selecting.",
+            "C17": "Finite moments are reset. NaN or infinite ones survive `reset_state=True`, "
+            "which multiplies them by 0.",
         },
     ),
     Implementation(
@@ -194,20 +205,20 @@ PEERS = (
             **JAX,
             "evaluate": NO_EVALUATION,
             "forced_sync": NO_FORCED_SYNC,
-            "inner_state": NO_POLICY,
+            **NO_POLICY,
             "skip": "there is no loss scaler or finite-check: a loop that skips calls nothing",
             "slow_dtype": NO_SLOW_DTYPE,
         },
-        not_promised={"C26": f"{ANCHORED_ONCE}."},
+        not_promised={
+            "C10": "What it emits is an update: fast and slow weights end equal within rounding.",
+            "C24": "A period below 1 is refused. 2.5 is taken and syncs every 5 steps, and `alpha` "
+            "is not checked.",
+            "C26": f"{ANCHORED_ONCE}.",
+        },
         seen={
             "C30": "`lr=` (a number or a scheduler) and `current_lr` are taken, and reported back, "
             "but never used: the inner optimizer goes on at the rate that it was made with. A "
             "schedule that is given to the inner optax optimizer itself is followed.",
-        },
-        remarks={
-            "C10": "The values of the check do not show it: what is emitted is an update, so fast "
-            "and slow weights end equal within rounding, as with optax. Of 100,000 random weights "
-            "about 2,000 differ in the last bit."
         },
     ),
 )

@@ -8,7 +8,7 @@ POLICIES = {"maintain": "none", "reset": "reset", "interpolate": "pullback"}
 
 class PytorchOptimizerDriver(TorchPeerDriver):
     # backup_and_load_cache is its documented way to evaluate; a sync on demand it has not.
-    capabilities = TorchPeerDriver.capabilities | {"evaluate", "inner_state"}
+    capabilities = TorchPeerDriver.capabilities | {"evaluate", "interpolate", "reset"}
 
     def wrap(self, inner, setup):
         policy = POLICIES[setup.inner_state]

@@ -130,7 +130,6 @@ def section(implementation: Implementation, verdicts: Verdicts) -> str:
         for name, v in verdicts.items()
         if v.mark == NOT_PROMISED
     ]
-    lines += [f"- **{name} {PASS}** {why}" for name, why in implementation.remarks.items()]
     reasons: dict[str, list[str]] = {}
     for name, v in verdicts.items():
         if v.mark == NOT_APPLICABLE:

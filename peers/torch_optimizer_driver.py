@@ -23,7 +23,7 @@ class RepairedTorchOptimizerDriver(TorchOptimizerDriver):
         optimizer = super().wrap(inner, setup)
         for group in optimizer.param_groups:
             # It syncs after the step that finds a counter of 0, and counts modulo k.
-            group["counter"] = 1 % setup.sync_period
+            group["counter"] = int(setup.sync_period != 1)
             for leaf in group["params"]:
                 optimizer.state[leaf]["slow_param"] = leaf.detach().clone()
         return optimizer

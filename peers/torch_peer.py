@@ -4,7 +4,7 @@ They are worked by the code that works our own torch adapter, so that no peer is
 loop: gradients, steps, loss scaling, checkpoints and edits are `TorchDriver`'s.
 """
 
-from torch_driver import TorchDriver
+from torch_driver import TorchDriver, plain
 
 __all__ = ["TorchPeerDriver"]
 
@@ -15,8 +15,9 @@ class TorchPeerDriver(TorchDriver):
     # What any optimizer of torch is asked for; a subclass adds what its peer offers beyond that.
     capabilities = frozenset(
         {
-            *("adam", "edit", "frozen", "learning_rate", "missing_gradient", "momentum", "skip"),
-            *("float32", "float16", "bfloat16", "int32"),
+            *("adam", "edit", "frozen", "groups", "learning_rate", "missing_gradient", "momentum"),
+            *("skip", "tied"),
+            *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 
@@ -32,10 +33,7 @@ class TorchPeerDriver(TorchDriver):
         # While there is no slow copy, the model's weights are all that a user has.
         tensors = [self.slow_tensor(run, leaf) for leaf in run.params]
         pairs = zip(tensors, run.params, strict=True)
-        return [
-            (leaf if tensor is None else tensor).detach().double().flatten().tolist()
-            for tensor, leaf in pairs
-        ]
+        return [plain(leaf if tensor is None else tensor) for tensor, leaf in pairs]
 
     def sync(self, run):
         raise NotImplementedError  # our own adapter's way, which no peer has under this name

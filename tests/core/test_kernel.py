@@ -5,6 +5,7 @@ import pytest
 from lookahead_core import REFERENCE_KERNEL, Kernel, interpolate
 from lookahead_core.conformance import KERNEL_CHECKS, check_kernel
 from lookahead_core.kernel import anchored, interpolate_leaves
+from lookahead_core.namespace import is_writeable
 
 
 @pytest.mark.clause("C07", "C08", "C10", "C23", "C26")
@@ -33,6 +34,13 @@ def half_precision(slow, fast, alpha):
 def one_buffer(slow, fast, alpha):
     slow, _ = interpolate_leaves(slow, fast, alpha)
     return slow, slow
+
+
+def views(slow, fast, alpha):
+    """Two objects, one buffer: the next inner step moves the slow weights as well."""
+    slow, fast = interpolate_leaves(slow, fast, alpha)
+    pairs = zip(slow, fast, strict=True)
+    return slow, [s[...] if s.dtype == f.dtype else f for s, f in pairs]
 
 
 def fast_is_left_behind(slow, fast, alpha):
@@ -87,6 +95,12 @@ def always_anchors(slow, fast):
     return [s * 0 + f for s, f in zip(slow, fast, strict=True)]
 
 
+def anchors_to_a_view(slow, fast):
+    same = [s.dtype == f.dtype for s, f in zip(slow, fast, strict=True)]
+    trios = zip(slow, fast, same, strict=True)
+    return [f[...] if alias else anchored(s, f) for s, f, alias in trios]
+
+
 def aliases_fast(slow, fast):
     same = [s.dtype == f.dtype for s, f in zip(slow, fast, strict=True)]
     return [f if alias else anchored(s, f) for s, f, alias in zip(slow, fast, same, strict=True)]
@@ -116,6 +130,15 @@ def aliases_fast(slow, fast):
 )
 def test_a_broken_kernel_fails_the_check_of_its_clause(broken, clause, xp):
     assert check_kernel(broken, xp)[clause] is not None
+
+
+@pytest.mark.parametrize(
+    ("broken", "clause"),
+    [(Kernel(interpolate=views), "C10"), (Kernel(anchor=anchors_to_a_view), "C26")],
+)
+def test_a_kernel_that_hands_out_views_fails_where_they_can_be_written_to(broken, clause, xp):
+    killed = check_kernel(broken, xp)[clause] is not None
+    assert killed or not is_writeable(xp.asarray([1.0]))
 
 
 @pytest.mark.clause("C08", "C23")

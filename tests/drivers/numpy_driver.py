@@ -14,22 +14,36 @@ def dtype_of(name):
     return None if name is None else np.dtype(DTYPES.get(name, name))
 
 
+def array(values, dtype, shape=None):
+    """`values` as the suite writes them: the parts of complex numbers in turn."""
+    if dtype.kind == "c":
+        values = np.asarray(values, float).view(complex)
+    new = np.asarray(values, dtype)
+    return new if shape is None else new.reshape(shape)
+
+
+def plain(leaf):
+    """The values of an array, as the suite reads them."""
+    flat = leaf.ravel()
+    return (flat.view(leaf.real.dtype) if leaf.dtype.kind == "c" else flat).astype(float).tolist()
+
+
 class NumpyDriver:
     eager = True
     capabilities = frozenset(
         {
-            *("edit", "evaluate", "forced_sync", "inner_state", "learning_rate", "momentum"),
-            *("missing_gradient", "slow_dtype", "float32", "float16", "bfloat16", "int32"),
+            *("edit", "evaluate", "forced_sync", "interpolate", "learning_rate", "momentum"),
+            *("missing_gradient", "reset", "slow_dtype", "tied"),
+            *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 
     def make(self, setup):
-        params = [
-            np.asarray(leaf.values, dtype_of(leaf.dtype)).reshape(
-                (len(leaf.values),) if leaf.shape is None else leaf.shape
-            )
-            for leaf in setup.leaves
-        ]
+        params = []
+        for leaf in setup.leaves:
+            tied = leaf.same_as is not None
+            new = array(leaf.values, dtype_of(leaf.dtype), leaf.shape)
+            params.append(params[leaf.same_as] if tied else new)
         inner = SGD(params, setup.inner.lr, setup.inner.momentum)
         return Lookahead(
             inner,
@@ -43,28 +57,31 @@ class NumpyDriver:
         leaves = run.inner.params
         run.step(
             [
-                None if g is None else np.asarray(g, leaf.dtype).reshape(leaf.shape)
+                None if g is None else array(g, leaf.dtype, leaf.shape)
                 for g, leaf in zip(gradients, leaves, strict=True)
             ]
         )
 
     def fast(self, run):
-        return [leaf.astype(float).ravel().tolist() for leaf in run.inner.params]
+        return [plain(leaf) for leaf in run.inner.params]
 
     def slow(self, run):
         # The arrays of the state, and not slow_weights(): that is what C22 compares with them.
-        return [leaf.astype(float).ravel().tolist() for leaf in run._state.slow]
+        distinct = {id(leaf): leaf for leaf in run.inner.params}
+        slow = dict(zip(distinct, run._state.slow, strict=True))
+        return [plain(slow[id(leaf)]) for leaf in run.inner.params]
 
     def evaluate(self, run):
-        return [leaf.astype(float).ravel().tolist() for leaf in run.slow_weights()]
+        return [plain(leaf) for leaf in run.slow_weights()]
 
     def save(self, run):
-        return copy.deepcopy((run.inner.params, run.state_dict()))
+        return copy.deepcopy(run.inner.params), run.state_dict()
 
     def load(self, setup, saved):
         params, state = saved
         run = self.make(setup)
-        self.edit(run, params)
+        for leaf, value in zip(run.inner.params, params, strict=True):
+            leaf[...] = value
         run.load_state_dict(state)
         return run
 
@@ -73,7 +90,7 @@ class NumpyDriver:
 
     def edit(self, run, values):
         for leaf, new in zip(run.inner.params, values, strict=True):
-            leaf[...] = np.asarray(new, leaf.dtype).reshape(leaf.shape)
+            leaf[...] = array(new, leaf.dtype, leaf.shape)
 
     def set_learning_rate(self, run, lr):
         run.inner.lr = lr

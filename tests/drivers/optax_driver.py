@@ -1,7 +1,7 @@
 """Drives lookahead_core.adapters.optax for the conformance suite, eagerly or under jit."""
 
 import pickle
-from functools import cache
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -11,15 +11,41 @@ import optax
 from lookahead_core.adapters.optax import lookahead, slow_params
 
 
-@cache  # one compilation for all runs with the same settings
-def transformation(inner, settings, compiled):
+def array(values, dtype, shape=None):
+    """`values` as the suite writes them: the parts of complex numbers in turn."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        values = np.asarray(values, float).view(complex)
+    new = jnp.asarray(values, dtype)
+    return new if shape is None else new.reshape(shape)
+
+
+def plain(leaf):
+    """The values of an array, as the suite reads them."""
+    if jnp.iscomplexobj(leaf):
+        leaf = jnp.stack([leaf.real, leaf.imag], -1)
+    return np.asarray(leaf, float).ravel().tolist()
+
+
+def rate_dtype(setup):
+    """Dtype for an injected learning rate, None for optax's own choice.
+
+    That is the dtype of the first leaf or, since optax 0.2.8, the highest: a float32 one rounds
+    the rate of a float64 leaf, and complex64 beside float64 is refused.
+    """
+    return jnp.float64 if len({leaf.dtype for leaf in setup.leaves}) > 1 else None
+
+
+# One compilation for all runs with the same settings; typed, since True == 1.
+@lru_cache(maxsize=None, typed=True)
+def transformation(inner, compiled, dtype, sync_period, alpha, inner_state):
     momentum = inner.momentum or None
     make = (
         optax.adam
         if inner.kind == "adam"
         else lambda learning_rate: optax.sgd(learning_rate, momentum)
     )
-    tx = lookahead(optax.inject_hyperparams(make)(learning_rate=inner.lr), *settings)
+    injected = optax.inject_hyperparams(make, hyperparam_dtype=dtype)
+    tx = lookahead(injected(learning_rate=inner.lr), sync_period, alpha, inner_state)
     return tx, jax.jit(tx.update) if compiled else tx.update
 
 
@@ -27,14 +53,9 @@ class Run:
     """Parameters, state, and the transformation."""
 
     def __init__(self, setup, compiled):
-        self.params = [
-            jnp.asarray(leaf.values, leaf.dtype).reshape(
-                (len(leaf.values),) if leaf.shape is None else leaf.shape
-            )
-            for leaf in setup.leaves
-        ]
+        self.params = [array(leaf.values, leaf.dtype, leaf.shape) for leaf in setup.leaves]
         settings = (setup.sync_period, setup.alpha, setup.inner_state)
-        self.tx, self.update = transformation(setup.inner, settings, compiled)
+        self.tx, self.update = transformation(setup.inner, compiled, rate_dtype(setup), *settings)
         self.state = self.tx.init(self.params)
 
     def apply(self, updates):
@@ -46,8 +67,8 @@ class OptaxDriver:
     eager = False
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "inner_state", "learning_rate", "momentum", "skip"),
-            *("float32", "float16", "bfloat16"),
+            *("adam", "edit", "evaluate", "interpolate", "learning_rate", "momentum", "reset"),
+            *("skip", "float32", "float16", "bfloat16", "complex128", "complex64"),
         }
     )
 
@@ -63,21 +84,20 @@ class OptaxDriver:
 
     def arrays(self, run, values):
         return [
-            jnp.asarray(new, leaf.dtype).reshape(leaf.shape)
-            for new, leaf in zip(values, run.params, strict=True)
+            array(new, leaf.dtype, leaf.shape) for new, leaf in zip(values, run.params, strict=True)
         ]
 
     def fast(self, run):
-        return [np.asarray(leaf, float).ravel().tolist() for leaf in run.params]
+        return [plain(leaf) for leaf in run.params]
 
     def slow(self, run):
         # At the start of a cycle the anchor is not taken yet: the parameters are what it will be.
         slow = run.state.slow if run.state.step else run.params
-        return [np.asarray(leaf, float).ravel().tolist() for leaf in slow]
+        return [plain(leaf) for leaf in slow]
 
     def evaluate(self, run):
         slow = slow_params(run.state, run.params)
-        return [np.asarray(leaf, float).ravel().tolist() for leaf in slow]
+        return [plain(leaf) for leaf in slow]
 
     def save(self, run):
         return pickle.dumps(jax.tree.map(np.asarray, (run.params, run.state)))

@@ -7,7 +7,7 @@ import copy
 import math
 import struct
 
-CASTS = {"float64": "d", "float32": "f", "float16": "e"}
+CASTS = {"float64": "d", "float32": "f", "float16": "e", "complex128": "d", "complex64": "f"}
 
 
 def cast(value, dtype):
@@ -27,6 +27,7 @@ class Inner:
     def __init__(self, setup, weights):
         self.settings, self.weights = setup.inner, weights
         self.dtypes = [leaf.dtype for leaf in setup.leaves]
+        self.rates = [leaf.rate for leaf in setup.leaves]
         self.lr, self.count = setup.inner.lr, 0
         self.moments = [[[0.0] * len(leaf), [0.0] * len(leaf)] for leaf in weights]
 
@@ -35,11 +36,12 @@ class Inner:
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 continue
+            rate = self.lr * self.rates[i]
             for j, g in enumerate(gradient):
                 direction = (
                     self.adam(i, j, g) if self.settings.kind == "adam" else self.sgd(i, j, g)
                 )
-                self.weights[i][j] = cast(self.weights[i][j] - self.lr * direction, self.dtypes[i])
+                self.weights[i][j] = cast(self.weights[i][j] - rate * direction, self.dtypes[i])
 
     def sgd(self, i, j, g):
         velocity = self.moments[i][0]
@@ -58,12 +60,22 @@ class PlainLookahead:
     """Lookahead around `Inner`. Each method is a place where somebody's wrapper is wrong."""
 
     def __init__(self, setup):
+        self.check(setup)
         self.setup = setup
-        self.weights = [list(map(float, leaf.values)) for leaf in setup.leaves]
+        self.weights = []
+        for leaf in setup.leaves:
+            tied = leaf.same_as is not None
+            self.weights.append(self.weights[leaf.same_as] if tied else [*map(float, leaf.values)])
         self.inner = Inner(setup, self.weights)
-        self.slow = copy.deepcopy(self.weights)
+        self.slow = [list(leaf) for leaf in self.weights]
         self.slow_moments = copy.deepcopy(self.inner.moments)
         self.count = 0
+
+    def check(self, setup):
+        if isinstance(setup.sync_period, bool) or not isinstance(setup.sync_period, int):
+            raise ValueError(f"sync_period must be an int, got {setup.sync_period!r}")
+        if not (setup.sync_period >= 1 and 0 <= setup.alpha <= 1):
+            raise ValueError(f"sync_period >= 1 and 0 <= alpha <= 1, got {setup!r}")
 
     def step(self, gradients):
         if self.count == 0:
@@ -84,22 +96,33 @@ class PlainLookahead:
                     self.slow[i][j] = weight
 
     def synced(self, gradients):
-        """Leaves that a sync moves."""
-        return [i for i, leaf in enumerate(self.setup.leaves) if leaf.trained]
+        """Leaves that a sync moves, a tied one where it is first listed."""
+        return [i for i, leaf in enumerate(self.setup.leaves) if leaf.trained and not self.tied(i)]
+
+    def tied(self, i):
+        return self.setup.leaves[i].same_as is not None
 
     def sync(self, gradients=None):
         for i in self.synced(gradients):
             for j, weight in enumerate(self.weights[i]):
                 self.slow[i][j] = self.store(i, self.blend(self.slow[i][j], weight))
                 self.weights[i][j] = cast(self.slow[i][j], self.setup.leaves[i].dtype)
+        self.copy_to_tied()
         self.sync_inner()
         self.count = 0
+
+    def copy_to_tied(self):
+        for i, leaf in enumerate(self.setup.leaves):
+            if self.tied(i):
+                self.slow[i] = list(self.slow[leaf.same_as])
 
     def store(self, i, value):
         return cast(value, self.setup.slow_dtype or self.setup.leaves[i].dtype)
 
     def blend(self, slow, fast):
         alpha = self.setup.alpha
+        if alpha in (0, 1):
+            return fast if alpha else slow
         if alpha < 0.5:
             return slow + alpha * (fast - slow)
         return fast - (1 - alpha) * (fast - slow)
@@ -145,9 +168,9 @@ class PlainDriver:
     eager = True
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "forced_sync", "frozen", "inner_state", "learning_rate"),
-            *("missing_gradient", "momentum", "skip", "slow_dtype"),
-            *("float32", "float16", "bfloat16", "int32"),
+            *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
+            *("learning_rate", "missing_gradient", "momentum", "reset", "skip", "slow_dtype"),
+            *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 

@@ -11,24 +11,41 @@ def dtype_of(name):
     return None if name is None else getattr(torch, name)
 
 
+def tensor(values, dtype, shape=None):
+    """`values` as the suite writes them: the parts of complex numbers in turn."""
+    if dtype.is_complex:
+        new = torch.view_as_complex(torch.tensor(values, dtype=dtype.to_real()).reshape(-1, 2))
+    else:
+        new = torch.tensor(values, dtype=dtype)
+    return new if shape is None else new.reshape(shape)
+
+
+def plain(leaf):
+    """The values of a tensor, as the suite reads them."""
+    real = torch.view_as_real(leaf) if leaf.is_complex() else leaf
+    return real.detach().double().flatten().tolist()
+
+
 class Run:
     """Parameters, their inner optimizer, what `wrap` puts around that, and a loss scaler."""
 
     def __init__(self, setup, wrap):
-        self.params = [
-            torch.nn.Parameter(
-                torch.tensor(leaf.values, dtype=dtype_of(leaf.dtype)).reshape(
-                    (len(leaf.values),) if leaf.shape is None else leaf.shape
-                ),
-                requires_grad=leaf.trained,
-            )
-            for leaf in setup.leaves
-        ]
+        self.params, groups = [], {}
+        for leaf in setup.leaves:
+            if leaf.same_as is not None:
+                # model.parameters() lists a tied parameter once, and so does the optimizer.
+                self.params.append(self.params[leaf.same_as])
+                continue
+            new = tensor(leaf.values, dtype_of(leaf.dtype), leaf.shape)
+            self.params.append(torch.nn.Parameter(new, requires_grad=leaf.trained))
+            groups.setdefault(leaf.rate, []).append(self.params[-1])
         inner = setup.inner
+        params = [{"params": group, "lr": inner.lr * rate} for rate, group in groups.items()]
+        self.rates = list(groups)
         self.inner = (
-            torch.optim.Adam(self.params, lr=inner.lr)
+            torch.optim.Adam(params)
             if inner.kind == "adam"
-            else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum)
+            else torch.optim.SGD(params, momentum=inner.momentum)
         )
         self.optimizer = wrap(self.inner, setup)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
@@ -38,9 +55,9 @@ class TorchDriver:
     eager = True
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "forced_sync", "frozen", "inner_state", "learning_rate"),
-            *("missing_gradient", "momentum", "skip", "slow_dtype"),
-            *("float32", "float16", "bfloat16", "int32"),
+            *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
+            *("learning_rate", "missing_gradient", "momentum", "reset", "skip", "slow_dtype"),
+            *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 
@@ -61,19 +78,19 @@ class TorchDriver:
         run.optimizer.zero_grad()
         for leaf, gradient in zip(run.params, gradients, strict=True):
             if gradient is not None:
-                leaf.grad = torch.tensor(gradient, dtype=leaf.dtype).reshape(leaf.shape)
+                # As backward() does: a tied leaf gets the sum.
+                new = tensor(gradient, leaf.dtype, leaf.shape)
+                leaf.grad = new if leaf.grad is None else leaf.grad + new
         run.optimizer.step()
 
     def fast(self, run):
-        return [leaf.detach().double().flatten().tolist() for leaf in run.params]
+        return [plain(leaf) for leaf in run.params]
 
     def slow(self, run):
         # The tensors themselves, and not slow_weights(): that is what C22 compares with them.
         pairs = zip(run.optimizer._fast, run.optimizer._sync_state.slow, strict=True)
         slow = {id(leaf): tensor for leaf, tensor in pairs}
-        return [
-            slow.get(id(leaf), leaf).detach().double().flatten().tolist() for leaf in run.params
-        ]
+        return [plain(slow.get(id(leaf), leaf)) for leaf in run.params]
 
     def evaluate(self, run):
         with run.optimizer.slow_weights():
@@ -99,7 +116,7 @@ class TorchDriver:
     @torch.no_grad()
     def edit(self, run, values):
         for leaf, new in zip(run.params, values, strict=True):
-            leaf.copy_(torch.tensor(new, dtype=leaf.dtype).reshape(leaf.shape))
+            leaf.copy_(tensor(new, leaf.dtype, leaf.shape))
 
     def skip(self, run):
         run.optimizer.zero_grad()
@@ -110,4 +127,5 @@ class TorchDriver:
         run.scaler.update(1.0)
 
     def set_learning_rate(self, run, lr):
-        run.optimizer.param_groups[0]["lr"] = lr
+        for group, rate in zip(run.optimizer.param_groups, run.rates, strict=True):
+            group["lr"] = lr * rate

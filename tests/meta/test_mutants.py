@@ -76,6 +76,23 @@ class CountsSkippedSteps(PlainDriver):
         run.count += 1
 
 
+@killed_by("C03")
+class ASkippedStepMakesZeroSlowWeights(PlainDriver):
+    """tensorflow-addons #2351: the slots were made, and the assignment to them was skipped."""
+
+    def skip(self, run):
+        run.slow = [[0.0] * len(leaf) for leaf in run.slow]
+        run.anchor = lambda: None
+
+
+@killed_by("C02")
+class NeverSyncs(PlainLookahead):
+    """ReaLLM-Forge #479: an early return in front of it."""
+
+    def due(self, gradients):
+        return False
+
+
 @killed_by("C04")
 class DoesNotSyncWithAPeriodOfOne(PlainLookahead):
     def due(self, gradients):
@@ -137,6 +154,25 @@ class CastsSlowWeightsOnLoad(PlainLookahead):
     def load_state_dict(self, state):
         super().load_state_dict(state)
         self.slow = [[cast(value, "float32") for value in leaf] for leaf in self.slow]
+
+
+@killed_by("C06")
+class CastsSlowWeightsToTheLeafsDtypeOnLoad(PlainLookahead):
+    """The same, where the parameter is bfloat16 and the slow weights are float32."""
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        pairs = zip(self.slow, self.setup.leaves, strict=True)
+        self.slow = [[cast(value, leaf.dtype) for value in slow] for slow, leaf in pairs]
+
+
+@killed_by("C06")
+class SavingTakesAStep(PlainLookahead):
+    """torch.distributed.checkpoint steps with zero gradients to make the state that it reads."""
+
+    def state_dict(self):
+        self.step([[0.0] * len(leaf) for leaf in self.weights])
+        return super().state_dict()
 
 
 @killed_by("C09")
@@ -232,6 +268,16 @@ class ResetDoesNothing(PlainLookahead):
         pass
 
 
+@killed_by("C17")
+class ResetsByMultiplication(PlainLookahead):
+    """optax.lookahead: 0 * nan is NaN, so what diverged stays so."""
+
+    def reset(self):
+        for moments in self.inner.moments:
+            moments[:] = [[0.0 * value for value in moment] for moment in moments]
+        self.inner.count = 0
+
+
 @killed_by("C18")
 class AliasesTheSlowCopyOfTheInnerState(PlainLookahead):
     """The authors' pullback: right at the first sync, wrong from the second."""
@@ -260,6 +306,25 @@ class EvaluatingSyncs(PlainLookahead):
 class EvaluatesTheFastWeights(PlainLookahead):
     def evaluate(self):
         return copy.deepcopy(self.weights)
+
+
+@killed_by("C24")
+class TakesEverySetting(PlainLookahead):
+    """A period of 2.5 never comes, an alpha of 1.5 runs away: both are seen much later or never."""
+
+    def check(self, setup):
+        pass
+
+
+@killed_by("C26")
+class AnchorsInMidCycle(PlainLookahead):
+    """Takes every edit for a new start: the steps since the last sync are not halved."""
+
+    def step(self, gradients):
+        if self.weights != getattr(self, "left", self.weights):
+            self.anchor()
+        super().step(gradients)
+        self.left = copy.deepcopy(self.weights)
 
 
 @killed_by("C26")
@@ -306,6 +371,42 @@ class KeepsTheFirstLearningRate(PlainDriver):
 
     def set_learning_rate(self, run, lr):
         pass
+
+
+@killed_by("C31")
+class SyncsTiedLeavesTwice(PlainLookahead):
+    """torch._foreach_lerp_ with a tensor listed twice: 1 becomes .25 and not .5."""
+
+    def tied(self, i):
+        return False
+
+
+@killed_by("C32")
+class TakesTheRealPart(PlainLookahead):
+    """A cast of complex weights to a real accumulator."""
+
+    def store(self, i, value):
+        self.stored = getattr(self, "stored", 0) + 1
+        imaginary = "complex" in self.setup.leaves[i].dtype and self.stored % 2 == 0
+        return 0.0 if imaginary else super().store(i, value)
+
+
+@killed_by("C33")
+class LooksAtTheFirstLeaf(PlainLookahead):
+    """foreach helpers that ask element 0 of a list for its device."""
+
+    def sync(self, gradients=None):
+        assert self.weights[0] is not None
+        super().sync(gradients)
+
+
+@killed_by("C34")
+class CountsTheStepOncePerGroup(PlainLookahead):
+    """One counter, advanced in the loop over the parameter groups."""
+
+    def due(self, gradients):
+        self.count += len({leaf.rate for leaf in self.setup.leaves}) - 1
+        return self.count >= self.setup.sync_period
 
 
 def driver_of(mutant):
