@@ -332,19 +332,10 @@ def c30_learning_rate(driver: AdapterDriver) -> None:
 
 @clause("C31", "tied leaves are synced once", "tied")
 def c31_tied_leaves(driver: AdapterDriver) -> None:
-    first, second = LEAVES
-    setup = Setup((first, second, first._replace(same_as=0)), 3, 0.3)
-    run, oracle = driver.make(setup), Oracle(setup._replace(leaves=LEAVES))
-    for step in range(1, 10):
-        one, other, again = gradients(setup, step)
-        driver.step(run, [one, other, again])
-        oracle.step([[a + b for a, b in zip(one, again, strict=True)], other])
-        for what, got, exact in (
-            ("fast", driver.fast(run), oracle.fast),
-            ("slow", driver.slow(run), oracle.slow),
-        ):
-            expected = [*exact, exact[0]]
-            require_within(got, expected, setup.leaves, SGD_EPS, f"{what}, step {step}")
+    for policy in policies(driver):
+        inner = MOMENTUM if "momentum" in driver.capabilities else Inner()
+        setup = Setup((*LEAVES, LEAVES[0]._replace(same_as=0)), 3, 0.3, policy, inner)
+        follow(driver, setup, f"a leaf listed twice, {policy}")
 
 
 @clause("C32", "complex leaves are synced like pairs of real ones", "complex128")

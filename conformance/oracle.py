@@ -57,9 +57,10 @@ class Oracle:
         """One applied inner step, and a sync if it is the sync_period-th."""
         with localcontext(DIGITS):
             self.count += 1
-            for i, gradient in enumerate(gradients):
+            for i, gradient in enumerate(self._summed(gradients)):
                 if gradient is not None:
-                    self._move(i, [Decimal(g) for g in gradient])
+                    self._move(i, gradient)
+            self._tie()
             self.steps += 1
             if self.steps == self.setup.sync_period:
                 self.sync()
@@ -69,13 +70,29 @@ class Oracle:
         with localcontext(DIGITS):
             self.steps = 0
             for i, leaf in enumerate(self.setup.leaves):
-                if not leaf.trained:
+                if not leaf.trained or leaf.same_as is not None:
                     continue
                 self.slow[i] = self._blend(self.slow[i], self.fast[i])
                 self.fast[i] = list(self.slow[i])
                 self._sync_moments(i)
             if self.setup.inner_state == "reset":
                 self.count = 0
+            self._tie()
+
+    def _summed(self, gradients: Gradients) -> list[Vector | None]:
+        """Gradients of the arrays: that of a tied one is the sum over its listings."""
+        given = [None if g is None else [Decimal(v) for v in g] for g in gradients]
+        for i, leaf in enumerate(self.setup.leaves):
+            if leaf.same_as is not None:
+                first, again = given[leaf.same_as], given[i]
+                both = first and again and [a + b for a, b in zip(first, again, strict=True)]
+                given[leaf.same_as], given[i] = both or first or again, None
+        return given
+
+    def _tie(self) -> None:
+        for i, leaf in enumerate(self.setup.leaves):
+            if leaf.same_as is not None:
+                self.fast[i], self.slow[i] = self.fast[leaf.same_as], self.slow[leaf.same_as]
 
     def _sync_moments(self, i: int) -> None:
         if self.setup.inner_state == "reset":
