@@ -89,12 +89,10 @@ class Recorder:
 
 def outcome_of(report: pytest.TestReport) -> str | None:
     """What came of a test, None where this phase of it does not say."""
-    if hasattr(report, "wasxfail"):
-        return "expected failure" if report.skipped else "fail"
     if report.failed:
         return "fail"
     if report.skipped:
-        return "n.a."
+        return "expected failure" if hasattr(report, "wasxfail") else "n.a."
     return "pass" if report.when == "call" else None
 
 
