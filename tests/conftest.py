@@ -26,7 +26,7 @@ BACKENDS = {
     "numpy": ("numpy", "array_api_strict", "ml_dtypes"),
     "torch": ("torch",),
     "jax": ("jax", "optax"),
-    "dask": ("dask.array",),
+    "dask": ("dask.array", "ml_dtypes"),
     "cupy": ("cupy", "optree"),
 }
 # Array namespaces that the core's tests run on, by the names they have in the table of the matrix.
@@ -45,12 +45,13 @@ MODULES = {
     "array-api-strict-minimal": "array_api_strict",
     "jax": "jax.numpy",
 }
-# Where the dtype lives: it is not in the standard, and array-api-strict and Dask have none.
+# Where the dtype lives: it is not in the standard, and array-api-strict has none.
 BFLOAT16 = {
     "numpy": "ml_dtypes",
     "numpy-read-only": "ml_dtypes",
     "torch": "torch",
     "jax": "jax.numpy",
+    "dask": "ml_dtypes",
 }
 # Devices that are not the default one, also by the names of the table; no array on torch's meta
 # device has values.
