@@ -274,8 +274,8 @@ class _Meta(NamedTuple):
 
 def _relative(slow: jax.Array, param: jax.Array, update: jax.Array) -> jax.Array:
     """Slow weights in the coordinates of the update, in the wider of the two dtypes."""
-    if not is_averaged(update.dtype):
-        return update
+    if not (is_averaged(param.dtype) and is_averaged(update.dtype)):
+        return update  # a way of length zero: the inner transformation alone moves such a leaf
     dtype = jnp.result_type(slow, update)
     return slow.astype(dtype) - param.astype(dtype)
 

@@ -110,7 +110,7 @@ def column_of(item: pytest.Item) -> str | None:
             return params[fixture]
     backends = item.config.getoption("--backend") or []
     backend = params.get("backend") or (backends[0] if len(backends) == 1 else None)
-    compiled = params.get("compiled") or (item.cls and item.cls.__name__ == "TestCompiled")
+    compiled = params.get("compiled") or (item.cls and item.cls.__name__.startswith("TestCompiled"))
     return f"{backend}-compiled" if compiled else backend
 
 

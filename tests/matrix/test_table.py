@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = """
 import pytest
 
-class TestCompiled:
+class TestCompiledScan:
     @pytest.mark.parametrize("name", ["C01", "C27"])
     def test_clause(self, name):
         if name == "C27":

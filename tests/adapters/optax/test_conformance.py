@@ -1,4 +1,4 @@
-"""The conformance suite on the optax adapter, eagerly and under jit."""
+"""The conformance suite on the optax adapter: eagerly, and under jit, scan and vmap."""
 
 import jax
 import pytest
@@ -15,8 +15,16 @@ class InDoublePrecision(AdapterConformance):
 
 
 class TestEager(InDoublePrecision):
-    driver = OptaxDriver(compiled=False)
+    driver = OptaxDriver("eager")
 
 
 class TestCompiled(InDoublePrecision):
-    driver = OptaxDriver(compiled=True)
+    driver = OptaxDriver("jit")
+
+
+class TestCompiledScan(InDoublePrecision):
+    driver = OptaxDriver("scan")
+
+
+class TestCompiledVmap(InDoublePrecision):
+    driver = OptaxDriver("vmap")

@@ -8,10 +8,21 @@ import pytest
 
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.adapters.optax import LookaheadState, lookahead, meta_optimizer, slow_params
+from optax_runs import (
+    INNERS,
+    adam,
+    assert_same,
+    dtypes,
+    frozen,
+    gradients,
+    make,
+    pull_down,
+    sgd,
+    start,
+    train,
+)
 from reference_loop import (
     ALPHA,
-    LEARNING_RATE,
-    MOMENTUM,
     POLICIES,
     START,
     STEPS,
@@ -23,71 +34,7 @@ from reference_loop import (
     momentum_trajectory,
 )
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
-        yield
-
-
-def sgd():
-    return optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
-
-
-def adam():
-    return optax.adam(LEARNING_RATE)
-
-
-INNERS = {"sgd": sgd, "adam": adam}
-
-
-def start():
-    return {"layer": {"x": jnp.asarray(START)}, "other": [jnp.asarray(START[:2])]}
-
-
-def gradients(params):
-    return {
-        "layer": {"x": jnp.asarray(A) @ params["layer"]["x"] - jnp.asarray(B)},
-        "other": [0.5 * params["other"][0]],
-    }
-
-
-def make(policy="maintain", inner=sgd):
-    return lookahead(inner(), K, ALPHA, policy)
-
-
-def train(optimizer, params, state, steps, update=None):
-    update = update or optimizer.update
-    for _ in range(steps):
-        updates, state = update(gradients(params), state, params)
-        params = optax.apply_updates(params, updates)
-    return params, state
-
-
-def pull_down(optimizer, values, steps, state=None):
-    """Steps with a gradient of one for every leaf."""
-    params = [jnp.asarray([value]) for value in values]
-    state = optimizer.init(params) if state is None else state
-    for _ in range(steps):
-        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
-        params = optax.apply_updates(params, updates)
-    return [p.item() for p in params], state
-
-
-def assert_same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for mine, yours in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert mine.dtype == yours.dtype
-        np.testing.assert_array_equal(mine, yours)
-
-
-def dtypes(tree):
-    return jax.tree.map(lambda leaf: leaf.dtype, tree)
-
-
-def frozen(tree):
-    """A copy on the host, to compare with later."""
-    return jax.tree.map(np.array, tree)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 # --- the trajectory ---
@@ -320,23 +267,6 @@ def test_weights_loaded_between_cycles_are_where_the_next_one_starts():
         assert weights == [value - 1.0]
 
 
-@pytest.mark.clause("C22")
-def test_reading_the_slow_weights_of_a_chain():
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), make())
-    params = start()
-    params, state = train(optimizer, params, optimizer.init(params), 3)
-    assert_same(slow_params(state, params), start())
-
-
-@pytest.mark.clause("C22")
-def test_leaves_that_are_masked_out_are_their_own_slow_weights():
-    optimizer = optax.masked(lookahead(optax.sgd(1.0), 3, 0.5), {"a": True, "b": False})
-    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
-    updates, state = optimizer.update(params, optimizer.init(params), params)
-    params = optax.apply_updates(params, updates)
-    assert jax.tree.map(jnp.ravel, slow_params(state, params)) == {"a": 1.0, "b": params["b"]}
-
-
 # --- transformations ---
 
 
@@ -497,16 +427,3 @@ def test_arguments_that_do_not_match_are_refused(case, compiled):
     with pytest.raises(ValueError, match=message):
         update(*change(state, params))
     assert_same(frozen((params, state)), before)
-
-
-@pytest.mark.clause("C25")
-def test_a_state_without_slow_weights_has_none_to_read():
-    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 0"):
-        slow_params(sgd().init(start()), start())
-
-
-@pytest.mark.clause("C25")
-def test_a_state_with_two_sets_of_slow_weights_has_no_single_one():
-    state = optax.chain(make(), make()).init(start())
-    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
-        slow_params(state, start())
