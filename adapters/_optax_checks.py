@@ -11,13 +11,21 @@ from lookahead_core.leaves import is_averaged
 
 from ._optax_state import LookaheadState
 
-__all__ = ["check_arguments", "check_settings", "check_tree"]
+__all__ = ["check_arguments", "check_settings", "check_tree", "transformation"]
 
 
-def check_settings(inner: Any, rule: Any, slow_dtype: Any, reset_all: Any) -> None:
+def transformation(name: str, value: Any) -> optax.GradientTransformationExtraArgs:
+    """`value` as a transformation that takes extra arguments, or ValueError."""
+    if isinstance(value, optax.MultiSteps):
+        # Its own gradient_transformation() would drop the extra arguments that its update takes.
+        return optax.GradientTransformationExtraArgs(value.init, value.update)
+    if not isinstance(value, optax.GradientTransformation):
+        raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}")
+    return optax.with_extra_args_support(value)
+
+
+def check_settings(rule: Any, slow_dtype: Any, reset_all: Any) -> None:
     """Raise ValueError unless these can make an optimizer."""
-    if not isinstance(inner, optax.GradientTransformation):
-        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}")
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
     if slow_dtype is not None and not _is_floating(slow_dtype):

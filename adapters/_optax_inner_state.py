@@ -34,11 +34,11 @@ def _marked(
             inner, lambda _: _PARAMETERS, state, is_leaf=lambda _: True
         )
     except Exception as error:  # whatever `inner.init` raises when it is given no arrays
-        name = type(state).__name__
         raise ValueError(
-            f"inner_state must be 'maintain' around an inner transformation whose init does not "
-            f"map over trees of parameters, got {policy!r} around one with the state {name}: "
-            "optax.tree_utils.tree_map_params cannot tell which part of it is parameter-shaped"
+            "inner_state must be 'maintain', or 'reset' with reset_all=True, around an inner "
+            f"transformation whose init does not map over trees of parameters, got {policy!r} "
+            f"around one with the state {', '.join(_names(state)) or repr(state)}: "
+            "optax.tree_utils.tree_map_params cannot tell what of it is parameter-shaped"
         ) from error
 
 
@@ -81,6 +81,12 @@ def _is_state(node: Any) -> bool:
         isinstance(node, tuple) and not hasattr(node, "_fields")
     )
     return bool(_children(node)) and not plain
+
+
+def _names(node: Any) -> list[str]:
+    """Classes of the states in a tree."""
+    own = [type(node).__name__] if _is_state(node) else []
+    return own + [name for part in _children(node) for name in _names(part)]
 
 
 def _children(node: Any) -> list[Any]:

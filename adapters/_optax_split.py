@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import optax
 
+from ._optax_checks import transformation
 from ._optax_state import find_state
 
 __all__ = ["SplitTransformation", "split"]
@@ -72,9 +73,7 @@ def split(optimizer: optax.GradientTransformation) -> SplitTransformation:
     >>> find_state(state).syncs
     Array(2, dtype=int32)
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ValueError(f"optimizer must be an optax.GradientTransformation, got {optimizer!r}")
-    optimizer = optax.with_extra_args_support(optimizer)
+    optimizer = transformation("optimizer", optimizer)
 
     def init(params: optax.Params) -> optax.OptState:
         state = optimizer.init(params)

@@ -19,7 +19,7 @@ from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.leaves import is_averaged, widened
 from lookahead_core.typing import Count, DType, Fraction
 
-from ._optax_checks import check_arguments, check_settings, check_tree
+from ._optax_checks import check_arguments, check_settings, check_tree, transformation
 from ._optax_inner_state import acted_on, picked, restored
 from ._optax_split import SplitTransformation, split
 from ._optax_state import (
@@ -171,8 +171,8 @@ def meta_optimizer(
     ValueError
         If an argument is not of its kind; the message names it.
     """
-    check_settings(inner, rule, slow_dtype, reset_all)
-    meta = _Meta(optax.with_extra_args_support(inner), rule, slow_dtype, reset_all)
+    check_settings(rule, slow_dtype, reset_all)
+    meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all)
     return MetaTransformation(meta.init, meta.update, meta.sync)
 
 

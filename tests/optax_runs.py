@@ -43,6 +43,19 @@ def train(optimizer, params, state, steps, update=None):
     return params, state
 
 
+def by_hand(inner, params, steps, k=K, alpha=ALPHA, gradient=gradients, extra=None):
+    """Algorithm 1 around a bare transformation, as a loop on the host; the inner state is kept."""
+    inner, state, slow = optax.with_extra_args_support(inner), inner.init(params), params
+    for step in range(1, steps + 1):
+        arguments = extra(params) if extra else {}
+        updates, state = inner.update(gradient(params), state, params, **arguments)
+        params = optax.apply_updates(params, updates)
+        if step % k == 0:
+            slow = jax.tree.map(lambda s, f: s + alpha * (f - s), slow, params)
+            params = slow
+    return params
+
+
 def pull_down(optimizer, values, steps, state=None):
     """Steps with a gradient of one for every leaf."""
     params = [jnp.asarray([value]) for value in values]
