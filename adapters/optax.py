@@ -8,6 +8,7 @@ the slow weights, bit for bit, whatever later transforms do to the update.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -233,8 +234,12 @@ class _Meta(NamedTuple):
 
     def _sync(self, updates: Any, state: LookaheadState, params: Any) -> Any:
         """Sync after `updates`, and take the next anchor at once: no other step will."""
-        updates, state = self._moved(self.rule.sync, True, updates, state, params)
-        return updates, start_cycle(state, optax.apply_updates(params, updates))
+        updates, synced = self._moved(self.rule.sync, True, updates, state, params)
+        # What `reset` makes depends on no array, so jit would not know its sharding (jax#16080):
+        # it is that of what it replaces. XLA drops a select that is always the same.
+        inner = jax.tree.map(partial(jnp.where, True), synced.inner, state.inner)
+        synced = synced._replace(inner=inner)
+        return updates, start_cycle(synced, optax.apply_updates(params, updates))
 
     def _step(self, updates: Any, state: LookaheadState, params: Any) -> Any:
         """Count `updates` as a step, and sync if it is the k-th."""
