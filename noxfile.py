@@ -53,7 +53,7 @@ ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
 # the one case of C28 that mixes dtypes. The other cases of it are in test_optax.py too.
 OLD_OPTAX = [
     f"--deselect=tests/adapters/optax/test_conformance.py::{name}::test_clause[C28]"
-    for name in ("TestEager", "TestCompiled")
+    for name in ("TestEager", "TestCompiled", "TestCompiledScan", "TestCompiledVmap")
 ]
 
 
@@ -84,6 +84,15 @@ def minimums(session: nox.Session) -> None:
     session.install(f"{ROOT}[numpy,jax]", *oldest)
     backends = ["--backend=numpy", "--backend=jax"]
     run_tests(session, "tests/core", "tests/adapters", "tests/matrix", *backends, *OLD_OPTAX)
+
+
+@nox.session(tags=["check"])
+def clients_jax(session: nox.Session) -> None:
+    """The optax adapter in flax, equinox, orbax, haiku and braintools, the real ones."""
+    install(session, "jax", groups=["clients-jax"])
+    # Pinned, and without what only other peers need.
+    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+    run_tests(session, "tests/clients/jax", "--backend=jax")
 
 
 @nox.session(tags=["check"])

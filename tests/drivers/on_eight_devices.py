@@ -73,6 +73,10 @@ def stepper(update):
     return jax.jit(step, donate_argnums=(0, 1))
 
 
+def scanned(step, carry):
+    return jax.jit(lambda c: jax.lax.scan(lambda c, _: (step(*c), None), c, length=K)[0])(carry)
+
+
 def copies_are_sharded_like_the_parameters():
     on = mesh(AxisType.Auto)
     for case, optimizer in cases():
@@ -141,10 +145,7 @@ def types_are_kept_on_an_explicit_mesh():
             after = types((params, state))
             assert after == before, f"{case}: {before} became {after}"
         # The carry of a scan may change no type at all.
-        step = stepper(optimizer.update)
-        carry, _ = jax.jit(lambda c: jax.lax.scan(lambda c, _: (step(*c), None), c, length=K))(
-            (params, state)
-        )
+        carry = scanned(stepper(optimizer.update), (params, state))
         assert types(carry) == before, f"{case}: {before} became {types(carry)}"
 
 
