@@ -62,6 +62,8 @@ def split(optimizer: optax.GradientTransformation) -> SplitTransformation:
 
     Examples
     --------
+    >>> import jax, jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import find_state, lookahead, split
     >>> params = jnp.ones(2)
     >>> halves = split(lookahead(optax.sgd(0.1), sync_period=5))
     >>> plain, syncing = jax.jit(halves.update), jax.jit(halves.update_and_sync)

@@ -73,8 +73,9 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
 
     Examples
     --------
-    >>> params = {"w": jnp.ones(2)}
-    >>> optimizer = lookahead(optax.sgd(0.5))
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, slow_params
+    >>> optimizer, params = lookahead(optax.sgd(0.5)), {"w": jnp.ones(2)}
     >>> updates, state = optimizer.update(params, optimizer.init(params), params)
     >>> slow_params(state, optax.apply_updates(params, updates))
     {'w': Array([1., 1.], dtype=float32)}
@@ -110,6 +111,8 @@ def find_state(state: optax.OptState) -> LookaheadState:
 
     Examples
     --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import find_state, lookahead
     >>> optimizer = optax.chain(optax.clip(1.0), lookahead(optax.sgd(0.1)))
     >>> find_state(optimizer.init(jnp.ones(2))).step
     Array(0, dtype=int32)
@@ -145,6 +148,8 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
 
     Examples
     --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, resync
     >>> optimizer, params = lookahead(optax.sgd(0.1)), jnp.ones(2)
     >>> _, state = optimizer.update(params, optimizer.init(params), params)
     >>> state.step, resync(state).step
@@ -208,7 +213,12 @@ def _is_ours(node: Any) -> bool:
 
 def _read(step: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Slow weights of a leaf: at the start of a cycle they are what the anchor will be."""
-    return lambda slow, param: jnp.where(step == 0, anchored(slow, param), slow)
+
+    def read(slow: jax.Array, param: jax.Array) -> jax.Array:
+        anchor = anchored(jnp.asarray(slow), jnp.asarray(param))
+        return jnp.where(step == 0, anchor, slow)
+
+    return read
 
 
 def _map_owned(function: Callable[..., Any], slow: Any, params: Any) -> Any:

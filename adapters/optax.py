@@ -47,6 +47,9 @@ __all__ = [
 ]
 
 
+Stepped = tuple[optax.Updates, LookaheadState]
+
+
 class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """What `meta_optimizer` returns: an optax transformation, with a sync on demand beside it.
 
@@ -63,6 +66,8 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
 
     Examples
     --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead
     >>> params = jnp.ones(2)
     >>> optimizer = lookahead(optax.sgd(0.5), sync_period=5, alpha=0.5)
     >>> updates, state = optimizer.update(params, optimizer.init(params), params)
@@ -130,6 +135,7 @@ def lookahead(
     Examples
     --------
     >>> import jax, jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, slow_params
     >>> params = {"w": jnp.ones(2)}
     >>> optimizer = lookahead(optax.sgd(0.1), sync_period=5)
     >>> state = optimizer.init(params)
@@ -194,7 +200,7 @@ class _Meta(NamedTuple):
         return LookaheadState(
             step=jnp.zeros([], jnp.int32),
             syncs=jnp.zeros([], jnp.int32),
-            slow=jax.tree.map(lambda leaf: widened(leaf, self.slow_dtype), params),
+            slow=jax.tree.map(lambda p: widened(jnp.asarray(p), self.slow_dtype), params),
             inner=inner,
             inner_slow=jax.tree.map(jnp.copy, inner) if blends else (),
         )
@@ -207,7 +213,7 @@ class _Meta(NamedTuple):
         *,
         lookahead_sync: bool | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, LookaheadState]:
+    ) -> Stepped:
         """One step. `lookahead_sync` is for `split` alone: None asks the counter."""
         check_arguments(updates, state, params, lookahead_sync)
         if lookahead_sync is None:
@@ -217,9 +223,9 @@ class _Meta(NamedTuple):
         check_tree("state.inner", state.inner, "its update", inner)
         state = state._replace(inner=inner)
         if lookahead_sync is None:
-            return self._step(updates, state, params)
+            return self._moved(updates, state, params, select=True)
         if lookahead_sync:
-            return self._sync(updates, state, params)
+            return self._synced(updates, state, params)
         return updates, state._replace(step=state.step + 1)
 
     def sync(
@@ -229,31 +235,27 @@ class _Meta(NamedTuple):
         owned = own_params(ours, params)
         check_arguments(owned, ours, owned, None)
         still = jax.tree.map(jnp.zeros_like, owned)
-        updates, synced = self._sync(still, start_cycle(ours, owned), owned)
+        updates, synced = self._synced(still, start_cycle(ours, owned), owned)
         return filled(updates, params), replaced(state, lambda _: synced)
 
-    def _sync(self, updates: Any, state: LookaheadState, params: Any) -> Any:
+    def _synced(self, updates: Any, state: LookaheadState, params: Any) -> Stepped:
         """Sync after `updates`, and take the next anchor at once: no other step will."""
-        updates, synced = self._moved(self.rule.sync, True, updates, state, params)
+        updates, synced = self._moved(updates, state, params, select=False)
         # What `reset` makes depends on no array, so jit would not know its sharding (jax#16080):
         # it is that of what it replaces. XLA drops a select that is always the same.
         inner = jax.tree.map(partial(jnp.where, True), synced.inner, state.inner)
         synced = synced._replace(inner=inner)
         return updates, start_cycle(synced, optax.apply_updates(params, updates))
 
-    def _step(self, updates: Any, state: LookaheadState, params: Any) -> Any:
-        """Count `updates` as a step, and sync if it is the k-th."""
-        due = state.step == self.rule.sync_period - 1
-        return self._moved(self.rule.step, due, updates, state, params)
+    def _moved(self, updates: Any, state: LookaheadState, params: Any, *, select: bool) -> Stepped:
+        """Count `updates` as a step and sync if it is the k-th (`select`), or sync in any case.
 
-    def _moved(
-        self, run: Callable[..., Any], due: Any, updates: Any, state: LookaheadState, params: Any
-    ) -> tuple[optax.Updates, LookaheadState]:
-        """`run` is `rule.step` or `rule.sync`: one formula, in the coordinates of updates."""
+        The core's rule in the coordinates of updates: `slow - params` and `updates`.
+        """
         acts_on = self._acted_on(state.inner)
-        u, tree = jax.tree.flatten(updates)
-        slow, slow_tree = jax.tree.flatten(state.slow)
-        p = jax.tree.leaves(params)
+        u, tree = _arrays(updates)
+        slow, slow_tree = _arrays(state.slow)
+        p, _ = _arrays(params)
         before = SyncState(
             slow=list(map(_relative, slow, p, u)),
             count=state.step,
@@ -261,6 +263,8 @@ class _Meta(NamedTuple):
             outer=(),
             inner_slow=picked(state.inner_slow, acts_on) if state.inner_slow != () else (),
         )
+        due = self.rule.due(before) if select else True
+        run = self.rule.step if select else self.rule.sync
         resets = self.rule.inner_state == "reset"
         initial = picked(self.inner.init(params), acts_on) if resets else None
         v, inner, after = run(u, picked(state.inner, acts_on), before, initial=initial)
@@ -275,6 +279,12 @@ class _Meta(NamedTuple):
 
     def _acted_on(self, state: optax.OptState) -> list[bool]:
         return acted_on(self.inner, state, self.rule.inner_state, self.reset_all)
+
+
+def _arrays(tree: Any) -> tuple[list[jax.Array], Any]:
+    """Leaves as JAX arrays: NumPy's and Python's numbers are parameters too."""
+    leaves, structure = jax.tree.flatten(tree)
+    return list(map(jnp.asarray, leaves)), structure
 
 
 def _relative(slow: jax.Array, param: jax.Array, update: jax.Array) -> jax.Array:

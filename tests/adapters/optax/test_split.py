@@ -11,7 +11,10 @@ from lookahead_core.adapters.optax import find_state, lookahead, resync, slow_pa
 from optax_runs import INNERS, assert_close, assert_same, frozen, gradients, make, sgd, start, train
 from reference_loop import ALPHA, POLICIES, STEPS, K
 
-pytestmark = [pytest.mark.usefixtures("double_precision"), pytest.mark.clause("C54")]
+pytestmark = [
+    pytest.mark.usefixtures("double_precision"),
+    pytest.mark.clause("C54"),
+]
 
 
 def alternate(halves, params, state, steps, k=K, first=1, compiled=jax.jit):
@@ -24,6 +27,7 @@ def alternate(halves, params, state, steps, k=K, first=1, compiled=jax.jit):
     return params, state
 
 
+@pytest.mark.clause("C54")
 @pytest.mark.parametrize("compiled", [jax.jit, lambda update: update], ids=["jit", "eager"])
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("inner", INNERS)

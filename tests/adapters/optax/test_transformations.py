@@ -350,6 +350,19 @@ def test_updates_and_state_keep_their_dtypes(dtype, policy):
         state = after
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("kind", [float, np.float64, lambda value: np.asarray([value])])
+def test_numbers_and_numpy_arrays_are_parameters_too(kind, policy):
+    optimizer = lookahead(optax.sgd(1.0, momentum=0.0), 2, 0.5, policy)
+    params = {"w": kind(1.0)}
+    state = optimizer.init(params)
+    assert slow_params(state, params)["w"].item() == 1.0
+    for _ in range(2):
+        updates, state = optimizer.update({"w": kind(1.0)}, state, params)
+        params = {"w": kind((params["w"] + updates["w"]).item())}
+    assert params["w"] == 0.0
+
+
 @pytest.mark.clause("C28")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_complex_parameters_follow_the_method(policy):
