@@ -378,6 +378,25 @@ def test_complex_parameters_follow_the_method(policy):
     assert_close(params, expected)
 
 
+@pytest.mark.parametrize("phase", range(K))
+def test_a_run_of_optax_lookahead_goes_on_here(phase):
+    theirs, ours = optax.lookahead(adam(), K, ALPHA), lookahead(adam(), K, ALPHA)
+
+    def go_on(pair, state, steps):
+        for _ in range(steps):
+            updates, state = theirs.update(gradients(pair.fast), state, pair)
+            pair = optax.apply_updates(pair, updates)
+        return pair, state
+
+    pair = optax.LookaheadParams.init_synced(start())
+    pair, old = go_on(pair, theirs.init(pair), K + phase)
+    state = ours.init(pair.fast)._replace(
+        step=old.steps_since_sync, slow=pair.slow, inner=old.fast_state
+    )
+    got = train(ours, pair.fast, state, 2 * K)
+    assert_close(got[0], go_on(pair, old, 2 * K)[0].fast, rtol=1e-12)
+
+
 def test_a_transformation_unpacks_like_any_of_optax():
     init, update = make()
     _, state = update(gradients(start()), init(start()), start())
