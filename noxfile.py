@@ -82,6 +82,15 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(tags=["check"])
+def clients_jax(session: nox.Session) -> None:
+    """The optax adapter in flax, equinox, orbax, haiku and braintools, the real ones."""
+    install(session, "jax", groups=["clients-jax"])
+    # Pinned, and without what only other peers need.
+    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+    run_tests(session, "tests/clients/jax", "--backend=jax")
+
+
+@nox.session(tags=["check"])
 def lint(session: nox.Session) -> None:
     """Ruff, its formatting included."""
     install_groups(session, "lint")

@@ -8,6 +8,7 @@ the slow weights, bit for bit, whatever later transforms do to the update.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,41 +17,85 @@ import optax
 
 from lookahead_core import SyncRule, SyncState
 from lookahead_core import lookahead as lookahead_rule
-from lookahead_core.leaves import is_averaged
+from lookahead_core.leaves import is_averaged, widened
+from lookahead_core.typing import Count, DType, Fraction
 
-__all__ = ["LookaheadState", "lookahead", "meta_optimizer", "slow_params"]
+from ._optax_checks import check_arguments, check_settings, check_tree, transformation
+from ._optax_inner_state import acted_on, picked, restored
+from ._optax_split import SplitTransformation, split
+from ._optax_state import (
+    LookaheadState,
+    filled,
+    find_state,
+    own_params,
+    replaced,
+    resync,
+    slow_params,
+    start_cycle,
+)
+
+__all__ = [
+    "LookaheadState",
+    "MetaTransformation",
+    "SplitTransformation",
+    "find_state",
+    "lookahead",
+    "meta_optimizer",
+    "resync",
+    "slow_params",
+    "split",
+]
 
 
-class LookaheadState(NamedTuple):
-    """State of `meta_optimizer`. Read the slow weights with `slow_params`, not from here.
+Stepped = tuple[optax.Updates, LookaheadState]
 
-    Attributes
+
+class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
+    """What `meta_optimizer` returns: an optax transformation, with a sync on demand beside it.
+
+    Parameters
     ----------
-    step : int32 array, shape ()
-        Inner steps applied since the last sync, 0 .. sync_period - 1.
-    syncs : int32 array, shape ()
-        Syncs so far.
-    slow : tree like the parameters
-        Parameters at the first step of this cycle; stale while `step` is 0.
-    inner : optax state
-        The inner transformation's own.
-    inner_slow : optax state, or ()
-        The inner state at the first step of this cycle, for `inner_state="interpolate"` alone.
+    init : callable, (params) -> state
+        As in optax.
+    update : callable, (updates, state, params, **extra_args) -> (updates, state)
+        As in optax.
+    sync : callable, (state, params) -> (updates, state)
+        Sync now, whatever the counter says, and start it again (clause C05). Takes no inner step.
+        `state` may be any optax state that holds one `LookaheadState`; the updates are zero for
+        parameters that are not its own.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead
+    >>> params = jnp.ones(2)
+    >>> optimizer = lookahead(optax.sgd(0.5), sync_period=5, alpha=0.5)
+    >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+    >>> params = optax.apply_updates(params, updates)
+    >>> updates, state = optimizer.sync(state, params)
+    >>> optax.apply_updates(params, updates), state.step
+    (Array([0.75, 0.75], dtype=float32), Array(0, dtype=int32))
     """
 
-    step: jax.Array
-    syncs: jax.Array
-    slow: optax.Params
-    inner: optax.OptState
-    inner_slow: optax.OptState
+    sync: Callable[[optax.OptState, optax.Params], tuple[optax.Updates, optax.OptState]]
+
+    def __new__(
+        cls, init: Callable[..., Any], update: Callable[..., Any], sync: Callable[..., Any]
+    ) -> "MetaTransformation":
+        transformation: MetaTransformation = super().__new__(cls, init, update)
+        transformation.sync = sync
+        return transformation
 
 
 def lookahead(
     inner: optax.GradientTransformation,
     sync_period: int = 5,
-    alpha: float = 0.5,
+    alpha: Fraction | Callable[[Count], Fraction] = 0.5,
     inner_state: str = "maintain",
-) -> optax.GradientTransformationExtraArgs:
+    *,
+    slow_dtype: DType | None = None,
+    reset_all: bool = False,
+) -> MetaTransformation:
     """Lookahead around any optax transformation: k steps forward, one step back.
 
     Parameters
@@ -59,17 +104,24 @@ def lookahead(
         Moves the fast weights, which are the parameters.
     sync_period : int
         Inner steps between syncs, k >= 1.
-    alpha : float
-        How far the slow weights move at a sync, in [0, 1].
+    alpha : float, 0-d array or callable, (syncs) -> float or 0-d array
+        How far the slow weights move at a sync, in [0, 1]. An array may be traced and is not
+        checked; a callable is a schedule of the number of syncs so far, any of optax's for one.
     inner_state : {"maintain", "reset", "interpolate"}
-        What a sync does to the inner state. `reset` restarts, as a whole, each node of it that
+        What a sync does to the inner state. `reset` restarts, as a whole, each state in it that
         holds parameter-shaped leaves (Adam's count goes with its moments) and leaves the others
         (a schedule's count goes on); `interpolate` blends the parameter-shaped leaves.
+    slow_dtype : dtype, optional
+        Keep floating slow weights in this dtype where it is wider than the parameter's: in
+        bfloat16 a small move is rounded away (clause C15).
+    reset_all : bool
+        With `inner_state="reset"`: restart the whole inner state, schedules' counts included.
 
     Returns
     -------
-    optax.GradientTransformationExtraArgs
-        Its `update` needs `params`, and hands extra arguments on to `inner`.
+    MetaTransformation
+        An `optax.GradientTransformationExtraArgs`; its `update` needs `params`, and hands extra
+        arguments on to `inner`.
 
     Raises
     ------
@@ -83,6 +135,7 @@ def lookahead(
     Examples
     --------
     >>> import jax, jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, slow_params
     >>> params = {"w": jnp.ones(2)}
     >>> optimizer = lookahead(optax.sgd(0.1), sync_period=5)
     >>> state = optimizer.init(params)
@@ -92,12 +145,17 @@ def lookahead(
     ...     params = optax.apply_updates(params, updates)
     >>> slow = slow_params(state, params)
     """
-    return meta_optimizer(inner, lookahead_rule(sync_period, alpha, inner_state))
+    rule = lookahead_rule(sync_period, alpha, inner_state)
+    return meta_optimizer(inner, rule, slow_dtype=slow_dtype, reset_all=reset_all)
 
 
 def meta_optimizer(
-    inner: optax.GradientTransformation, rule: SyncRule
-) -> optax.GradientTransformationExtraArgs:
+    inner: optax.GradientTransformation,
+    rule: SyncRule,
+    *,
+    slow_dtype: DType | None = None,
+    reset_all: bool = False,
+) -> MetaTransformation:
     """Any `SyncRule` around any optax transformation.
 
     Parameters
@@ -106,190 +164,148 @@ def meta_optimizer(
         Moves the fast weights, which are the parameters.
     rule : SyncRule
         When to sync and how.
+    slow_dtype : dtype, optional
+        As in `lookahead`.
+    reset_all : bool
+        As in `lookahead`.
 
     Returns
     -------
-    optax.GradientTransformationExtraArgs
+    MetaTransformation
 
     Raises
     ------
     ValueError
         If an argument is not of its kind; the message names it.
     """
-    if not isinstance(inner, optax.GradientTransformation):
-        raise ValueError(f"inner must be an optax.GradientTransformation, got {inner!r}")
-    if not isinstance(rule, SyncRule):
-        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-    inner = optax.with_extra_args_support(inner)
-    blends = rule.inner_state == "interpolate"
+    check_settings(rule, slow_dtype, reset_all)
+    meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all)
+    return MetaTransformation(meta.init, meta.update, meta.sync)
 
-    def init(params: optax.Params) -> LookaheadState:
-        inner_state = inner.init(params)
+
+class _Meta(NamedTuple):
+    """The functions of a transformation, and what they share."""
+
+    inner: optax.GradientTransformationExtraArgs
+    rule: SyncRule
+    slow_dtype: DType | None
+    reset_all: bool
+
+    def init(self, params: optax.Params) -> LookaheadState:
+        inner = self.inner.init(params)
+        self._acted_on(inner)  # raises for one that the policy cannot act on
+        blends = self.rule.inner_state == "interpolate"
         # Copies: an alias of the parameters cannot be donated together with them (optax#1059),
         # and zeros_like would lose their sharding under jit (jax#16080).
         return LookaheadState(
             step=jnp.zeros([], jnp.int32),
             syncs=jnp.zeros([], jnp.int32),
-            slow=jax.tree.map(jnp.copy, params),
-            inner=inner_state,
-            inner_slow=jax.tree.map(jnp.copy, inner_state) if blends else (),
+            slow=jax.tree.map(lambda p: widened(jnp.asarray(p), self.slow_dtype), params),
+            inner=inner,
+            inner_slow=jax.tree.map(jnp.copy, inner) if blends else (),
         )
 
     def update(
+        self,
         updates: optax.Updates,
         state: LookaheadState,
         params: optax.Params | None = None,
+        *,
+        lookahead_sync: bool | None = None,
         **extra_args: Any,
-    ) -> tuple[optax.Updates, LookaheadState]:
-        _check_arguments(updates, state, params)
-        first = state.step == 0
-        slow = _where(first, params, state.slow)
-        inner_slow = _where(first, state.inner, state.inner_slow) if blends else ()
-        updates, moved = inner.update(updates, state.inner, params, **extra_args)
+    ) -> Stepped:
+        """One step. `lookahead_sync` is for `split` alone: None asks the counter."""
+        check_arguments(updates, state, params, lookahead_sync)
+        if lookahead_sync is None:
+            state = start_cycle(state, params)
+        updates, inner = self.inner.update(updates, state.inner, params, **extra_args)
         # A moment of a shape that broadcasts would pass unseen, and grow.
-        _check_tree("state.inner", state.inner, "its update", moved)
+        check_tree("state.inner", state.inner, "its update", inner)
+        state = state._replace(inner=inner)
+        if lookahead_sync is None:
+            return self._moved(updates, state, params, select=True)
+        if lookahead_sync:
+            return self._synced(updates, state, params)
+        return updates, state._replace(step=state.step + 1)
 
-        acts_on = _acted_on(inner, moved, rule.inner_state)
-        pick = _picker(acts_on)
-        u, tree = jax.tree.flatten(updates)
+    def sync(
+        self, state: optax.OptState, params: optax.Params
+    ) -> tuple[optax.Updates, optax.OptState]:
+        ours = find_state(state)
+        owned = own_params(ours, params)
+        check_arguments(owned, ours, owned, None)
+        still = jax.tree.map(jnp.zeros_like, owned)
+        updates, synced = self._synced(still, start_cycle(ours, owned), owned)
+        return filled(updates, params), replaced(state, lambda _: synced)
+
+    def _synced(self, updates: Any, state: LookaheadState, params: Any) -> Stepped:
+        """Sync after `updates`, and take the next anchor at once: no other step will."""
+        updates, synced = self._moved(updates, state, params, select=False)
+        # What `reset` makes depends on no array, so jit would not know its sharding (jax#16080):
+        # it is that of what it replaces. XLA drops a select that is always the same.
+        inner = jax.tree.map(partial(jnp.where, True), synced.inner, state.inner)
+        synced = synced._replace(inner=inner)
+        return updates, start_cycle(synced, optax.apply_updates(params, updates))
+
+    def _moved(self, updates: Any, state: LookaheadState, params: Any, *, select: bool) -> Stepped:
+        """Count `updates` as a step and sync if it is the k-th (`select`), or sync in any case.
+
+        The core's rule in the coordinates of updates: `slow - params` and `updates`.
+        """
+        acts_on = self._acted_on(state.inner)
+        u, tree = _arrays(updates)
+        slow, slow_tree = _arrays(state.slow)
+        p, _ = _arrays(params)
         before = SyncState(
-            slow=[
-                (s - p).astype(v.dtype) if is_averaged(v.dtype) else v
-                for s, p, v in zip(jax.tree.leaves(slow), jax.tree.leaves(params), u, strict=True)
-            ],
+            slow=list(map(_relative, slow, p, u)),
             count=state.step,
             syncs=state.syncs,
             outer=(),
-            inner_slow=pick(inner_slow) if blends else (),
+            inner_slow=picked(state.inner_slow, acts_on) if state.inner_slow != () else (),
         )
-        initial = pick(inner.init(params)) if rule.inner_state == "reset" else None
-        synced, leaves, after = rule.step(u, pick(moved), before, initial=initial)
-        return jax.tree.unflatten(tree, synced), LookaheadState(
-            after.count, after.syncs, slow, _with(moved, acts_on, leaves), inner_slow
+        due = self.rule.due(before) if select else True
+        run = self.rule.step if select else self.rule.sync
+        resets = self.rule.inner_state == "reset"
+        initial = picked(self.inner.init(params), acts_on) if resets else None
+        v, inner, after = run(u, picked(state.inner, acts_on), before, initial=initial)
+        wide = [_keep_wide(due, *leaf) for leaf in zip(slow, p, u, after.slow, v, strict=True)]
+        return jax.tree.unflatten(tree, [emitted for _, emitted in wide]), LookaheadState(
+            step=after.count,
+            syncs=after.syncs,
+            slow=jax.tree.unflatten(slow_tree, [kept for kept, _ in wide]),
+            inner=restored(state.inner, acts_on, inner),
+            inner_slow=state.inner_slow,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    def _acted_on(self, state: optax.OptState) -> list[bool]:
+        return acted_on(self.inner, state, self.rule.inner_state, self.reset_all)
 
 
-def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
-    """Slow weights: the parameters to evaluate or ship (clause C22).
+def _arrays(tree: Any) -> tuple[list[jax.Array], Any]:
+    """Leaves as JAX arrays: NumPy's and Python's numbers are parameters too."""
+    leaves, structure = jax.tree.flatten(tree)
+    return list(map(jnp.asarray, leaves)), structure
 
-    Parameters
-    ----------
-    state : optax state
-        A `LookaheadState`, or any optax state that holds exactly one (of a `chain`, say).
-    params : tree
-        The current parameters, which are the fast weights.
 
-    Returns
-    -------
-    tree like `params`
+def _relative(slow: jax.Array, param: jax.Array, update: jax.Array) -> jax.Array:
+    """Slow weights in the coordinates of the update, in the wider of the two dtypes."""
+    if not (is_averaged(param.dtype) and is_averaged(update.dtype)):
+        return update  # a way of length zero: the inner transformation alone moves such a leaf
+    dtype = jnp.result_type(slow, update)
+    return slow.astype(dtype) - param.astype(dtype)
 
-    Raises
-    ------
-    ValueError
-        If `state` does not hold exactly one `LookaheadState`.
+
+def _keep_wide(
+    due: Any, slow: jax.Array, param: jax.Array, update: jax.Array, moved: jax.Array, emitted: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Slow weights to keep, and what to emit.
+
+    The parameters carry the slow weights to the next anchor, but for a wider dtype, whose bits
+    they would lose.
     """
-    found = [node for node in jax.tree.leaves(state, is_leaf=_is_ours) if _is_ours(node)]
-    if len(found) != 1:
-        raise ValueError(f"state must hold exactly one LookaheadState, got {len(found)}")
-    (ours,) = found
-    return jax.tree.map(
-        # Inside optax.masked, leaves that are not ours are MaskedNode.
-        lambda s, p: p if isinstance(s, optax.MaskedNode) else jnp.where(ours.step == 0, p, s),
-        ours.slow,
-        params,
-        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-    )
-
-
-def _is_ours(node: Any) -> bool:
-    return isinstance(node, LookaheadState)
-
-
-def _where(condition: jax.Array, chosen: Any, other: Any) -> Any:
-    return jax.tree.map(lambda c, o: jnp.where(condition, c, o), chosen, other)
-
-
-# --- the part of the inner state that a policy acts on ---
-
-_PARAMETERS = object()  # stands for a whole parameter-shaped subtree
-
-
-def _acted_on(
-    inner: optax.GradientTransformation, state: optax.OptState, policy: str
-) -> list[bool]:
-    """For each leaf of `state`, whether `policy` acts on it. Static: no array is looked at."""
-    if policy == "maintain":
-        return [False] * len(jax.tree.leaves(state))
-    holds = _restarts if policy == "reset" else _is_parameters
-    marked = optax.tree_utils.tree_map_params(
-        inner, lambda _: _PARAMETERS, state, is_leaf=lambda _: True
-    )
-    labels = jax.tree.map(
-        lambda mark, node: jax.tree.map(lambda _: holds(mark), node), marked, state, is_leaf=holds
-    )
-    return jax.tree.leaves(labels)
-
-
-def _is_parameters(node: Any) -> bool:
-    return node is _PARAMETERS
-
-
-def _restarts(node: Any) -> bool:
-    """Whether `node` is a state with parameter-shaped fields: it restarts as a whole."""
-    is_state = isinstance(node, tuple) and hasattr(node, "_fields")
-    return node is _PARAMETERS or (is_state and any(field is _PARAMETERS for field in node))
-
-
-def _picker(acts_on: list[bool]) -> Callable[[optax.OptState], list[jax.Array]]:
-    def pick(state: optax.OptState) -> list[jax.Array]:
-        pairs = zip(jax.tree.leaves(state), acts_on, strict=True)
-        return [leaf for leaf, acted in pairs if acted]
-
-    return pick
-
-
-def _with(state: optax.OptState, acts_on: list[bool], leaves: Any) -> optax.OptState:
-    """`state` with `leaves` in the places that `acts_on` marks."""
-    old, tree = jax.tree.flatten(state)
-    new = iter(leaves)
-    return jax.tree.unflatten(
-        tree, [next(new) if acted else leaf for leaf, acted in zip(old, acts_on, strict=True)]
-    )
-
-
-# --- argument checks: shapes and structures are static, so these cost nothing in jit ---
-
-
-def _check_arguments(updates: Any, state: Any, params: Any) -> None:
-    if params is None:
-        raise ValueError("params must be given: update(updates, state, params), got None")
-    if not _is_ours(state):
-        raise ValueError(f"state must be a LookaheadState, got {type(state).__name__}")
-    _check_tree("updates", updates, "params", params)
-    _check_tree("state.slow", state.slow, "params", params)
-
-
-def _check_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
-    """Raise ValueError unless `tree` has the structure and the shapes of `other`."""
-    ours, theirs = _shapes(tree), _shapes(other)
-    for path in sorted(ours.keys() | theirs.keys()):
-        if ours.get(path) != theirs.get(path):
-            raise ValueError(
-                f"{name}{path} must be what {other_name}{path} is, {_describe(theirs.get(path))}, "
-                f"got {_describe(ours.get(path))}"
-            )
-    got: Any = jax.tree.structure(tree)
-    expected: Any = jax.tree.structure(other)
-    if got != expected:
-        raise ValueError(f"{name} must have the structure of {other_name}, {expected}, got {got}")
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
-
-
-def _describe(shape: tuple[int, ...] | None) -> str:
-    return "absent (None)" if shape is None else f"an array of shape {shape}"
+    if slow.dtype == param.dtype:
+        return slow, emitted
+    kept = jnp.where(due, param + moved, slow)
+    dtype = jnp.result_type(param, update)
+    back = kept.astype(param.dtype).astype(dtype) - param.astype(dtype)
+    return kept, jnp.where(due, back.astype(update.dtype), update)

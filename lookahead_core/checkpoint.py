@@ -1,6 +1,8 @@
 """What a checkpoint says of the rule that made it: a run resumes under the same rule or not at all.
 
 Names and numbers only; where they are kept, and the arrays beside them, is an adapter's matter.
+A schedule of alpha is in the code and an array may be learned, so a checkpoint says of either that
+it is one, and not which.
 """
 
 from collections.abc import Mapping
@@ -16,7 +18,7 @@ def settings(rule: SyncRule) -> dict[str, int | float | str]:
     """The settings of `rule` by name, as plain numbers and strings."""
     return {
         "sync_period": rule.sync_period,
-        "alpha": rule.outer.alpha,
+        "alpha": _told(rule.outer.alpha),
         "inner_state": rule.inner_state,
     }
 
@@ -42,6 +44,12 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> tuple[int, int]:
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
         )
     return count, syncs
+
+
+def _told(alpha: Any) -> float | str:
+    if callable(alpha):
+        return "a schedule"
+    return alpha if isinstance(alpha, float) else "an array"
 
 
 def _whole(name: str, value: Any) -> int:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lookahead_core.kernel import Kernel, move_toward
 from lookahead_core.leaves import copied
 from lookahead_core.namespace import namespace
-from lookahead_core.typing import Leaves
+from lookahead_core.typing import Fraction, Leaves
 
 __all__ = ["POLICIES", "InnerStatePolicy"]
 
@@ -32,7 +32,7 @@ class InnerStatePolicy(NamedTuple):
     """
 
     init: Callable[[Leaves], Leaves]
-    sync: Callable[[Leaves, Leaves, Leaves | None, float, Kernel], Pair]
+    sync: Callable[[Leaves, Leaves, Leaves | None, Fraction, Kernel], Pair]
 
 
 def no_copy(inner: Leaves) -> Leaves:
@@ -44,14 +44,14 @@ def copy_of(inner: Leaves) -> Leaves:
 
 
 def maintain(
-    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: float, kernel: Kernel
+    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Fraction, kernel: Kernel
 ) -> Pair:
     """Leave the inner state alone (clause C16)."""
     return inner, inner_slow
 
 
 def reset(
-    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: float, kernel: Kernel
+    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Fraction, kernel: Kernel
 ) -> Pair:
     """Start the inner state again (clause C17).
 
@@ -63,7 +63,7 @@ def reset(
 
 
 def interpolate(
-    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: float, kernel: Kernel
+    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Fraction, kernel: Kernel
 ) -> Pair:
     """Blend the inner state like the weights; integers stay as they are (clause C18)."""
     inner_slow, inner = move_toward(inner_slow, inner, alpha, kernel)

@@ -11,12 +11,12 @@ from typing import NamedTuple
 from lookahead_core.interpolation import interpolate
 from lookahead_core.leaves import copied, is_averaged
 from lookahead_core.namespace import namespace
-from lookahead_core.typing import Array, Leaves
+from lookahead_core.typing import Array, Fraction, Leaves
 
 __all__ = ["REFERENCE_KERNEL", "Kernel", "anchored", "move_toward"]
 
 
-def interpolate_leaves(slow: Leaves, fast: Leaves, alpha: float) -> tuple[Leaves, Leaves]:
+def interpolate_leaves(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
     """Reference for `Kernel.interpolate`: pure, leaf by leaf."""
     moved = tuple(interpolate(s, f, alpha) for s, f in zip(slow, fast, strict=True))
     return moved, tuple(copied(s, f.dtype) for s, f in zip(moved, fast, strict=True))
@@ -58,14 +58,16 @@ class Kernel(NamedTuple):
     ((array([1.]),), (array([1.]),))
     """
 
-    interpolate: Callable[[Leaves, Leaves, float], tuple[Leaves, Leaves]] = interpolate_leaves
+    interpolate: Callable[[Leaves, Leaves, Fraction], tuple[Leaves, Leaves]] = interpolate_leaves
     anchor: Callable[[Leaves, Leaves], Leaves] = anchor_leaves
 
 
 REFERENCE_KERNEL = Kernel()
 
 
-def move_toward(slow: Leaves, fast: Leaves, alpha: float, kernel: Kernel) -> tuple[Leaves, Leaves]:
+def move_toward(
+    slow: Leaves, fast: Leaves, alpha: Fraction, kernel: Kernel
+) -> tuple[Leaves, Leaves]:
     """Interpolate leaves of any kind: the averaged ones by `kernel`, the others by leaf policy.
 
     A leaf that is not averaged keeps its live value, and `slow` takes a copy of it (clause C14).

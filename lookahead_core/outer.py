@@ -6,10 +6,11 @@ adapters may call it on weights or on updates. No schedule, no counter, no inner
 schedule.py and inner_state.py.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from lookahead_core.kernel import Kernel, move_toward
-from lookahead_core.typing import Leaves
+from lookahead_core.typing import Count, Fraction, Leaves
 from lookahead_core.validation import fraction
 
 __all__ = ["Interpolate"]
@@ -23,13 +24,15 @@ class Interpolate:
 
     Parameters
     ----------
-    alpha : float
+    alpha : float, 0-d array or callable, (syncs) -> float or 0-d array
         Fraction of the way in [0, 1]; 1 is the inner optimizer itself (clause C09), 0 never moves.
+        An array may be traced, so its value cannot be checked and is taken as it is; a callable is
+        a schedule of the number of syncs so far (clause C51).
 
     Raises
     ------
     ValueError
-        If `alpha` is not a number in [0, 1].
+        If `alpha` is a number that is not in [0, 1], or nothing of the above.
 
     References
     ----------
@@ -39,17 +42,24 @@ class Interpolate:
     --------
     >>> Interpolate(alpha=0.8)
     Interpolate(alpha=0.8)
+    >>> Interpolate(lambda syncs: 1 / (1 + syncs)).at(3)
+    Interpolate(alpha=0.25)
     """
 
-    alpha: float = 0.5
+    alpha: Fraction | Callable[[Count], Fraction] = 0.5
 
     def __post_init__(self) -> None:
-        alpha = fraction("alpha", self.alpha, "how far the slow weights move at a sync")
-        object.__setattr__(self, "alpha", alpha)
+        if not callable(self.alpha):
+            alpha = fraction("alpha", self.alpha, "how far the slow weights move at a sync")
+            object.__setattr__(self, "alpha", alpha)
 
     def init(self, slow: Leaves) -> Leaves:
         """Leaves of state for the slow weights `slow`: none."""
         return ()
+
+    def at(self, syncs: Count) -> "Interpolate":
+        """This rule for the sync that follows `syncs` others: a schedule becomes its value."""
+        return replace(self, alpha=self.alpha(syncs)) if callable(self.alpha) else self
 
     def update(
         self, slow: Leaves, fast: Leaves, state: Leaves, kernel: Kernel

@@ -159,17 +159,18 @@ class SyncRule:
         Raises
         ------
         ValueError
-            If `fast`, `inner` or `initial` does not match `state` in number or shape; nothing
-            has been changed then.
+            If `fast`, `inner` or `initial` does not match `state` in number or shape, or a
+            schedule of alpha gives a number that is not in [0, 1]; nothing has been changed then.
         """
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
         if initial is not None:
             check_match("initial", initial, "inner", inner)
-        slow, fast, outer = self.outer.update(state.slow, fast, state.outer, kernel)
+        rule = self.outer.at(state.syncs)
+        slow, fast, outer = rule.update(state.slow, fast, state.outer, kernel)
         inner, inner_slow = POLICIES[self.inner_state].sync(
-            inner, state.inner_slow, initial, self.outer.alpha, kernel
+            inner, state.inner_slow, initial, rule.alpha, kernel
         )
         return fast, inner, SyncState(slow, state.count * 0, state.syncs + 1, outer, inner_slow)
 

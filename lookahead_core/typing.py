@@ -10,3 +10,5 @@ DType: TypeAlias = Any
 Leaves: TypeAlias = Sequence[Array]
 # A Python int branches, a 0-d integer array selects (schedule.py).
 Count: TypeAlias = Any
+# A Python float branches, a 0-d array selects (interpolation.py).
+Fraction: TypeAlias = Any

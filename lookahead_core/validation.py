@@ -5,6 +5,9 @@ import operator
 from numbers import Real
 from typing import Any
 
+from lookahead_core.namespace import is_array
+from lookahead_core.typing import Fraction
+
 __all__ = ["fraction", "non_negative", "one_of", "positive_int"]
 
 
@@ -19,8 +22,13 @@ def positive_int(name: str, value: Any, meaning: str) -> int:
     return number
 
 
-def fraction(name: str, value: Any, meaning: str) -> float:
-    """`value` as a float in [0, 1], or ValueError; True and NaN are refused."""
+def fraction(name: str, value: Any, meaning: str) -> Fraction:
+    """`value` as a float in [0, 1], or ValueError; True and NaN are refused.
+
+    A 0-d array of real numbers is taken as it is: it may be traced, and cannot be asked then.
+    """
+    if _is_real_scalar(value):
+        return value
     number = _real(value)
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {value!r}")
@@ -45,3 +53,10 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
 def _real(value: Any) -> float:
     """`value` as a float, NaN if it is not a real number."""
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+
+
+def _is_real_scalar(value: Any) -> bool:
+    """Whether `value` is a 0-d array, not a number of Python or NumPy, with a real dtype."""
+    if isinstance(value, Real) or not is_array(value) or value.shape != ():
+        return False
+    return "float" in str(value.dtype) or "int" in str(value.dtype)

@@ -75,12 +75,7 @@ OURS = (
     Implementation(
         "lookahead-core (optax)",
         "lookahead-core",
-        driver("optax_driver", "OptaxDriver", False),
-        lacks={
-            **JAX,
-            "forced_sync": "optax states have no forced sync yet",
-            "slow_dtype": NO_SLOW_DTYPE,
-        },
+        driver("optax_driver", "OptaxDriver", "eager"),
     ),
     Implementation(
         "lookahead-core (NumPy)",

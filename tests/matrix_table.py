@@ -25,7 +25,9 @@ COLUMNS = {
     "torch": "torch on the CPU, its adapter included",
     "torch-meta": "torch on the meta device: arrays without values",
     "jax": "JAX eagerly, the optax adapter included",
-    "jax-compiled": "JAX under jit, scan and vmap, the optax adapter included",
+    "jax-jit": "JAX under jit, the optax adapter included",
+    "jax-scan": "JAX in a scan, the optax adapter included",
+    "jax-vmap": "JAX under vmap, the optax adapter included",
     "dask": "Dask, the pure core alone: it has no adapter",
     "cupy": "CuPy, its adapter included; needs a GPU",
 }
@@ -108,8 +110,7 @@ def column_of(item: pytest.Item) -> str | None:
             return params[fixture]
     backends = item.config.getoption("--backend") or []
     backend = params.get("backend") or (backends[0] if len(backends) == 1 else None)
-    compiled = params.get("compiled") or (item.cls and item.cls.__name__ == "TestCompiled")
-    return f"{backend}-compiled" if compiled else backend
+    return f"{backend}-jit" if params.get("compiled") else backend
 
 
 def clauses_of(item: pytest.Item) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lookahead_core import lookahead
+from lookahead_core import interpolate, lookahead
 
-pytestmark = pytest.mark.column("jax-compiled")
+pytestmark = pytest.mark.column("jax-jit")  # where a test does not say otherwise
 
 POLICIES = ("maintain", "reset", "interpolate")
 STEPS = 7
@@ -80,6 +80,7 @@ def test_a_compiled_step_is_the_eager_one(rule):
         assert plain(carry) == plain(expected)
 
 
+@pytest.mark.column("jax-scan")
 @pytest.mark.clause("C14", "C16", "C17", "C18", "C19")
 def test_a_scan_is_the_eager_loop(rule):
     _, trace = jax.lax.scan(lambda c, _: (step(rule, c),) * 2, began(rule), None, length=STEPS)
@@ -87,6 +88,7 @@ def test_a_scan_is_the_eager_loop(rule):
         assert plain(jax.tree.map(lambda leaf, i=index: leaf[i], trace)) == plain(expected)
 
 
+@pytest.mark.column("jax-vmap")
 @pytest.mark.clause("C14", "C16", "C17", "C18", "C19")
 def test_vmap_runs_members_that_sync_at_different_steps(rule):
     shifts = (0.0, 64.0)
@@ -127,3 +129,48 @@ def test_a_compiled_step_that_does_not_sync_keeps_infinity_out(poison, policy):
     poisoned = (fast[0] * poison, fast[1])
     _, _, after = jax.jit(rule.step)(poisoned, inner, state)
     assert after.slow[0].tolist() == state.slow[0].tolist()
+
+
+@pytest.mark.clause("C51")
+@pytest.mark.parametrize("alpha", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_the_derivative_by_alpha_is_the_way_at_the_ends_too(alpha):
+    slow, fast = jnp.asarray([1.0, -2.0]), jnp.asarray([4.0, 6.0])
+    derivative = jax.jacfwd(lambda a: interpolate(slow, fast, a))(alpha)
+    assert derivative.tolist() == (fast - slow).tolist()
+    assert jax.grad(lambda a: interpolate(slow, fast, a).sum())(alpha).item() == 11.0
+
+
+@pytest.mark.clause("C51")
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+def test_the_derivative_at_an_end_is_finite_where_a_weight_is_not(alpha):
+    slow, fast = jnp.asarray([1.0, jnp.inf, 0.0]), jnp.asarray([4.0, 6.0, jnp.nan])
+    assert jax.grad(lambda a: interpolate(slow, fast, a)[0])(alpha).item() == 3.0
+    assert jax.jacfwd(lambda a: interpolate(slow, fast, a))(alpha).tolist() == [3.0, 0.0, 0.0]
+
+
+@pytest.mark.column("jax-vmap")
+@pytest.mark.clause("C51")
+def test_vmap_over_alpha_is_a_rule_for_each(policy):
+    alphas = jnp.asarray([0.0, 0.25, 0.75, 1.0])
+
+    def weights(alpha):
+        rule = lookahead(3, alpha, policy)
+        carry = began(rule)
+        for _ in range(STEPS):
+            carry = step(rule, carry)
+        return carry[0][0], carry[1][0]
+
+    got = jax.jit(jax.vmap(weights))(alphas)
+    for index, alpha in enumerate(alphas.tolist()):
+        expected = weights(alpha)
+        assert [leaf[index].tolist() for leaf in got] == [leaf.tolist() for leaf in expected]
+
+
+@pytest.mark.clause("C51")
+def test_a_compiled_schedule_is_the_eager_one(policy):
+    rule = lookahead(3, lambda syncs: 1.0 / 2.0 ** (syncs + 1), policy)
+    compiled = jax.jit(lambda carry: step(rule, carry))
+    carry = began(rule)
+    for expected in eagerly(rule):
+        carry = compiled(carry)
+        assert plain(carry) == plain(expected)

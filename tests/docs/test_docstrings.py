@@ -61,7 +61,7 @@ def test_public_functions_and_classes_have_a_runnable_example(backend):
     # The general forms and the records that the examples of the others use.
     assert without <= {
         *("MetaOptimizer", "meta_optimizer", "InnerOptimizer"),
-        *("SyncState", "LookaheadState", "slow_params"),
+        *("SyncState", "LookaheadState", "SplitTransformation"),
         # What needs a driver: docs/write-an-adapter.md has a whole one, which is run.
         *("AdapterDriver", "AdapterConformance", "KernelConformance", "check_adapter"),
         *("Inner", "Leaf", "Outcome", "Setup"),
@@ -86,6 +86,8 @@ def test_the_examples_print_what_they_say(backend):
         names |= {f"lookahead_core.{part}" for part in parts} - {"lookahead_core"}
         names |= {"lookahead_core.conformance.kernel", "lookahead_core.conformance.oracle"}
         names -= set(CORE)
+    if backend == "jax":
+        names |= {f"lookahead_core.adapters._optax_{part}" for part in ("split", "state")}
     for name in names:
         results = doctest.testmod(importlib.import_module(name))
         assert results.attempted > 0, name

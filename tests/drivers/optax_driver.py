@@ -1,14 +1,16 @@
-"""Drives lookahead_core.adapters.optax for the conformance suite, eagerly or under jit."""
+"""Drives lookahead_core.adapters.optax for the conformance suite: eager, jit, scan or vmap."""
 
 import pickle
-from functools import lru_cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lookahead_core.adapters.optax import lookahead, slow_params
+from lookahead_core.adapters.optax import find_state, lookahead, slow_params
+
+LONGEST = 32  # steps that a scan is compiled for
 
 
 def array(values, dtype, shape=None):
@@ -35,31 +37,102 @@ def rate_dtype(setup):
     return jnp.float64 if len({leaf.dtype for leaf in setup.leaves}) > 1 else None
 
 
-# One compilation for all runs with the same settings; typed, since True == 1.
-@lru_cache(maxsize=None, typed=True)
-def transformation(inner, compiled, dtype, sync_period, alpha, inner_state):
-    momentum = inner.momentum or None
-    make = (
-        optax.adam
-        if inner.kind == "adam"
-        else lambda learning_rate: optax.sgd(learning_rate, momentum)
+def inner_of(setup):
+    """The inner transformation, with a group for each rate if there are several."""
+    settings, rates = setup.inner, [leaf.rate for leaf in setup.leaves]
+    momentum = settings.momentum or None
+    make = optax.adam if settings.kind == "adam" else partial(optax.sgd, momentum=momentum)
+    if len(set(rates)) > 1:
+        return optax.multi_transform({rate: make(settings.lr * rate) for rate in rates}, rates)
+    # A function of its own: inject_hyperparams takes every number for a hyperparameter.
+    inject = optax.inject_hyperparams(
+        lambda learning_rate: make(learning_rate), hyperparam_dtype=rate_dtype(setup)
     )
-    injected = optax.inject_hyperparams(make, hyperparam_dtype=dtype)
-    tx = lookahead(injected(learning_rate=inner.lr), sync_period, alpha, inner_state)
-    return tx, jax.jit(tx.update) if compiled else tx.update
+    return inject(settings.lr)
+
+
+def step(tx, carry, gradients):
+    params, state = carry
+    updates, state = tx.update(gradients, state, params)
+    return optax.apply_updates(params, updates), state
+
+
+def scan(tx, carry, gradients, length):
+    """The first `length` of the stacked gradients; one compilation for any length."""
+
+    def body(carry, item):
+        index, gradient = item
+        after = step(tx, carry, gradient)
+        return jax.tree.map(
+            lambda new, old: jnp.where(index < length, new, old), after, carry
+        ), None
+
+    return jax.lax.scan(body, carry, (jnp.arange(LONGEST), gradients))[0]
+
+
+class Program:
+    """A transformation, and its step as the mode compiles it."""
+
+    def __init__(self, setup, mode):
+        settings = (setup.sync_period, setup.alpha, setup.inner_state)
+        self.optimizer = lookahead(inner_of(setup), *settings, slow_dtype=setup.slow_dtype)
+        trained = [leaf.trained or leaf.dtype == "int32" for leaf in setup.leaves]
+        self.tx = self.optimizer if all(trained) else optax.masked(self.optimizer, trained)
+        self.step = partial(step, self.tx)
+        if mode != "eager":
+            self.step = jax.jit(self.step)
+        self.scan = jax.jit(partial(scan, self.tx))
+        self.pair = jax.jit(jax.vmap(partial(step, self.tx)))
+
+
+# One compilation for all runs with the same settings. By name too: True == 1.
+@cache
+def program(setup, mode, name):
+    return Program(setup, mode)
 
 
 class Run:
-    """Parameters, state, and the transformation."""
+    """Parameters and state, and how the mode moves them."""
 
-    def __init__(self, setup, compiled):
-        self.params = [array(leaf.values, leaf.dtype, leaf.shape) for leaf in setup.leaves]
-        settings = (setup.sync_period, setup.alpha, setup.inner_state)
-        self.tx, self.update = transformation(setup.inner, compiled, rate_dtype(setup), *settings)
-        self.state = self.tx.init(self.params)
+    def __init__(self, setup, mode):
+        params = [array(leaf.values, leaf.dtype, leaf.shape) for leaf in setup.leaves]
+        setup = setup._replace(leaves=tuple(map(kind, setup.leaves)))
+        self.program = program(setup, mode, repr(setup))
+        self.mode = mode
+        self.carry = (params, self.program.tx.init(params))
 
-    def apply(self, updates):
-        self.params = optax.apply_updates(self.params, updates)
+    @property
+    def carry(self):
+        return self.params, self.state
+
+    @carry.setter
+    def carry(self, carry):
+        """Start from here: a scan runs from the last such place, all steps in one program."""
+        self.params, self.state = self.origin = carry
+        self.since = []
+        if self.mode == "vmap":
+            # Another member of the batch, one step ahead: they do not sync together.
+            self.decoy = self.program.step(carry, jax.tree.map(jnp.ones_like, self.params))
+
+    def step(self, gradients):
+        if self.mode == "scan" and len(self.since) < LONGEST:
+            self.since.append(gradients)
+            stacked = [*self.since, *[gradients] * (LONGEST - len(self.since))]
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacked)
+            self.params, self.state = self.program.scan(self.origin, stacked, len(self.since))
+        elif self.mode == "vmap":
+            members = [(self.decoy, jax.tree.map(jnp.negative, gradients)), (self.carry, gradients)]
+            both = self.program.pair(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *members))
+            self.decoy, (self.params, self.state) = (
+                jax.tree.map(lambda leaf, i=i: leaf[i], both) for i in range(2)
+            )
+        else:
+            self.carry = self.program.step(self.carry, gradients)
+
+
+def kind(leaf):
+    """All of a leaf that a transformation is made for."""
+    return leaf._replace(values=(), shape=None)
 
 
 class OptaxDriver:
@@ -67,32 +140,40 @@ class OptaxDriver:
     eager = False
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "interpolate", "learning_rate", "momentum", "reset"),
-            *("skip", "float32", "float16", "bfloat16", "complex128", "complex64"),
+            *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
+            *("learning_rate", "missing_gradient", "momentum", "reset", "skip", "slow_dtype"),
+            *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 
-    def __init__(self, compiled):
-        self.compiled = compiled
+    def __init__(self, mode="eager"):
+        self.mode = mode
 
     def make(self, setup):
-        return Run(setup, self.compiled)
+        return Run(setup, self.mode)
 
     def step(self, run, gradients):
-        updates, run.state = run.update(self.arrays(run, gradients), run.state, run.params)
-        run.apply(updates)
-
-    def arrays(self, run, values):
-        return [
-            array(new, leaf.dtype, leaf.shape) for new, leaf in zip(values, run.params, strict=True)
+        # optax has no missing gradient for one leaf: there it is a zero.
+        given = [
+            [0.0] * len(plain(leaf)) if g is None else g
+            for g, leaf in zip(gradients, run.params, strict=True)
         ]
+        run.step(arrays(run, given))
 
     def fast(self, run):
         return [plain(leaf) for leaf in run.params]
 
     def slow(self, run):
-        # At the start of a cycle the anchor is not taken yet: the parameters are what it will be.
-        slow = run.state.slow if run.state.step else run.params
+        # At the start of a cycle the anchor is not taken yet: the parameters are what it will be,
+        # but for the bits that only a wider dtype has.
+        ours = find_state(run.state)
+        leaves = jax.tree.leaves(ours.slow, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+        slow = [
+            p
+            if isinstance(s, optax.MaskedNode)
+            else jnp.where((ours.step == 0) & (s.astype(p.dtype) != p), p.astype(s.dtype), s)
+            for s, p in zip(leaves, run.params, strict=True)
+        ]
         return [plain(leaf) for leaf in slow]
 
     def evaluate(self, run):
@@ -100,26 +181,33 @@ class OptaxDriver:
         return [plain(leaf) for leaf in slow]
 
     def save(self, run):
-        return pickle.dumps(jax.tree.map(np.asarray, (run.params, run.state)))
+        return pickle.dumps(jax.tree.map(np.asarray, run.carry))
 
     def load(self, setup, saved):
         run = self.make(setup)
-        run.params, run.state = jax.tree.map(jnp.asarray, pickle.loads(saved))
+        run.carry = jax.tree.map(jnp.asarray, pickle.loads(saved))
         return run
 
+    def sync(self, run):
+        updates, state = run.program.optimizer.sync(run.state, run.params)
+        run.carry = optax.apply_updates(run.params, updates), state
+
     def edit(self, run, values):
-        run.params = self.arrays(run, values)
+        run.carry = arrays(run, values), run.state
 
     def skip(self, run):
-        checked = optax.apply_if_finite(run.tx, max_consecutive_errors=10**6)
+        checked = optax.apply_if_finite(run.program.tx, max_consecutive_errors=10**6)
         state = checked.init(run.params)._replace(inner_state=run.state)
         infinite = [jnp.full_like(leaf, jnp.inf) for leaf in run.params]
         updates, state = checked.update(infinite, state, run.params)
-        run.apply(updates)
-        run.state = state.inner_state
+        run.carry = optax.apply_updates(run.params, updates), state.inner_state
 
     def set_learning_rate(self, run, lr):
-        inner = run.state.inner
-        rate = jnp.asarray(lr, inner.hyperparams["learning_rate"].dtype)
-        hyperparams = {**inner.hyperparams, "learning_rate": rate}
-        run.state = run.state._replace(inner=inner._replace(hyperparams=hyperparams))
+        rate = jnp.asarray(lr, optax.tree_utils.tree_get(run.state, "learning_rate").dtype)
+        run.carry = run.params, optax.tree_utils.tree_set(run.state, learning_rate=rate)
+
+
+def arrays(run, values):
+    return [
+        array(new, leaf.dtype, leaf.shape) for new, leaf in zip(values, run.params, strict=True)
+    ]

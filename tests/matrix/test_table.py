@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 MODULE = """
 import pytest
 
-class TestCompiled:
+@pytest.mark.column("jax-scan")
+class TestInAScan:
     @pytest.mark.parametrize("name", ["C01", "C27"])
     def test_clause(self, name):
         if name == "C27":
@@ -26,6 +27,10 @@ def test_one_of_several(clause):
 @pytest.mark.clause("C20")
 @pytest.mark.parametrize("xp", ["numpy", "numpy-read-only"])
 def test_a_namespace(xp): ...
+
+@pytest.mark.clause("C19")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_compiled_and_not(compiled): ...
 
 @pytest.mark.column("torch-meta")
 @pytest.mark.clause("C23")
@@ -137,9 +142,11 @@ def test_the_plugin_counts_by_column_and_clause(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     pytester.runpytest_subprocess("--backend", "jax", "--matrix-json", "found.json")
     assert json.loads(Path("found.json").read_text())["results"] == {
-        "jax-compiled": {"C01": {"pass": 1}, "C27": {"n.a.": 1}},
+        "jax-scan": {"C01": {"pass": 1}, "C27": {"n.a.": 1}},
+        "jax-jit": {"C19": {"pass": 1}},
         "jax": {
             "C07": {"pass": 1},
+            "C19": {"pass": 1},
             "C08": {"fail": 1},
             "C24": {"fail": 1},
             "C25": {"expected failure": 1},

@@ -113,7 +113,7 @@ def driver_of(backend):
     """The backend's driver, and the settings of its framework that the tests need."""
     if backend == "jax":
         jax = import_module("jax")
-        return import_module("optax_driver").OptaxDriver(compiled=False), jax.enable_x64(True)
+        return import_module("optax_driver").OptaxDriver(), jax.enable_x64(True)
     name = {"numpy": "NumpyDriver", "torch": "TorchDriver"}[backend]
     return getattr(import_module(f"{backend}_driver"), name)(), contextlib.nullcontext()
 

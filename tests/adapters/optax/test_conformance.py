@@ -1,4 +1,4 @@
-"""The conformance suite on the optax adapter, eagerly and under jit."""
+"""The conformance suite on the optax adapter: eagerly, and under jit, scan and vmap."""
 
 import jax
 import pytest
@@ -15,8 +15,19 @@ class InDoublePrecision(AdapterConformance):
 
 
 class TestEager(InDoublePrecision):
-    driver = OptaxDriver(compiled=False)
+    driver = OptaxDriver("eager")
 
 
-class TestCompiled(InDoublePrecision):
-    driver = OptaxDriver(compiled=True)
+@pytest.mark.column("jax-jit")
+class TestUnderJit(InDoublePrecision):
+    driver = OptaxDriver("jit")
+
+
+@pytest.mark.column("jax-scan")
+class TestInAScan(InDoublePrecision):
+    driver = OptaxDriver("scan")
+
+
+@pytest.mark.column("jax-vmap")
+class TestUnderVmap(InDoublePrecision):
+    driver = OptaxDriver("vmap")

@@ -1,4 +1,4 @@
-"""The optax adapter: the paper's trajectory on plain trees, transformations, what is refused."""
+"""The optax adapter: the paper's trajectory on plain trees, resuming, what is refused."""
 
 import jax
 import jax.numpy as jnp
@@ -8,10 +8,20 @@ import pytest
 
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.adapters.optax import LookaheadState, lookahead, meta_optimizer, slow_params
+from optax_runs import (
+    INNERS,
+    adam,
+    assert_same,
+    frozen,
+    gradients,
+    make,
+    pull_down,
+    sgd,
+    start,
+    train,
+)
 from reference_loop import (
     ALPHA,
-    LEARNING_RATE,
-    MOMENTUM,
     POLICIES,
     START,
     STEPS,
@@ -23,71 +33,7 @@ from reference_loop import (
     momentum_trajectory,
 )
 
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    with jax.enable_x64(True):
-        yield
-
-
-def sgd():
-    return optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
-
-
-def adam():
-    return optax.adam(LEARNING_RATE)
-
-
-INNERS = {"sgd": sgd, "adam": adam}
-
-
-def start():
-    return {"layer": {"x": jnp.asarray(START)}, "other": [jnp.asarray(START[:2])]}
-
-
-def gradients(params):
-    return {
-        "layer": {"x": jnp.asarray(A) @ params["layer"]["x"] - jnp.asarray(B)},
-        "other": [0.5 * params["other"][0]],
-    }
-
-
-def make(policy="maintain", inner=sgd):
-    return lookahead(inner(), K, ALPHA, policy)
-
-
-def train(optimizer, params, state, steps, update=None):
-    update = update or optimizer.update
-    for _ in range(steps):
-        updates, state = update(gradients(params), state, params)
-        params = optax.apply_updates(params, updates)
-    return params, state
-
-
-def pull_down(optimizer, values, steps, state=None):
-    """Steps with a gradient of one for every leaf."""
-    params = [jnp.asarray([value]) for value in values]
-    state = optimizer.init(params) if state is None else state
-    for _ in range(steps):
-        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
-        params = optax.apply_updates(params, updates)
-    return [p.item() for p in params], state
-
-
-def assert_same(ours, theirs):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for mine, yours in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert mine.dtype == yours.dtype
-        np.testing.assert_array_equal(mine, yours)
-
-
-def dtypes(tree):
-    return jax.tree.map(lambda leaf: leaf.dtype, tree)
-
-
-def frozen(tree):
-    """A copy on the host, to compare with later."""
-    return jax.tree.map(np.array, tree)
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 # --- the trajectory ---
@@ -193,18 +139,6 @@ def test_a_leaf_with_a_zero_gradient_at_step_k_is_still_synced():
     assert [p.item() for p in params] == [-2.5, -2.0]
 
 
-@pytest.mark.clause("C03", "C12")
-def test_a_step_that_apply_if_finite_skips_does_not_count():
-    optimizer = optax.apply_if_finite(lookahead(optax.sgd(1.0), 3, 0.5), max_consecutive_errors=9)
-    params, trace = jnp.zeros(1), []
-    state = optimizer.init(params)
-    for gradient in (1.0, jnp.inf, jnp.nan, 1.0, 1.0):
-        updates, state = optimizer.update(jnp.full(1, gradient), state, params)
-        params = optax.apply_updates(params, updates)
-        trace.append(params.item())
-    assert trace == [-1.0, -1.0, -1.0, -2.0, -1.5]
-
-
 @pytest.mark.clause("C12")
 @pytest.mark.parametrize("poison", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("policy", POLICIES)
@@ -227,22 +161,6 @@ def test_weights_that_stay_nan_do_not_reach_the_slow_ones_either():
     assert slow_params(state, params).tolist() == [1.0, 1.0]
 
 
-@pytest.mark.clause("C17")
-def test_reset_goes_back_to_the_inner_transformations_own_start():
-    optimizer = lookahead(optax.scale_by_rms(initial_scale=3.0), 1, 0.5, "reset")
-    params = jnp.ones(2)
-    _, state = optimizer.update(params, optimizer.init(params), params)
-    assert [leaf.tolist() for leaf in jax.tree.leaves(state.inner)] == [[3.0, 3.0]]
-
-
-def test_the_inner_transformation_gets_the_parameters():
-    decayed = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(0.1))
-    ours, bare = lookahead(decayed, K, 1.0), decayed
-    weights, _ = train(ours, start(), ours.init(start()), 3)
-    expected, _ = train(bare, start(), bare.init(start()), 3)
-    assert_same(weights, expected)
-
-
 @pytest.mark.clause("C02")
 def test_the_state_counts_steps_and_syncs():
     optimizer = make()
@@ -260,14 +178,6 @@ def test_updates_wider_than_the_parameters_stay_wide():
     assert updates.tolist() == [-0.25, -0.25]
 
 
-@pytest.mark.clause("C12", "C17")
-def test_reset_clears_a_nan_in_the_inner_state():
-    optimizer = lookahead(sgd(), 1, 0.5, "reset")
-    params = jnp.ones(2)
-    _, state = optimizer.update(jnp.full(2, jnp.nan), optimizer.init(params), params)
-    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state.inner))
-
-
 @pytest.mark.clause("C14")
 def test_an_integer_leaf_takes_the_inner_update():
     optimizer = lookahead(optax.identity(), 2, 0.5)
@@ -281,36 +191,6 @@ def test_an_integer_leaf_takes_the_inner_update():
     assert params["n"].dtype == jnp.int32
 
 
-@pytest.mark.clause("C17")
-def test_reset_restarts_adams_count_and_leaves_the_schedules():
-    schedule = optax.exponential_decay(0.1, 5, 0.9)
-    inner = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(schedule))
-    optimizer = lookahead(inner, K, ALPHA, "reset")
-    _, state = train(optimizer, start(), optimizer.init(start()), K + 2)
-    moments, scheduled = state.inner
-    assert (moments.count.item(), scheduled.count.item()) == (2, K + 2)
-
-
-@pytest.mark.clause("C18")
-def test_interpolate_keeps_counts_and_their_types():
-    optimizer = make("interpolate", adam)
-    _, state = train(optimizer, start(), optimizer.init(start()), K)
-    assert state.inner[0].count.item() == K
-    assert state.inner[0].count.dtype == jnp.int32
-
-
-@pytest.mark.clause("C17", "C18")
-@pytest.mark.parametrize("policy", ["reset", "interpolate"])
-def test_a_policy_acts_on_parameter_shaped_state_inside_masked_and_chain(policy):
-    inner = optax.chain(optax.clip(1e9), optax.masked(optax.trace(0.9), {"a": True, "b": False}))
-    optimizer = lookahead(inner, 1, 0.5, policy)
-    params = {"a": jnp.zeros(1), "b": jnp.zeros(1)}
-    gradient = {"a": jnp.full(1, 8.0), "b": jnp.full(1, 8.0)}
-    _, state = optimizer.update(gradient, optimizer.init(params), params)
-    (trace,) = jax.tree.leaves(state.inner)
-    assert trace.item() == {"reset": 0.0, "interpolate": 4.0}[policy]
-
-
 @pytest.mark.clause("C26")
 def test_weights_loaded_between_cycles_are_where_the_next_one_starts():
     optimizer = lookahead(optax.sgd(1.0), 2, 0.5)
@@ -318,96 +198,6 @@ def test_weights_loaded_between_cycles_are_where_the_next_one_starts():
     for value in (10.0, 100.0):
         weights, state = pull_down(optimizer, [value], 2, state)
         assert weights == [value - 1.0]
-
-
-@pytest.mark.clause("C22")
-def test_reading_the_slow_weights_of_a_chain():
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), make())
-    params = start()
-    params, state = train(optimizer, params, optimizer.init(params), 3)
-    assert_same(slow_params(state, params), start())
-
-
-@pytest.mark.clause("C22")
-def test_leaves_that_are_masked_out_are_their_own_slow_weights():
-    optimizer = optax.masked(lookahead(optax.sgd(1.0), 3, 0.5), {"a": True, "b": False})
-    params = {"a": jnp.ones(1), "b": jnp.ones(1)}
-    updates, state = optimizer.update(params, optimizer.init(params), params)
-    params = optax.apply_updates(params, updates)
-    assert jax.tree.map(jnp.ravel, slow_params(state, params)) == {"a": 1.0, "b": params["b"]}
-
-
-# --- transformations ---
-
-
-@pytest.mark.clause("C19")
-def test_scan_and_vmap_give_the_trajectory():
-    optimizer = make("interpolate", adam)
-
-    def run(params):
-        def step(carry, _):
-            return train(optimizer, *carry, 1), None
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), None, length=STEPS)[0][0]
-
-    expected, _ = train(optimizer, start(), optimizer.init(start()), STEPS)
-    scanned = jax.jit(run)(start())
-    twice = jax.vmap(run)(jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), start()))
-    for tree in (scanned, jax.tree.map(lambda leaf: leaf[1], twice)):
-        np.testing.assert_allclose(tree["layer"]["x"], expected["layer"]["x"], rtol=1e-12)
-
-
-@pytest.mark.parametrize("policy", POLICIES)
-def test_fresh_parameters_and_state_can_be_donated_together(policy):
-    optimizer, params = make(policy), start()
-    state = optimizer.init(params)
-
-    @jax.jit
-    def step(params, state):
-        return train(optimizer, params, state, 1)
-
-    expected, _ = step(params, state)
-    donated, _ = jax.jit(step, donate_argnums=(0, 1))(params, state)
-    assert_same(donated, expected)
-
-
-def test_a_step_is_traced_once():
-    optimizer, traces = make("interpolate"), []
-
-    def count(*arguments):
-        traces.append(1)
-        return optimizer.update(*arguments)
-
-    train(optimizer, start(), optimizer.init(start()), 2 * K, jax.jit(count))
-    assert len(traces) == 1
-
-
-@pytest.mark.clause("C19")
-@pytest.mark.parametrize("policy", POLICIES)
-def test_an_inner_transformation_without_state_keeps_the_structure_of_the_state(policy):
-    optimizer = lookahead(optax.scale(-0.1), K, ALPHA, policy)
-    state = optimizer.init(start())
-    _, after = optimizer.update(start(), state, start())
-    assert jax.tree.structure(after) == jax.tree.structure(state)
-
-
-def test_extra_arguments_reach_the_inner_transformation():
-    optimizer = lookahead(optax.polyak_sgd(), 3, 0.5)
-    params = jnp.ones(2)
-    updates, _ = optimizer.update(params, optimizer.init(params), params, value=jnp.asarray(1.0))
-    assert jnp.abs(updates).min() > 0
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.complex64])
-def test_updates_and_state_keep_their_dtypes(dtype):
-    optimizer = make("interpolate")
-    params = {"w": jnp.ones(3, dtype), "none": None}
-    state = optimizer.init(params)
-    for _ in range(K):
-        updates, after = optimizer.update(params, state, params)
-        assert updates["w"].dtype == dtype
-        assert dtypes(after) == dtypes(state)
-        state = after
 
 
 # --- resuming ---
@@ -497,16 +287,3 @@ def test_arguments_that_do_not_match_are_refused(case, compiled):
     with pytest.raises(ValueError, match=message):
         update(*change(state, params))
     assert_same(frozen((params, state)), before)
-
-
-@pytest.mark.clause("C25")
-def test_a_state_without_slow_weights_has_none_to_read():
-    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 0"):
-        slow_params(sgd().init(start()), start())
-
-
-@pytest.mark.clause("C25")
-def test_a_state_with_two_sets_of_slow_weights_has_no_single_one():
-    state = optax.chain(make(), make()).init(start())
-    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
-        slow_params(state, start())

@@ -1,0 +1,232 @@
+"""The state of the optax adapter, and how it is found and read inside any other optax state.
+
+Nothing here moves weights: that is optax.py.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lookahead_core.kernel import anchored
+
+__all__ = [
+    "LookaheadState",
+    "filled",
+    "find_state",
+    "own_params",
+    "replaced",
+    "resync",
+    "slow_params",
+    "start_cycle",
+]
+
+
+class LookaheadState(NamedTuple):
+    """State of `meta_optimizer`. Read the slow weights with `slow_params`, not from here.
+
+    Attributes
+    ----------
+    step : int32 array, shape ()
+        Inner steps applied since the last sync, 0 .. sync_period - 1.
+    syncs : int32 array, shape ()
+        Syncs so far; a schedule of alpha reads it.
+    slow : tree like the parameters
+        Parameters at the first step of this cycle; stale while `step` is 0. In the wider dtype
+        where `slow_dtype` was given.
+    inner : optax state
+        The inner transformation's own.
+    inner_slow : optax state, or ()
+        The inner state at the first step of this cycle, for `inner_state="interpolate"` alone.
+    """
+
+    step: jax.Array
+    syncs: jax.Array
+    slow: optax.Params
+    inner: optax.OptState
+    inner_slow: optax.OptState
+
+
+def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
+    """Slow weights: the parameters to evaluate or ship (clause C22).
+
+    Parameters
+    ----------
+    state : optax state
+        A `LookaheadState`, or any optax state that holds one, or several for different parameters
+        (`optax.partition`).
+    params : tree
+        The current parameters, which are the fast weights.
+
+    Returns
+    -------
+    tree like `params`
+        New arrays, in `slow_dtype` where that is wider. Parameters that no Lookahead moves are
+        returned as they are.
+
+    Raises
+    ------
+    ValueError
+        If `state` holds no `LookaheadState`, or several for one parameter.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, slow_params
+    >>> optimizer, params = lookahead(optax.sgd(0.5)), {"w": jnp.ones(2)}
+    >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+    >>> slow_params(state, optax.apply_updates(params, updates))
+    {'w': Array([1., 1.], dtype=float32)}
+    """
+    found = _states(state)
+    owned = [path for ours in found for path, _ in jax.tree_util.tree_leaves_with_path(ours.slow)]
+    if twice := [path for path in owned if owned.count(path) > 1]:
+        raise ValueError(
+            "state must hold one LookaheadState for each parameter, got several for "
+            f"params{jax.tree_util.keystr(twice[0])}"
+        )
+    for ours in found:
+        params = _map_owned(_read(ours.step), ours.slow, params)
+    return params
+
+
+def find_state(state: optax.OptState) -> LookaheadState:
+    """The `LookaheadState` inside any optax state: of `chain`, `masked`, `MultiSteps` and so on.
+
+    Parameters
+    ----------
+    state : optax state
+        What `init` or `update` of the whole optimizer returned.
+
+    Returns
+    -------
+    LookaheadState
+
+    Raises
+    ------
+    ValueError
+        If `state` does not hold exactly one.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import find_state, lookahead
+    >>> optimizer = optax.chain(optax.clip(1.0), lookahead(optax.sgd(0.1)))
+    >>> find_state(optimizer.init(jnp.ones(2))).step
+    Array(0, dtype=int32)
+    """
+    found = _states(state)
+    if len(found) != 1:
+        raise ValueError(f"state must hold exactly one LookaheadState, got {len(found)}")
+    return found[0]
+
+
+def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.OptState:
+    """Start a cycle here: the parameters as they are become the slow weights.
+
+    For weights that are loaded or edited in mid-cycle. Between cycles it is not needed (clause
+    C26), but for the split form (`split`), which must be given `params`.
+
+    Parameters
+    ----------
+    state : optax state
+        Any that holds a `LookaheadState`, or several.
+    params : tree, optional
+        The parameters, copied at once; without them the next `update` takes them.
+
+    Returns
+    -------
+    optax state
+        As `state`, with the counter at 0.
+
+    Raises
+    ------
+    ValueError
+        If `state` holds no `LookaheadState`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, resync
+    >>> optimizer, params = lookahead(optax.sgd(0.1)), jnp.ones(2)
+    >>> _, state = optimizer.update(params, optimizer.init(params), params)
+    >>> state.step, resync(state).step
+    (Array(1, dtype=int32), Array(0, dtype=int32))
+    """
+    _states(state)
+
+    def restarted(ours: LookaheadState) -> LookaheadState:
+        ours = ours._replace(step=jnp.zeros_like(ours.step))
+        return ours if params is None else jax.tree.map(jnp.copy, start_cycle(ours, params))
+
+    return replaced(state, restarted)
+
+
+def start_cycle(state: LookaheadState, params: optax.Params) -> LookaheadState:
+    """`state`, with the anchor taken from the parameters if this is the first step of a cycle."""
+    first = state.step == 0
+    inner_slow = state.inner_slow
+    if inner_slow != ():
+        inner_slow = jax.tree.map(lambda i, s: jnp.where(first, i, s), state.inner, inner_slow)
+    slow = _map_owned(_read(state.step), state.slow, params)
+    return state._replace(slow=slow, inner_slow=inner_slow)
+
+
+def replaced(
+    state: optax.OptState, change: Callable[[LookaheadState], LookaheadState]
+) -> optax.OptState:
+    """`state`, with `change` made to every `LookaheadState` in it."""
+    return jax.tree.map(
+        lambda node: change(node) if _is_ours(node) else node, state, is_leaf=_is_ours
+    )
+
+
+def own_params(state: LookaheadState, params: optax.Params) -> optax.Params:
+    """The parameters that `state` has, with MaskedNode where it has it."""
+    return jax.tree.map(
+        lambda s, p: s if _is_masked(s) else p, state.slow, params, is_leaf=_is_masked
+    )
+
+
+def filled(updates: optax.Updates, params: optax.Params) -> optax.Updates:
+    """`updates` for all parameters: zero where it has MaskedNode."""
+    return jax.tree.map(
+        lambda u, p: jax.tree.map(jnp.zeros_like, p) if _is_masked(u) else u,
+        updates,
+        params,
+        is_leaf=_is_masked,
+    )
+
+
+def _states(state: optax.OptState) -> list[LookaheadState]:
+    found = [node for node in jax.tree.leaves(state, is_leaf=_is_ours) if _is_ours(node)]
+    if not found:
+        raise ValueError(f"state must hold a LookaheadState, got none in {type(state).__name__}")
+    return found
+
+
+def _is_ours(node: Any) -> bool:
+    return isinstance(node, LookaheadState)
+
+
+def _read(step: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Slow weights of a leaf: at the start of a cycle they are what the anchor will be."""
+
+    def read(slow: jax.Array, param: jax.Array) -> jax.Array:
+        anchor = anchored(jnp.asarray(slow), jnp.asarray(param))
+        return jnp.where(step == 0, anchor, slow)
+
+    return read
+
+
+def _map_owned(function: Callable[..., Any], slow: Any, params: Any) -> Any:
+    """Map over the parameters that `slow` has; inside optax.masked the others are MaskedNode."""
+    return jax.tree.map(
+        lambda s, p: p if _is_masked(s) else function(s, p), slow, params, is_leaf=_is_masked
+    )
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

@@ -1,0 +1,208 @@
+"""What a step costs in JAX: Lookahead in its three forms and optax's own, against the bare inner.
+
+    python benchmarks/optax_step.py [--rounds 28]        (in a clone, with the extra "jax")
+
+Each round times one cycle of k steps of two forms, one directly after the other, so that a slow
+moment of the machine meets both; what is reported is the median over rounds of the ratio of the
+two, with quartiles. Every few rounds all arrays are made anew: where
+they happen to lie in memory is worth up to 15 % to one and the same program. Parameters and state
+are donated, the gradient is fixed. No test asserts a time.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lookahead_core.adapters.optax import lookahead, split
+
+K, ALPHA, RATE = 5, 0.5, 1e-4
+INNERS = {
+    "SGD momentum": lambda: optax.sgd(RATE, momentum=0.9),
+    "Adam": lambda: optax.adam(RATE),
+}
+
+
+def resnet18() -> dict[str, tuple[int, ...]]:
+    """Shapes of the 62 parameters of ResNet-18, 11.7 million in all."""
+    shapes = {"conv": (7, 7, 3, 64), "norm": (2, 64), "fc": (512, 1000), "fc_bias": (1000,)}
+    inputs = 64
+    for stage, width in enumerate((64, 128, 256, 512)):
+        for block in range(2):
+            name = f"stage{stage}.block{block}"
+            shapes[f"{name}.conv0"] = (3, 3, inputs, width)
+            shapes[f"{name}.conv1"] = (3, 3, width, width)
+            names = ["norm0", "norm1"]
+            if inputs != width:
+                shapes[f"{name}.shortcut"] = (inputs, width)
+                names.append("norm2")
+            shapes |= {f"{name}.{norm}": (2, width) for norm in names}
+            inputs = width
+    # Scale and shift of a norm are two parameters.
+    norms = {f"{name}.{i}": (s[1],) for name, s in shapes.items() if "norm" in name for i in (0, 1)}
+    return {name: shape for name, shape in shapes.items() if "norm" not in name} | norms
+
+
+SHAPES = {
+    "ResNet-18": resnet18(),
+    "8 x 4M": {f"w{i}": (4_000_000,) for i in range(8)},
+}
+
+
+PAIRS = (
+    ("drop-in", "bare"),
+    ("drop-in", "optax"),
+    ("split", "bare"),
+    ("split", "drop-in"),
+    ("scan", "bare scan"),
+    ("scan", "drop-in"),
+)
+
+
+def arrays(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, jax.Array]:
+    draw = np.random.default_rng(seed)
+    return {
+        name: jnp.asarray(1e-2 * draw.standard_normal(shape, np.float32))
+        for name, shape in shapes.items()
+    }
+
+
+class Form:
+    """One way to run a cycle: compiled programs, and the parameters and state that they donate."""
+
+    def __init__(self, programs: list[Callable[..., Any]], fresh: Callable[[], Any]) -> None:
+        self.programs, self.fresh = programs, fresh
+        self.carry = fresh()
+
+    def cycle(self, gradient: Any) -> list[float]:
+        """Seconds that each program of the cycle took."""
+        times = []
+        for program in self.programs:
+            start = time.perf_counter()
+            self.carry = jax.block_until_ready(program(*self.carry, gradient))
+            times.append(time.perf_counter() - start)
+        return times
+
+
+def compiled(update: Callable[..., Any]) -> Callable[..., Any]:
+    """One step as a program of its own."""
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, state: Any, gradient: Any) -> Any:
+        updates, state = update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def scanned(plain: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
+    """A whole cycle as one program: a scan of k - 1 plain steps, and the last one."""
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def cycle(params: Any, state: Any, gradient: Any, scales: jax.Array) -> Any:
+        def step(carry: Any, scale: jax.Array, update: Callable[..., Any]) -> Any:
+            params, state = carry
+            # Not the same gradient at every step, or XLA takes moments of it out of the loop.
+            scaled = jax.tree.map(lambda leaf: scale * leaf, gradient)
+            updates, state = update(scaled, state, params)
+            return optax.apply_updates(params, updates), state
+
+        carry, _ = jax.lax.scan(
+            lambda carry, scale: (step(carry, scale, plain), None), (params, state), scales[1:]
+        )
+        return step(carry, scales[0], last)
+
+    return lambda params, state, gradient: cycle(params, state, gradient, jnp.ones(K))
+
+
+def forms(inner: optax.GradientTransformation, shapes: Any) -> dict[str, Form]:
+    ours, theirs = lookahead(inner, K, ALPHA), optax.lookahead(inner, K, ALPHA)
+    halves = split(ours)
+
+    def plain_tree(init: Callable[..., Any]) -> Callable[[], Any]:
+        return lambda: (params := arrays(shapes, 0), init(params))
+
+    def pair() -> Any:
+        params = optax.LookaheadParams(arrays(shapes, 0), arrays(shapes, 0))
+        return params, theirs.init(params)
+
+    plain, syncing = compiled(halves.update), compiled(halves.update_and_sync)
+    return {
+        "bare": Form([compiled(inner.update)] * K, plain_tree(inner.init)),
+        "drop-in": Form([compiled(ours.update)] * K, plain_tree(ours.init)),
+        "split": Form([plain] * (K - 1) + [syncing], plain_tree(halves.init)),
+        "scan": Form([scanned(halves.update, halves.update_and_sync)], plain_tree(halves.init)),
+        "bare scan": Form([scanned(inner.update, inner.update)], plain_tree(inner.init)),
+        "optax": Form([compiled(theirs.update)] * K, pair),
+    }
+
+
+def renewed(running: dict[str, Form], shapes: Any, number: int) -> Any:
+    """A gradient, and every form with new arrays, in another order each time, and warm."""
+    gradient = arrays(shapes, 1)
+    names = [*running][number % len(running) :] + [*running][: number % len(running)]
+    for name in names:
+        running[name].carry = running[name].fresh()
+        running[name].cycle(gradient)
+    return gradient
+
+
+Times = dict[tuple[str, str], list[tuple[list[float], list[float]]]]
+
+
+def measure(inner: optax.GradientTransformation, shapes: Any, rounds: int) -> Times:
+    """For each pair of forms, the times of the programs of a cycle of either, by round."""
+    running = forms(inner, shapes)
+    times: Times = {pair: [] for pair in PAIRS}
+    for number in range(rounds):
+        if number % 4 == 0:
+            gradient = renewed(running, shapes, number)
+        for pair in PAIRS:
+            # One directly after the other, and the other way round in the next round.
+            order = pair if number % 2 else pair[::-1]
+            cycles = {name: running[name].cycle(gradient) for name in order}
+            times[pair].append((cycles[pair[0]], cycles[pair[1]]))
+    return times
+
+
+def quartiles(pairs: list[tuple[list[float], list[float]]], steps: slice) -> str:
+    """Median and quartiles of the ratios, over the `steps` of a cycle."""
+    ratios = [sum(ours[steps]) / sum(theirs[steps]) for ours, theirs in pairs]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def report(times: Times) -> dict[str, str]:
+    whole = slice(None)
+    bare = statistics.median(sum(cycle) / K for _, cycle in times["drop-in", "bare"])
+    rows = {"bare, ms a step": f"{1e3 * bare:.1f}"}
+    for (ours, theirs), pairs in times.items():
+        rows[f"{ours} / {theirs}"] = quartiles(pairs, whole)
+    rows["split / bare, the k - 1 plain steps"] = quartiles(times["split", "bare"], slice(K - 1))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=28)
+    rounds = parser.parse_args().rounds
+    columns = {}
+    for size, shapes in SHAPES.items():
+        for name, make in INNERS.items():
+            columns[f"{name}, {size}"] = report(measure(make(), shapes, rounds))
+    print(f"jax {jax.__version__}, optax {optax.__version__}, k = {K}, {rounds} rounds: medians")
+    print("of paired ratios (quartiles)\n")
+    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for row in next(iter(columns.values())):
+        print(f"| {row} | {' | '.join(column[row] for column in columns.values())} |")
+
+
+if __name__ == "__main__":
+    main()

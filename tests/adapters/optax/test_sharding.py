@@ -1,0 +1,24 @@
+"""Sharded parameters on eight devices: the checks are in tests/drivers/on_eight_devices.py."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import on_eight_devices
+
+
+@pytest.mark.clause("C55")
+@pytest.mark.parametrize("check", on_eight_devices.CHECKS)
+def test_on_eight_devices(check):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment["JAX_PLATFORMS"] = "cpu"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", on_eight_devices.__file__, check],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (0, "held\n"), result.stderr
