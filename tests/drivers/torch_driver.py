@@ -14,7 +14,7 @@ def dtype_of(name):
 class Run:
     """Parameters, their inner optimizer, what `wrap` puts around that, and a loss scaler."""
 
-    def __init__(self, setup, wrap):
+    def __init__(self, setup, wrap, **options):
         self.params = [
             torch.nn.Parameter(
                 torch.tensor(leaf.values, dtype=dtype_of(leaf.dtype)).reshape(
@@ -26,16 +26,17 @@ class Run:
         ]
         inner = setup.inner
         self.inner = (
-            torch.optim.Adam(self.params, lr=inner.lr)
+            torch.optim.Adam(self.params, lr=inner.lr, **options)
             if inner.kind == "adam"
-            else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum)
+            else torch.optim.SGD(self.params, lr=inner.lr, momentum=inner.momentum, **options)
         )
         self.optimizer = wrap(self.inner, setup)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
 
 
 class TorchDriver:
-    eager = True
+    """With the ways that the adapter's sync (`kernel`, `capturable`) and the inner one can run."""
+
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "inner_state", "learning_rate"),
@@ -43,6 +44,13 @@ class TorchDriver:
             *("float32", "float16", "bfloat16", "int32"),
         }
     )
+
+    def __init__(self, kernel="foreach", capturable=False, **inner):
+        self.options, self.inner = {"kernel": kernel, "capturable": capturable}, inner
+        self.eager = kernel != "compiled"
+        if inner.get("fused"):
+            # torch's fused step has no CPU kernel for integers, and takes no frozen ones of them.
+            self.capabilities = self.capabilities - {"int32"}
 
     def wrap(self, inner, setup):
         """The adapter around `inner`: what another wrapper's driver replaces."""
@@ -52,10 +60,11 @@ class TorchDriver:
             setup.alpha,
             setup.inner_state,
             slow_dtype=dtype_of(setup.slow_dtype),
+            **self.options,
         )
 
     def make(self, setup):
-        return Run(setup, self.wrap)
+        return Run(setup, self.wrap, **self.inner)
 
     def step(self, run, gradients):
         run.optimizer.zero_grad()
@@ -69,8 +78,8 @@ class TorchDriver:
 
     def slow(self, run):
         # The tensors themselves, and not slow_weights(): that is what C22 compares with them.
-        pairs = zip(run.optimizer._fast, run.optimizer._sync_state.slow, strict=True)
-        slow = {id(leaf): tensor for leaf, tensor in pairs}
+        memory = run.optimizer._cycle.memory
+        slow = {id(leaf): tensor for leaf, tensor in memory.slow.items()}
         return [
             slow.get(id(leaf), leaf).detach().double().flatten().tolist() for leaf in run.params
         ]
