@@ -13,7 +13,7 @@ from torch import Tensor
 from lookahead_core import SyncRule, SyncState
 
 from ._torch_cycle import Cycle, Parts
-from ._torch_groups import members_of
+from ._torch_groups import Group, members_of
 from ._torch_memory import assign
 
 __all__ = ["anchor", "count_and_sync"]
@@ -34,6 +34,8 @@ def count_and_sync(cycle: Cycle, parts: Parts) -> None:
     groups = [group for own in parts.values() for group in own]
     cycle.hold_inner_state(groups)
     live, starts = cycle.participating(groups), cycle.starts(groups)
+    if cycle.rule.inner_state == "reset":
+        refuse_plain_entries(cycle, groups)
     for rule, leaf in _leaves(cycle, parts):
         names = [name for name in live if name[0] is leaf]
         inner_slow = [memory.inner_slow[name] for name in names if name in memory.inner_slow]
@@ -45,6 +47,15 @@ def count_and_sync(cycle: Cycle, parts: Parts) -> None:
     memory.count.add_(1)
     due = [(memory.count % rule.sync_period == 0).long() for rule in parts]
     memory.syncs.add_(torch.stack(due).amax())
+
+
+def refuse_plain_entries(cycle: Cycle, groups: list[Group]) -> None:
+    """ValueError for a state that the CPU would have to set, which knows of no sync."""
+    for _, key, _ in cycle.plain_entries(groups):
+        raise ValueError(
+            f"inner_state='reset' cannot restart {key!r} of {type(cycle.inner).__name__} if "
+            "capturable: that is no tensor; use another policy, or capturable=False"
+        )
 
 
 def _leaves(cycle: Cycle, parts: Parts) -> Iterator[tuple[SyncRule, Tensor]]:

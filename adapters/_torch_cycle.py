@@ -4,9 +4,9 @@ What they mean is lookahead_core's; which tensors they are about is said here. G
 hooks and checkpoints are not: they are the optimizer's.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule, SyncState
 
 from ._torch_groups import Group, leaves_of, members_of, period
-from ._torch_inner_state import InnerName, Kind, initial, inner_leaves, restart_numbers
+from ._torch_inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
 from ._torch_kernel import KERNELS
 from ._torch_memory import Home, Memory, assign
 
@@ -84,13 +84,18 @@ class Cycle:
             )
             assign(before, after)
             if rule.inner_state == "reset":
-                restart_numbers(self.inner, groups, memory.slow, self.kinds)
+                for entries, key, value in [*self.plain_entries(groups)]:
+                    entries[key] = value
         memory.syncs += 1
 
     def participating(self, groups: list[Group]) -> dict[InnerName, tuple[Tensor, Kind]]:
         """Live tensors of the inner state that the policy acts on; ValueError for unknown ones."""
         policy, slow = self.rule.inner_state, self.memory.slow
         return inner_leaves(self.inner, groups, slow, policy, self.kinds)
+
+    def plain_entries(self, groups: list[Group]) -> Iterator[tuple[dict[str, Any], str, Any]]:
+        """What a reset sets beside the tensors: (where, key, value)."""
+        return plain_entries(self.inner, groups, self.memory.slow, self.kinds)
 
     def starts(self, groups: list[Group]) -> dict[InnerName, Tensor]:
         """What each of them was before its first step."""

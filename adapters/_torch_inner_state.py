@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lookahead_core.validation import one_of
 
-__all__ = ["InnerName", "Kind", "check_kinds", "initial", "inner_leaves", "restart_numbers"]
+__all__ = ["InnerName", "Kind", "check_kinds", "initial", "inner_leaves", "plain_entries"]
 
 Group: TypeAlias = dict[str, Any]
 InnerName: TypeAlias = tuple[Tensor, str]
@@ -99,16 +99,19 @@ def inner_leaves(
     }
 
 
-def restart_numbers(
+def plain_entries(
     inner: Optimizer, groups: list[Group], members: Mapping[Tensor, Any], kinds: Mapping[str, str]
-) -> None:
-    """Restart counts that are plain numbers: SparseAdam's, and those that live in the groups."""
+) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """What a reset must set and the core cannot, since it is no array: (where, key, value)."""
     for group, leaf, key, value, kind in known_entries(inner, groups, members, "reset", kinds):
-        if not isinstance(value, Tensor):
-            inner.state[leaf][key] = type(value)(kind.initial(group))
+        if not isinstance(value, Tensor):  # SparseAdam's step
+            yield inner.state[leaf], key, type(value)(kind.initial(group))
+        elif key == "momentum_buffer" and group.get("dampening"):
+            # SGD does not dampen the first gradient, and sees by None that it is the first.
+            yield inner.state[leaf], key, None
     for group in groups:
         if isinstance(group.get("step"), int):  # pytorch-optimizer and others count here
-            group["step"] = 0
+            yield group, "step", 0
 
 
 def initial(value: Tensor, kind: Kind, group: Group) -> Tensor:
