@@ -1,4 +1,4 @@
-"""The torch adapter is a true Optimizer, evaluates on slow weights, and refuses bad input."""
+"""The torch adapter is a true Optimizer, and refuses bad input."""
 
 import copy
 import pickle
@@ -10,8 +10,6 @@ from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import (
     LEARNING_RATE,
-    START,
-    STEPS,
     K,
 )
 from torch_runs import (
@@ -233,71 +231,6 @@ def test_the_slow_weights_hold_no_graph():
     assert not slow.requires_grad
     assert slow.grad_fn is None
     assert model.x.is_leaf
-
-
-# --- evaluation ---
-
-
-@pytest.mark.clause("C22")
-def test_evaluating_on_slow_weights_leaves_training_bitwise_unchanged():
-    read, unread = Quadratic(), Quadratic()
-    optimizer, other = make(read), make(unread)
-    for _ in range(STEPS):
-        train(optimizer, read, 1)
-        fast = read.x.tolist()
-        with optimizer.slow_weights():
-            outer = read.x.tolist()
-            with optimizer.slow_weights():
-                assert read.x.tolist() == outer
-            assert read.x.tolist() == outer
-        assert read.x.tolist() == fast
-        train(other, unread, 1)
-    assert torch.equal(read.x, unread.x)
-
-
-@pytest.mark.clause("C22", "C25")
-def test_a_nested_context_does_not_end_the_outer_one():
-    model = Quadratic()
-    optimizer = make(model)
-    train(optimizer, model, 2)
-    with optimizer.slow_weights():
-        with optimizer.slow_weights():
-            pass
-        with pytest.raises(RuntimeError, match=r"add_param_group\(\) inside slow_weights"):
-            optimizer.add_param_group({"params": [single()]})
-
-
-@pytest.mark.clause("C22")
-def test_the_fast_weights_come_back_after_an_exception():
-    model = Quadratic()
-    optimizer = make(model)
-    train(optimizer, model, 2)
-    fast = model.x.tolist()
-
-    def fail_on_the_slow_weights():
-        with optimizer.slow_weights():
-            assert model.x.tolist() == list(START)
-            raise KeyError("evaluation failed")
-
-    with pytest.raises(KeyError, match="evaluation failed"):
-        fail_on_the_slow_weights()
-    assert model.x.tolist() == fast
-    train(optimizer, model, 1)
-
-
-@pytest.mark.clause("C25")
-@pytest.mark.parametrize("action", ["step", "sync", "load_state_dict"])
-def test_the_optimizer_refuses_to_act_while_the_slow_weights_are_in(action):
-    model = Quadratic()
-    optimizer = make(model)
-    train(optimizer, model, 2)
-    saved = optimizer.state_dict()
-    before = snapshot(model, optimizer)
-    with optimizer.slow_weights():
-        arguments = (saved,) if action == "load_state_dict" else ()
-        with pytest.raises(RuntimeError, match=rf"{action}\(\) inside slow_weights\(\)"):
-            getattr(optimizer, action)(*arguments)
-    assert_same(snapshot(model, optimizer), before)
 
 
 # --- what is refused ---
