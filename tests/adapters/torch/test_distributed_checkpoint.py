@@ -65,7 +65,7 @@ def test_a_run_resumed_from_files_at_any_phase_goes_on_bitwise(steps, policy, in
     assert torch.equal(second.y, whole.y)
 
 
-@pytest.mark.clause("C06")
+@pytest.mark.clause("C06", "C47")
 @pytest.mark.parametrize("inner", ALL)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_saving_between_any_two_steps_perturbs_nothing(policy, inner):

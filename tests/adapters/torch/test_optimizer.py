@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import (
@@ -58,8 +58,9 @@ def test_all_hooks_fire_once():
     [
         lambda optimizer: LambdaLR(optimizer, lambda epoch: 0.5**epoch),
         lambda optimizer: OneCycleLR(optimizer, max_lr=0.4, total_steps=10),
+        lambda optimizer: CyclicLR(optimizer, base_lr=0.01, max_lr=0.4, step_size_up=4),
     ],
-    ids=["LambdaLR", "OneCycleLR"],
+    ids=["LambdaLR", "OneCycleLR", "CyclicLR"],
 )
 def test_a_learning_rate_scheduler_moves_the_inner_rate(schedule):
     ours, bare = Quadratic(), Quadratic()
@@ -198,6 +199,29 @@ def test_making_one_leaves_the_inner_class_and_other_instances_alone():
     assert weight.item() == -1.0
 
 
+def test_the_first_instance_changes_its_class_no_more_than_the_second():
+    before = dict(vars(MetaOptimizer)), dict(vars(Lookahead))
+    optimizer = make(Quadratic())
+    copy.deepcopy(optimizer)
+    assert (dict(vars(MetaOptimizer)), dict(vars(Lookahead))) == before
+
+
+def test_the_inner_optimizers_defaults_stay_its_own():
+    inner = Drift([single()])
+    pickle.loads(pickle.dumps(Lookahead(inner)))
+    assert inner.defaults == {"lr": 1.0}
+
+
+def test_what_is_set_on_it_reaches_the_inner_optimizer():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 1)
+    moved = {leaf: dict(entries) for leaf, entries in optimizer.state.items()}
+    optimizer.state, optimizer.param_groups = moved, list(optimizer.param_groups)
+    assert optimizer.inner.state is moved
+    assert optimizer.inner.param_groups is optimizer.param_groups
+
+
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
 def test_a_copy_goes_on_by_itself(copy_of):
     model = Quadratic()
@@ -244,6 +268,15 @@ def test_the_slow_weights_hold_no_graph():
         (lambda inner: Lookahead(inner, alpha=7), "alpha must be .* got 7"),
         (lambda inner: Lookahead(inner, inner_state="x"), "inner_state must be .* got 'x'"),
         (lambda inner: MetaOptimizer(inner, 5), "rule must be a SyncRule, got 5"),
+        (
+            lambda inner: Lookahead(Lookahead(inner)),
+            "inner must not be wrapped already .* got L",
+        ),
+        (lambda inner: Lookahead(inner, kernel="x"), "kernel must be one of 'foreach', .* got 'x'"),
+        (
+            lambda inner: Lookahead(inner, state_kinds={"age": "old"}),
+            r"state_kinds\['age'\] must be one of 'moment', 'count', 'keep', got 'old'",
+        ),
         (lambda inner: Lookahead([single()]), "inner must be a torch.optim.Optimizer, got"),
         (lambda inner: Lookahead(inner, slow_dtype=torch.int32), "slow_dtype must be a floating"),
         (lambda inner: Lookahead(inner, slow_dtype="f4"), "slow_dtype must be a floating"),
