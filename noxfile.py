@@ -6,6 +6,7 @@
     nox                       tests on each CPU backend, oldest versions, lint, types, docs, build
     nox -s matrix             the tests alone, and their table; the same: nox -t cpu
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
+    nox -s clients            the torch adapter in accelerate, lightning, transformers and others
     nox -t gpu                the backend that needs a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
 
@@ -84,6 +85,13 @@ def minimums(session: nox.Session) -> None:
     session.install(f"{ROOT}[numpy,jax]", *oldest)
     backends = ["--backend=numpy", "--backend=jax"]
     run_tests(session, "tests/core", "tests/adapters", "tests/matrix", *backends, *OLD_OPTAX)
+
+
+@nox.session(tags=["check"])
+def clients(session: nox.Session) -> None:
+    """The torch adapter inside the real trainers and file formats that it is used with."""
+    install(session, "torch", groups=["clients"])
+    run_tests(session, "tests/clients", "--clients", "--backend", "torch")
 
 
 @nox.session(tags=["check"])

@@ -49,9 +49,7 @@ def test_what_is_declared_to_be_kept_no_policy_touches(policy):
 def test_a_state_that_nobody_declared_is_named_at_the_first_step_and_nothing_has_moved(sync_period):
     weight, optimizer = drifting("reset", {"drift": "moment"}, sync_period)
     before = flat([weight.detach(), optimizer.state_dict()])
-    with pytest.raises(
-        ValueError, match=r"know the state 'age' .* state_kinds=\{'age': 'moment'"
-    ):
+    with pytest.raises(ValueError, match=r"know the state 'age' .* state_kinds=\{'age': 'moment'"):
         pull_down(optimizer, weight)
     assert_same(flat([weight.detach(), optimizer.state_dict()]), before)
     assert "step" not in optimizer.param_groups[0]
