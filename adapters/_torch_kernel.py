@@ -53,10 +53,14 @@ def interpolate_plain(slow: Leaves, fast: Leaves, alpha: float) -> tuple[Leaves,
 def interpolate_compiled(slow: Leaves, fast: Leaves, alpha: float) -> tuple[Leaves, Leaves]:
     """Overwrite both lists in one compiled graph for each set of shapes and dtypes."""
     near, distant = by_device(slow, fast)
-    if near and 0 < alpha < 1:
-        compiled()([s for s, _ in near], [f for _, f in near], alpha)
-    else:
-        interpolate_plain([s for s, _ in near], [f for _, f in near], alpha)
+    # Inductor (torch 2.13) has no code for complex numbers, and loses what is written to a scalar.
+    fit = [0 < alpha < 1 and s.dim() > 0 and not s.is_complex() for s, _ in near]
+    graph = [pair for pair, fits in zip(near, fit, strict=True) if fits]
+    others = [pair for pair, fits in zip(near, fit, strict=True) if not fits]
+    move_each(others, alpha)
+    if graph:
+        compiled()([s for s, _ in graph], [f for _, f in graph], alpha)
+    copy_each(others)
     move_distant(distant, alpha)
     return slow, fast
 
@@ -66,11 +70,11 @@ def compiled() -> Callable[..., None]:
     """A graph that reads and writes each copy of the weights once, made when it is first needed."""
 
     def interpolate_(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
-        pairs = list(zip(slow, fast, strict=True))
-        moved = [torch.lerp(s, f.to(s.dtype), alpha) for s, f in pairs]
-        for (s, f), m in zip(pairs, moved, strict=True):
-            s.copy_(m)
-            f.copy_(m)
+        # In place: beyond torch's limit of recompilations this runs as it is written.
+        for s, f in zip(slow, fast, strict=True):
+            s.lerp_(f.to(s.dtype), alpha)
+        for s, f in zip(slow, fast, strict=True):
+            f.copy_(s)
 
     return torch.compile(interpolate_)
 

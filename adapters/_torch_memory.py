@@ -6,7 +6,7 @@ their own, so an attribute that is set through one of them would not reach the o
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Home(NamedTuple):
         (slow,) = rule.init([leaf], slow_dtype=self.dtype).slow
         return self.moved(slow, leaf)
 
-    def fits(self, slow: Tensor | None, leaf: Tensor) -> bool:
+    def fits(self, slow: Tensor | None, leaf: Tensor) -> TypeGuard[Tensor]:
         """Whether `slow` can hold the slow weights of `leaf`."""
         return slow is not None and slow.shape == leaf.shape and self.moved(slow, leaf) is slow
 

@@ -112,9 +112,9 @@ class MetaOptimizer(Optimizer):
 
     # Properties, because load_state_dict replaces the inner's list and dicts (kozistr#237): a
     # copy made here would go stale and schedulers would move a dead learning rate. torch declares
-    # plain attributes, hence the ignores.
+    # plain attributes.
     @property
-    def param_groups(self) -> list[Group]:  # type: ignore[override]
+    def param_groups(self) -> list[Group]:
         return self.inner.param_groups
 
     @param_groups.setter
@@ -122,7 +122,7 @@ class MetaOptimizer(Optimizer):
         self.inner.param_groups = value
 
     @property
-    def state(self) -> Any:  # type: ignore[override]
+    def state(self) -> Any:
         return self.inner.state
 
     @state.setter

@@ -2,6 +2,8 @@
 
 import array_api_compat.torch
 import pytest
+import torch
+import torch._dynamo
 
 from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.conformance import AdapterConformance, KernelConformance
@@ -9,6 +11,15 @@ from torch_driver import TorchDriver
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+
+
+@pytest.fixture(autouse=True)
+def compile_everything():
+    """Beyond some number of graphs torch runs eagerly what it was to compile: an error here."""
+    torch._dynamo.reset()
+    limits = {"recompile_limit": 100, "fail_on_recompile_limit_hit": True}
+    with torch._dynamo.config.patch(limits):
+        yield
 
 
 class TestForeach(AdapterConformance):
