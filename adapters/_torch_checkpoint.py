@@ -7,6 +7,7 @@ and Adam fails on a state that is not empty and not its own.
 """
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import Any, NamedTuple
 from warnings import warn
@@ -55,7 +56,7 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
     packed = inner.state_dict()
     number = {leaf: i for i, leaf in _numbered(packed, inner)}
     # Copies of the dicts: inner.state_dict() hands out the live ones.
-    states = {i: dict(entries) for i, entries in packed["state"].items()}
+    states = {i: copy(entries) for i, entries in packed["state"].items()}
     for name, tensors in ((SLOW, memory.slow), (FAST, memory.kept)):
         for leaf, tensor in tensors.items():
             states.setdefault(number[leaf], {})[name] = tensor
@@ -80,7 +81,7 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     """Take `state_dict` apart; raises ValueError before anything is changed."""
     _check_groups(state_dict, inner)
     parameters = dict(_numbered(state_dict, inner))
-    _check_states(state_dict, parameters)
+    _check_states(state_dict, parameters, inner)
     if not _is_ours(state_dict):
         warn(
             "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone: "
@@ -97,7 +98,8 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     _check_nothing_is_missing(state_dict, parameters)
     memory = Memory(count=count, syncs=syncs, unstepped=unstepped)
     fast = {}
-    states = {}
+    # Some optimizers have state that belongs to no parameter, under names.
+    states = {i: own for i, own in state_dict["state"].items() if i not in parameters}
     for i, leaf in parameters.items():
         entries = state_dict["state"].get(i, {})
         if theirs := _without(entries):
@@ -107,7 +109,7 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
                 memory.slow[leaf] = home.new(rule, leaf).copy_(value)
             elif key == FAST:
                 fast[leaf] = value.clone()
-            elif key.startswith(SLOW):
+            elif str(key).startswith(SLOW):
                 name = (leaf, key.removeprefix(f"{SLOW}_"))
                 memory.inner_slow[name] = value.to(leaf.device, copy=True)
     pairs = zip(state_dict["param_groups"], overrides, strict=True)
@@ -130,13 +132,15 @@ def _numbered(state_dict: StateDict, inner: Optimizer) -> Iterator[tuple[int, Te
 
 
 def _without(entries: StateDict) -> StateDict:
-    return {key: value for key, value in entries.items() if not key.startswith(PREFIX)}
+    return {key: value for key, value in entries.items() if not str(key).startswith(PREFIX)}
 
 
 def _ours(entries: StateDict) -> StateDict:
     """The `lookahead_*` entries, under their names without it."""
     return {
-        key.removeprefix(PREFIX): value for key, value in entries.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX): value
+        for key, value in entries.items()
+        if str(key).startswith(PREFIX)
     }
 
 
@@ -152,7 +156,7 @@ def _tensors(entries: StateDict) -> int:
 def _is_ours(state_dict: StateDict) -> bool:
     """Whether anything in it but the user's own overrides is a `lookahead_*` entry."""
     groups = [set(group) - {ALPHA, PERIOD} for group in state_dict["param_groups"]]
-    keys = [*groups, *state_dict["state"].values()]
+    keys = [*groups, *(entries for entries in state_dict["state"].values() if entries)]
     return any(str(key).startswith(PREFIX) for entries in keys for key in entries)
 
 
@@ -202,20 +206,26 @@ def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
         )
 
 
-def _check_states(state_dict: StateDict, parameters: dict[int, Tensor]) -> None:
+def _check_states(state_dict: StateDict, parameters: dict[int, Tensor], inner: Optimizer) -> None:
     """torch checks no shapes: a wrong moment loads, and fails at some later step or never."""
-    moments = {key for key, kind in COMMON.items() if kind is MOMENT}
+    # Others may keep moments of a lower rank under the same names.
+    torchs = type(inner).__module__.startswith("torch.optim")
+    moments = {key for key, kind in COMMON.items() if torchs and kind is MOMENT}
     for i, entries in state_dict["state"].items():
+        if i not in parameters and not isinstance(i, int):
+            continue  # no parameter's
         if i not in parameters:
             raise ValueError(f"state_dict['state'] must hold numbers of parameters, got {i!r}")
         for key, value in entries.items():
             name = f"state_dict['state'][{i}][{key!r}]"
-            if key.startswith(PREFIX) and not isinstance(value, Tensor):
+            ours = str(key).startswith(PREFIX)
+            if ours and not isinstance(value, Tensor):
                 raise ValueError(f"{name} must be a Tensor, got {value!r}")
-            like = entries.get(key.removeprefix(f"{SLOW}_"), parameters[i])
-            if key not in moments and not key.startswith(PREFIX):
+            if not ours and key not in moments:
                 continue
-            like = parameters[i] if key in (*moments, SLOW, FAST) else like
+            # A slow copy is of the shape of what it is a copy of.
+            like = entries.get(key.removeprefix(f"{SLOW}_")) if ours else None
+            like = like if isinstance(like, Tensor) and key not in (SLOW, FAST) else parameters[i]
             if isinstance(value, Tensor) and value.shape != like.shape:
                 raise ValueError(
                     f"{name} must have the shape {tuple(like.shape)}, got {tuple(value.shape)}"

@@ -26,7 +26,10 @@ Parts: TypeAlias = dict[SyncRule, list[Group]]
 
 @dataclass(eq=False)
 class Cycle:
-    """What a `MetaOptimizer` syncs.
+    """What a `MetaOptimizer` syncs, and all of it that changes.
+
+    Lightning hands out proxies of optimizers whose attributes are their own: what is set through
+    one does not reach the optimizer. Both hold this object.
 
     Attributes
     ----------

@@ -1,8 +1,4 @@
-"""What the torch adapter remembers between steps, and on which device and in which dtype.
-
-One object that is only ever changed in place: Lightning hands out proxies whose attributes are
-their own, so an attribute that is set through one of them would not reach the optimizer.
-"""
+"""What the torch adapter remembers between steps, and on which device and in which dtype."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +16,7 @@ __all__ = ["Home", "Memory", "assign", "read_pinned"]
 
 @dataclass(eq=False)
 class Memory:
-    """The mutable part of a `MetaOptimizer`.
+    """What a `MetaOptimizer` carries from step to step.
 
     Attributes
     ----------

@@ -260,8 +260,7 @@ class MetaOptimizer(Optimizer):
         loaded = unpack(state_dict, self.inner, self.rule, self._cycle.home)
         self.inner.load_state_dict(loaded.inner)
         assign(loaded.fast, list(loaded.fast.values()))
-        # Into the object that is there: proxies hold it as well.
-        vars(self._cycle.memory).update(vars(loaded.memory))
+        self._cycle.memory = loaded.memory
         if self.capturable:
             self._cycle.count_on_device()
         for hook in self._optimizer_load_state_dict_post_hooks.values():
@@ -308,15 +307,18 @@ class MetaOptimizer(Optimizer):
     def _inner_step(self, closure: Closure | None, undo: bool) -> Any:
         """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
 
-        With `undo` the slow weights are those before this step: they go back into the parameters.
+        With `undo` the slow weights are those before this step: they go back into the parameters,
+        if this is the first step of all.
         """
-        known, groups = len(self.state), [dict(group) for group in self.param_groups]
+        known = len(self.state)
+        undo = undo and known == 0 and self.rule.inner_state != "maintain"
+        groups = [dict(group) for group in self.param_groups] if undo else []
         loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
         if len(self.state) != known:
             try:
                 self._cycle.participating(self.param_groups)
             except ValueError:
-                if undo and not known:
+                if undo:
                     self._cycle.undo()
                     template.restore_groups(self.param_groups, groups)
                 raise

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from lookahead_core import Kernel
+from lookahead_core.namespace import is_writeable
 
 __all__ = ["KERNEL_CHECKS", "check_kernel"]
 
@@ -106,6 +107,13 @@ def c10_fast_equals_slow_in_its_own_buffer(kernel: Kernel, xp: Any) -> None:
             f"fast must be slow in {fast_name}, {expected}, got {_values(fast)}",
         )
         _require(fast is not slow, "fast and slow must be two arrays, got one")
+        if is_writeable(fast):
+            before = _values(slow)
+            fast[0] = 7.0
+            _require(
+                _same(_values(slow), before),
+                "fast and slow must be two buffers: what was written into fast is in slow as well",
+            )
 
 
 def c23_layout_is_kept(kernel: Kernel, xp: Any) -> None:

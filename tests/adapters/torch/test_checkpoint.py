@@ -115,6 +115,28 @@ def test_a_checkpoint_of_the_inner_optimizer_alone_loads_with_a_warning():
     assert optimizer.state_dict()["param_groups"][0]["lookahead_count"] == 0
 
 
+class Named(torch.optim.SGD):
+    """An optimizer with state under a name, and moments of a lower rank than torch's."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for leaf in self.param_groups[0]["params"]:
+            self.state[leaf]["exp_avg"] = torch.ones(())
+            self.state[leaf][0] = {"block": torch.ones(2)}
+        self.state["factors"] = {"rank": 3}
+
+
+@pytest.mark.clause("C06")
+def test_state_of_other_forms_goes_through_a_checkpoint():
+    models = [Quadratic(), Quadratic()]
+    first, second = (Lookahead(Named(m.parameters(), lr=0.1), K, 0.5) for m in models)
+    train(first, models[0], 2)
+    second.load_state_dict(flat(first.state_dict()))
+    assert second.state["factors"] == {"rank": 3}
+    assert second.state[models[1].x][0]["block"].tolist() == [1.0, 1.0]
+
+
 def drop(state, key):
     del state["state"][0][key]
 

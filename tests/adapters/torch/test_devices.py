@@ -7,7 +7,7 @@ between devices, pinned memory, and that they do not wait, are NOT verified.
 import pytest
 import torch
 
-from lookahead_core.adapters._torch_kernel import by_device, move_distant
+from lookahead_core.adapters._torch_kernel import anchor_each, by_device, move_distant
 from lookahead_core.adapters._torch_memory import Home
 from lookahead_core.adapters.torch import Lookahead
 from torch_runs import DOUBLE, pull_down, single
@@ -83,6 +83,24 @@ def test_leaves_on_two_devices_are_moved_by_the_same_formula(dtype):
     slow, fast = torch.zeros(5), torch.full((5,), 4.0, dtype=dtype)
     move_distant([(slow, fast)], 0.25)
     assert slow.tolist() == fast.tolist() == [1.0] * 5
+
+
+class Far(torch.Tensor):
+    """As on another device: to bring it here makes a copy."""
+
+    def to(self, *args, **kwargs):
+        return self.as_subclass(torch.Tensor).clone()
+
+
+@pytest.mark.clause("C10", "C26")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slow_weights_on_another_device_are_written_back_there(dtype):
+    slow, fast = torch.zeros(5).as_subclass(Far), torch.full((5,), 4.0, dtype=dtype)
+    anchor_each([(slow, fast)])
+    assert slow.tolist() == [4.0] * 5
+    fast.fill_(8.0)
+    move_distant([(slow, fast)], 0.25)
+    assert slow.tolist() == fast.tolist() == [5.0] * 5
 
 
 def test_leaves_on_two_devices_are_told_from_those_on_one():
