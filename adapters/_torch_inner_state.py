@@ -116,6 +116,8 @@ def plain_entries(
 
 def initial(value: Tensor, kind: Kind, group: Group) -> Tensor:
     """What `value` was before the first step: one number, expanded, so that it takes no room."""
+    if type(value) is not Tensor:  # DTensor does not mix with plain ones
+        return torch.full_like(value, float(kind.initial(group)))
     start = torch.as_tensor(kind.initial(group)).to(value.device, value.real.dtype)
     if value.is_complex():
         start = torch.complex(start, start)  # as in Adagrad and Rprop

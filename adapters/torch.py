@@ -186,8 +186,8 @@ class MetaOptimizer(Optimizer):
         if self._cycle.memory.evaluating:
             yield
             return
-        self.eval()
         try:
+            self.eval()
             yield
         finally:
             self.train()
@@ -270,8 +270,8 @@ class MetaOptimizer(Optimizer):
         return f"{type(self).__name__}({self.rule!r}, {self.inner!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # As in torch, hooks stay behind: they belong to the instance they were registered on.
-        return {key: value for key, value in vars(self).items() if not key.endswith("_hooks")}
+        # As in torch, hooks stay behind, and the step that a scheduler has put on this instance.
+        return {key: vars(self)[key] for key in ("inner", "rule", "capturable", "_cycle")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         known = set(state["inner"].defaults)

@@ -226,6 +226,7 @@ def test_what_is_set_on_it_reaches_the_inner_optimizer():
 def test_a_copy_goes_on_by_itself(copy_of):
     model = Quadratic()
     optimizer = make(model, "interpolate")
+    LambdaLR(optimizer, lambda epoch: 1.0)  # puts a step of its own on the instance
     train(optimizer, model, 7)
     twin_model, twin = copy_of((model, optimizer))
     train(optimizer, model, 6)
