@@ -59,9 +59,10 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
     states = {i: copy(entries) for i, entries in packed["state"].items()}
     for name, tensors in ((SLOW, memory.slow), (FAST, memory.kept)):
         for leaf, tensor in tensors.items():
-            states.setdefault(number[leaf], {})[name] = tensor
+            if leaf in number:  # trainers may put other parameters into a group
+                states.setdefault(number[leaf], {})[name] = tensor
     for (leaf, key), tensor in memory.inner_slow.items():
-        if leaf in memory.slow:
+        if leaf in memory.slow and leaf in number:
             states[number[leaf]][f"{SLOW}_{key}"] = tensor
     numbers = {
         "count": int(memory.count) % round_of(inner.param_groups, rule),
@@ -108,7 +109,7 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
             if key == SLOW:
                 memory.slow[leaf] = home.new(rule, leaf).copy_(value)
             elif key == FAST:
-                fast[leaf] = value.clone()
+                fast[leaf] = value
             elif str(key).startswith(SLOW):
                 name = (leaf, key.removeprefix(f"{SLOW}_"))
                 memory.inner_slow[name] = value.to(leaf.device, copy=True)

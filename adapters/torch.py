@@ -168,7 +168,6 @@ class MetaOptimizer(Optimizer):
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05)."""
         self._refuse_while_evaluating("sync")
-        template.drop(self.inner, self._cycle.memory)
         parts = by_rule(self.param_groups, self.rule)
         self._cycle.participating(self.param_groups)
         self._cycle.anchor(self._cycle.starting())

@@ -9,6 +9,7 @@ import torch
 
 from lookahead_core.adapters._torch_kernel import anchor_each, by_device, move_distant
 from lookahead_core.adapters._torch_memory import Home
+from lookahead_core.adapters._torch_template import is_asked_for
 from lookahead_core.adapters.torch import Lookahead
 from torch_runs import DOUBLE, pull_down, single
 
@@ -108,6 +109,28 @@ def test_leaves_on_two_devices_are_told_from_those_on_one():
     near, distant = by_device([here, there, here], [here, there, there])
     assert [s.device for s, _ in near] == [f.device for _, f in near]
     assert [(s.device.type, f.device.type) for s, f in distant] == [("cpu", "meta")]
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_parameters_that_a_trainer_puts_in_the_place_of_others_join_at_the_next_cycle(steps):
+    old, new = single(), single()
+    optimizer = Lookahead(torch.optim.SGD([old], lr=1.0), 2, 0.5)
+    for _ in range(steps):
+        pull_down(optimizer, old)
+    optimizer.param_groups[0]["params"] = [new]
+    assert len(optimizer.state_dict()["state"]) == 0
+    for _ in range(4 - steps):
+        pull_down(optimizer, new)
+    assert new.item() == {1: -2.0, 2: -1.0}[steps]
+    assert list(optimizer._cycle.memory.slow) == [new]
+
+
+def test_a_learning_rate_on_another_device_is_not_read_to_tell_the_kind_of_a_step():
+    weight = single()
+    inner = torch.optim.SGD([weight], lr=1.0)
+    inner.param_groups[0]["lr"] = torch.zeros((), device="meta")
+    weight.grad = torch.zeros(1)
+    assert not is_asked_for(inner, None)
 
 
 @pytest.mark.clause("C24")

@@ -56,14 +56,41 @@ def test_a_state_that_nobody_declared_is_named_at_the_first_step_and_nothing_has
 
 
 @pytest.mark.clause("C25", "C46")
-def test_a_state_that_appears_later_is_named_before_the_sync():
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_state_that_appears_later_is_named_before_the_sync(capturable):
     weight = single()
-    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0, momentum=0.9), 2, 0.5, "reset")
+    inner = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    optimizer = Lookahead(inner, 2, 0.5, "reset", capturable=capturable)
     pull_down(optimizer, weight)
     optimizer.state[weight]["surprise"] = torch.zeros(1)
     with pytest.raises(ValueError, match="does not know the state 'surprise' of SGD"):
         pull_down(optimizer, weight)
     assert weight.item() == -1.0
+
+
+@pytest.mark.clause("C25", "C46")
+def test_a_forced_sync_refuses_it_before_any_group_moves():
+    weights = [single(), single()]
+    groups = [{"params": [weights[0]]}, {"params": [weights[1]], "lookahead_alpha": 0.25}]
+    optimizer = Lookahead(torch.optim.SGD(groups, lr=1.0, momentum=0.9), 4, 0.5, "reset")
+    pull_down(optimizer, *weights)
+    optimizer.state[weights[1]]["surprise"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="does not know the state 'surprise' of SGD"):
+        optimizer.sync()
+    assert [weight.item() for weight in weights] == [-1.0, -1.0]
+
+
+@pytest.mark.clause("C18")
+def test_inner_state_that_was_moved_takes_its_slow_copy_along():
+    weight = single()
+    inner = torch.optim.SGD([weight], lr=1.0, momentum=0.9)
+    optimizer = Lookahead(inner, 2, 0.5, "interpolate")
+    for _ in range(3):
+        pull_down(optimizer, weight)
+    optimizer.state[weight]["momentum_buffer"] = optimizer.state[weight]["momentum_buffer"].double()
+    optimizer.sync()
+    saved = optimizer.state_dict()["state"][0]
+    assert saved["lookahead_slow_momentum_buffer"].dtype == torch.float64
 
 
 @pytest.mark.clause("C46")
