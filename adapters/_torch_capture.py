@@ -33,15 +33,17 @@ def count_and_sync(cycle: Cycle, parts: Parts) -> None:
     memory = cycle.memory
     groups = [group for own in parts.values() for group in own]
     cycle.hold_inner_state(groups)
-    live, starts = cycle.participating(groups), cycle.starts(groups)
-    if cycle.rule.inner_state == "reset":
+    live = cycle.participating(groups)
+    starts = cycle.starts(groups) if cycle.rule.inner_state == "reset" else None
+    if starts is not None:
         refuse_plain_entries(cycle, groups)
     for rule, leaf in _leaves(cycle, parts):
         names = [name for name in live if name[0] is leaf]
         inner_slow = [memory.inner_slow[name] for name in names if name in memory.inner_slow]
         inner = [live[name][0] for name in names]
         state = _state(cycle, rule, leaf, inner_slow)
-        fast, after, state = rule.step([leaf], inner, state, initial=[starts[n] for n in names])
+        initial = None if starts is None else [starts[name] for name in names]
+        fast, after, state = rule.step([leaf], inner, state, initial=initial)
         targets = [leaf, memory.slow[leaf], *inner, *inner_slow]
         assign(targets, [*fast, *state.slow, *after, *state.inner_slow])
     memory.count.add_(1)

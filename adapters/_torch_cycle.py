@@ -80,11 +80,10 @@ class Cycle:
             self.hold_inner_state(groups)
             live = self.participating(groups)
             state = self._state(members, [name for name in live if name in memory.inner_slow])
-            starts = self.starts(groups)
+            starts = [*self.starts(groups).values()] if rule.inner_state == "reset" else None
             before = [value for value, _ in live.values()]
-            _, after, _ = rule.sync(
-                members, before, state, kernel=KERNELS[self.kernel], initial=[*starts.values()]
-            )
+            kernel = KERNELS[self.kernel]
+            _, after, _ = rule.sync(members, before, state, kernel=kernel, initial=starts)
             assign(before, after)
             if rule.inner_state == "reset":
                 for entries, key, value in [*self.plain_entries(groups)]:
@@ -117,8 +116,10 @@ class Cycle:
         """
         if self.rule.inner_state != "interpolate":
             return
-        held, starts = self.memory.inner_slow, self.starts(groups)
-        for name, (value, _) in self.participating(groups).items():
+        held = self.memory.inner_slow
+        named = self.participating(groups)
+        starts = {} if live or named.keys() <= held.keys() else self.starts(groups)
+        for name, (value, _) in named.items():
             if name not in held:
                 held[name] = torch.empty_like(value).copy_(value if live else starts[name])
             held[name] = held[name].to(value.device, value.dtype)

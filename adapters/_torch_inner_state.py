@@ -118,7 +118,11 @@ def initial(value: Tensor, kind: Kind, group: Group) -> Tensor:
     """What `value` was before the first step: one number, expanded, so that it takes no room."""
     if type(value) is not Tensor:  # DTensor does not mix with plain ones
         return torch.full_like(value, float(kind.initial(group)))
-    start = torch.as_tensor(kind.initial(group)).to(value.device, value.real.dtype)
+    start, dtype = kind.initial(group), value.real.dtype
+    if isinstance(start, Tensor):  # a learning rate may be one
+        start = start.to(value.device, dtype)
+    else:
+        start = torch.full((), start, dtype=dtype, device=value.device)
     if value.is_complex():
         start = torch.complex(start, start)  # as in Adagrad and Rprop
     return start.expand(value.shape)

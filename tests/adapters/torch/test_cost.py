@@ -70,6 +70,17 @@ def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
     assert sorted(launched) == sorted(expected * len(dtypes))
 
 
+@pytest.mark.clause("C44")
+def test_interpolating_the_inner_state_launches_twice_more():
+    weights = [single() for _ in range(20)]
+    inner = torch.optim.SGD(weights, lr=1.0, momentum=0.9)
+    optimizer = Lookahead(inner, 4, 0.5, "interpolate")
+    pull_down(optimizer, *weights)
+    optimizer.sync()
+    pull_down(optimizer, *weights)
+    assert launched_by(optimizer.sync) == ["_foreach_lerp_", "_foreach_copy_"] * 2
+
+
 @pytest.mark.clause("C19", "C44")
 def test_a_step_that_neither_starts_nor_ends_a_cycle_launches_what_the_inner_one_does():
     ours, bare = single(), single()
