@@ -6,6 +6,7 @@
     nox                       tests on each CPU backend, oldest versions, lint, types, docs, build
     nox -s matrix             the tests alone, and their table; the same: nox -t cpu
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
+    nox -s clients            the adapters in lightning, transformers, flax, orbax and others
     nox -t gpu                the backend that needs a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
@@ -82,12 +83,14 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(tags=["check"])
-def clients_jax(session: nox.Session) -> None:
-    """The optax adapter in flax, equinox, orbax, haiku and braintools, the real ones."""
-    install(session, "jax", groups=["clients-jax"])
-    # Pinned, and without what only other peers need.
-    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
-    run_tests(session, "tests/clients/jax", "--backend=jax")
+@nox.parametrize("backend", ["torch", "jax"], ids=["torch", "jax"])
+def clients(session: nox.Session, backend: str) -> None:
+    """The adapters inside the real trainers, libraries and file formats that they are used with."""
+    install(session, backend, groups=[f"clients-{backend}"])
+    if backend == "jax":
+        # braintools, pinned, and without what only other peers need.
+        session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+    run_tests(session, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 
 @nox.session(tags=["check"])

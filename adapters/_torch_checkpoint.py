@@ -1,12 +1,14 @@
 """The torch adapter's checkpoint: the inner optimizer's, with `lookahead_*` entries added.
 
-Slow copies go into `state[i]`, numbers into every entry of `param_groups`: the only layout that
+Tensors go into `state[i]`, numbers into every entry of `param_groups`: the only layout that
 torch.distributed.checkpoint takes, since it drops other top-level keys in silence. They are taken
 out again before the inner optimizer loads: it would cast slow weights to the parameter's dtype,
 and Adam fails on a state that is not empty and not its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import replace
 from typing import Any, NamedTuple
 from warnings import warn
 
@@ -14,15 +16,19 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import SyncRule, SyncState
+from lookahead_core import SyncRule
 from lookahead_core.checkpoint import check_settings, counters, settings
 
-from ._torch_inner_state import PARAMETER_SHAPED, InnerName
+from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of
+from ._torch_inner_state import COMMON, MOMENT
+from ._torch_memory import Home, Memory
 
 __all__ = ["Loaded", "pack", "unpack"]
 
 PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
+FAST = "lookahead_fast"
+ENTRIES = "lookahead_entries"
 
 StateDict = dict[str, Any]
 
@@ -34,104 +40,162 @@ class Loaded(NamedTuple):
     ----------
     inner : dict
         State dict for the inner optimizer.
-    fast : list of Tensor
-        Parameters that `state.slow` belongs to.
-    names : list of (Tensor, str)
-        Parameters and keys that `state.inner_slow` belongs to.
-    state : SyncState
+    memory : Memory
+        What this one remembers.
+    fast : dict
+        Fast weights by parameter, if the parameters held the slow ones when it was saved.
     """
 
     inner: StateDict
-    fast: list[Tensor]
-    names: list[InnerName]
-    state: SyncState
+    memory: Memory
+    fast: dict[Tensor, Tensor]
 
 
-def pack(
-    inner: Optimizer,
-    rule: SyncRule,
-    fast: Sequence[Tensor],
-    names: Sequence[InnerName],
-    state: SyncState,
-) -> StateDict:
+def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
     """State dict of `inner` with the state of `rule` in it."""
     packed = inner.state_dict()
     number = {leaf: i for i, leaf in _numbered(packed, inner)}
     # Copies of the dicts: inner.state_dict() hands out the live ones.
-    states = {i: dict(entries) for i, entries in packed["state"].items()}
-    for leaf, slow in zip(fast, state.slow, strict=True):
-        states.setdefault(number[leaf], {})[SLOW] = slow
-    for (leaf, key), slow in zip(names, state.inner_slow, strict=True):
-        states[number[leaf]][f"{SLOW}_{key}"] = slow
-    numbers = {**settings(rule), "count": state.count, "syncs": state.syncs}
-    ours = {f"{PREFIX}{name}": value for name, value in numbers.items()}
-    groups = [{**group, **ours} for group in packed["param_groups"]]
+    states = {i: copy(entries) for i, entries in packed["state"].items()}
+    for name, tensors in ((SLOW, memory.slow), (FAST, memory.kept)):
+        for leaf, tensor in tensors.items():
+            if leaf in number:  # trainers may put other parameters into a group
+                states.setdefault(number[leaf], {})[name] = tensor
+    for (leaf, key), tensor in memory.inner_slow.items():
+        if leaf in memory.slow and leaf in number:
+            states[number[leaf]][f"{SLOW}_{key}"] = tensor
+    numbers = {
+        "count": int(memory.count) % round_of(inner.param_groups, rule),
+        "syncs": int(memory.syncs),
+        "unstepped": int(memory.unstepped),
+    }
+    groups = []
+    for saved, group in _groups(packed, inner):
+        ours = _prefixed({**settings(rule_of(group, rule)), **numbers})
+        entries = [_tensors(states.get(i, {})) for i in saved["params"]]
+        groups.append({**saved, **ours, ENTRIES: entries})
     return {**packed, "state": states, "param_groups": groups}
 
 
 @torch.no_grad()
-def unpack(
-    state_dict: StateDict,
-    inner: Optimizer,
-    rule: SyncRule,
-    fast: list[Tensor],
-    slow_dtype: torch.dtype | None,
-) -> Loaded:
+def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
     _check_groups(state_dict, inner)
     parameters = dict(_numbered(state_dict, inner))
-    _check_shapes(state_dict, parameters)
-    bare = {
-        **state_dict,
-        "state": {i: _without(entries) for i, entries in state_dict["state"].items()},
-        "param_groups": [_without(group) for group in state_dict["param_groups"]],
-    }
-    bare["state"] = {i: entries for i, entries in bare["state"].items() if entries}
-    start = rule.init(fast, slow_dtype=slow_dtype)
-    saved = _ours(state_dict["param_groups"][0])
-    if not saved:
+    _check_states(state_dict, parameters, inner)
+    if not _is_ours(state_dict):
         warn(
             "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone: "
             "slow weights are taken from the current parameters",
             stacklevel=3,
         )
-        return Loaded(bare, fast, [], start)
-    check_settings(saved, rule)
-    count, syncs = counters(saved, rule)
-    entries = {leaf: state_dict["state"].get(i, {}) for i, leaf in parameters.items()}
-    names = [
-        (leaf, key.removeprefix(f"{SLOW}_"))
-        for leaf in fast
-        for key in entries[leaf]
-        if key.startswith(f"{SLOW}_")
-    ]
-    for index, (leaf, slow) in enumerate(zip(fast, start.slow, strict=True)):
-        if SLOW not in entries[leaf]:
-            raise ValueError(
-                f"the checkpoint has no {SLOW} for trainable parameter {index}; it was cut short, "
-                "or the parameter was frozen when it was made"
-            )
-        slow.copy_(entries[leaf][SLOW])
-    inner_slow = [entries[leaf][f"{SLOW}_{key}"].to(leaf.device, copy=True) for leaf, key in names]
-    state = start._replace(count=count, syncs=syncs, inner_slow=inner_slow)
-    return Loaded(bare, fast, names, state)
+        groups = [
+            {**saved, **_prefixed(_ours(group))} for saved, group in _groups(state_dict, inner)
+        ]
+        slow = {leaf: home.new(rule, leaf) for leaf in parameters.values() if leaf.requires_grad}
+        return Loaded({**state_dict, "param_groups": groups}, Memory(slow), {})
+    overrides = [_overrides(saved, group, rule) for saved, group in _groups(state_dict, inner)]
+    count, syncs, unstepped = _counters(state_dict, overrides, rule)
+    _check_nothing_is_missing(state_dict, parameters)
+    memory = Memory(count=count, syncs=syncs, unstepped=unstepped)
+    fast = {}
+    # Some optimizers have state that belongs to no parameter, under names.
+    states = {i: own for i, own in state_dict["state"].items() if i not in parameters}
+    for i, leaf in parameters.items():
+        entries = state_dict["state"].get(i, {})
+        if theirs := _without(entries):
+            states[i] = theirs
+        for key, value in entries.items():
+            if key == SLOW:
+                memory.slow[leaf] = home.new(rule, leaf).copy_(value)
+            elif key == FAST:
+                fast[leaf] = value
+            elif str(key).startswith(SLOW):
+                name = (leaf, key.removeprefix(f"{SLOW}_"))
+                memory.inner_slow[name] = value.to(leaf.device, copy=True)
+    pairs = zip(state_dict["param_groups"], overrides, strict=True)
+    groups = [{**_without(saved), **override} for saved, override in pairs]
+    return Loaded({**state_dict, "state": states, "param_groups": groups}, memory, fast)
+
+
+# --- what a checkpoint is made of ---
+
+
+def _groups(state_dict: StateDict, inner: Optimizer) -> Iterator[tuple[Group, Group]]:
+    """Each saved group with the group of `inner` that it belongs to."""
+    return zip(state_dict["param_groups"], inner.param_groups, strict=True)
 
 
 def _numbered(state_dict: StateDict, inner: Optimizer) -> Iterator[tuple[int, Tensor]]:
     """Each parameter of `inner` with its number in `state_dict`."""
-    for saved, group in zip(state_dict["param_groups"], inner.param_groups, strict=True):
+    for saved, group in _groups(state_dict, inner):
         yield from zip(saved["params"], group["params"], strict=True)
 
 
-def _without(entries: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entries.items() if not key.startswith(PREFIX)}
+def _without(entries: StateDict) -> StateDict:
+    return {key: value for key, value in entries.items() if not str(key).startswith(PREFIX)}
 
 
-def _ours(entries: dict[str, Any]) -> dict[str, Any]:
+def _ours(entries: StateDict) -> StateDict:
     """The `lookahead_*` entries, under their names without it."""
     return {
-        key.removeprefix(PREFIX): value for key, value in entries.items() if key.startswith(PREFIX)
+        key.removeprefix(PREFIX): value
+        for key, value in entries.items()
+        if str(key).startswith(PREFIX)
     }
+
+
+def _prefixed(entries: StateDict) -> StateDict:
+    return {f"{PREFIX}{name}": value for name, value in entries.items()}
+
+
+def _tensors(entries: StateDict) -> int:
+    """How many tensors there are: None and numbers may be lost on the way, tensors may not."""
+    return sum(isinstance(value, Tensor) for value in entries.values())
+
+
+def _is_ours(state_dict: StateDict) -> bool:
+    """Whether anything in it but the user's own overrides is a `lookahead_*` entry."""
+    groups = [set(group) - {ALPHA, PERIOD} for group in state_dict["param_groups"]]
+    keys = [*groups, *(entries for entries in state_dict["state"].values() if entries)]
+    return any(str(key).startswith(PREFIX) for entries in keys for key in entries)
+
+
+# --- what is refused ---
+
+
+def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
+    """What a group keeps of the checkpoint's settings; ValueError unless the others are ours.
+
+    alpha is the checkpoint's, like the learning rate: a schedule of torch's may have moved it. One
+    that is a function of the syncs is in the code, and the checkpoint says only that it was one.
+    """
+    found = {name: saved.get(f"{PREFIX}{name}") for name in settings(rule)}
+    ours = rule_of(group, rule)
+    if isinstance(settings(ours)["alpha"], float) and not isinstance(found["alpha"], str):
+        ours = rule_of({**group, ALPHA: found["alpha"]}, rule)
+    check_settings(found, ours)
+    period, alpha = {PERIOD: ours.sync_period}, {ALPHA: ours.outer.alpha}
+    return {
+        **(period if ours.sync_period != rule.sync_period else {}),
+        **(alpha if ours.outer != rule.outer else {}),
+    }
+
+
+def _counters(
+    state_dict: StateDict, overrides: list[Group], rule: SyncRule
+) -> tuple[int, int, bool]:
+    first, *others = [_ours(group) for group in state_dict["param_groups"]]
+    names = ("count", "syncs", "unstepped")
+    for index, other in enumerate(others, start=1):
+        for name in names:
+            if other.get(name) != first.get(name):
+                raise ValueError(
+                    f"state_dict['param_groups'][{index}]['{PREFIX}{name}'] must be that of the "
+                    f"first group, {first.get(name)!r}, got {other.get(name)!r}"
+                )
+    whole = replace(rule, sync_period=round_of(overrides, rule))
+    return *counters(first, whole), bool(first.get("unstepped"))
 
 
 def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
@@ -146,15 +210,46 @@ def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
         )
 
 
-def _check_shapes(state_dict: StateDict, parameters: dict[int, Tensor]) -> None:
+def _check_states(state_dict: StateDict, parameters: dict[int, Tensor], inner: Optimizer) -> None:
     """torch checks no shapes: a wrong moment loads, and fails at some later step or never."""
+    # Others may keep moments of a lower rank under the same names.
+    torchs = type(inner).__module__.startswith("torch.optim")
+    moments = {key for key, kind in COMMON.items() if torchs and kind is MOMENT}
     for i, entries in state_dict["state"].items():
+        if i not in parameters and not isinstance(i, int):
+            continue  # no parameter's
         if i not in parameters:
             raise ValueError(f"state_dict['state'] must hold numbers of parameters, got {i!r}")
         for key, value in entries.items():
-            shaped = key in PARAMETER_SHAPED or key.startswith(SLOW)
-            if shaped and isinstance(value, Tensor) and value.shape != parameters[i].shape:
+            name = f"state_dict['state'][{i}][{key!r}]"
+            ours = str(key).startswith(PREFIX)
+            if ours and not isinstance(value, Tensor):
+                raise ValueError(f"{name} must be a Tensor, got {value!r}")
+            if not ours and key not in moments:
+                continue
+            # A slow copy is of the shape of what it is a copy of.
+            like = entries.get(key.removeprefix(f"{SLOW}_")) if ours else None
+            like = like if isinstance(like, Tensor) and key not in (SLOW, FAST) else parameters[i]
+            if isinstance(value, Tensor) and value.shape != like.shape:
                 raise ValueError(
-                    f"state_dict['state'][{i}][{key!r}] must have the shape of its parameter, "
-                    f"{tuple(parameters[i].shape)}, got {tuple(value.shape)}"
+                    f"{name} must have the shape {tuple(like.shape)}, got {tuple(value.shape)}"
+                )
+
+
+def _check_nothing_is_missing(state_dict: StateDict, parameters: dict[int, Tensor]) -> None:
+    """Without a slow copy the next sync would blend with whatever was there before."""
+    for group in state_dict["param_groups"]:
+        entries = group.get(ENTRIES)
+        number = len(group["params"])
+        if not isinstance(entries, list) or len(entries) != number:
+            raise ValueError(f"{ENTRIES} must be a list of {number} ints, got {entries!r}")
+        for i, expected in zip(group["params"], entries, strict=True):
+            present = state_dict["state"].get(i, {})
+            # torch.distributed.checkpoint does not carry the state of frozen parameters.
+            dropped = not present and not parameters[i].requires_grad
+            if _tensors(present) < expected and not dropped:
+                raise ValueError(
+                    f"state_dict['state'][{i}] must hold {expected} tensors, got "
+                    f"{_tensors(present)} ({', '.join(map(str, present)) or 'none'}): "
+                    "the checkpoint was cut short"
                 )

@@ -1,63 +1,168 @@
-"""Which tensors of a torch optimizer's state a policy acts on. What it does to them is the core's.
+"""Which parts of a torch optimizer's state a policy acts on, and where each of them starts.
 
-torch has no list of them, so this one is by name. A key that is not on it is an error, never a
-silent no-op: peers know `momentum_buffer` alone, and do nothing for Adam.
+torch has no list of them, so this one is by name. What is not on it is an error, never a silent
+no-op: peers know `momentum_buffer` alone, and do nothing for Adam. What a policy does with them is
+the core's.
 """
 
-from collections.abc import Iterable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["PARAMETER_SHAPED", "InnerName", "inner_leaves"]
+from lookahead_core.validation import one_of
 
-# Of the parameter's shape, and zero at the start.
-PARAMETER_SHAPED = frozenset(
-    {
-        "momentum_buffer",  # SGD, RMSprop, Muon
-        "exp_avg",  # Adam, AdamW, RAdam, Adamax
-        "exp_avg_sq",
-        "max_exp_avg_sq",
-        "exp_inf",  # Adamax
-        "square_avg",  # RMSprop, Adadelta
-        "grad_avg",
-        "acc_delta",  # Adadelta
-    }
-)
-# Steps behind the bias correction. They restart with the moments, and are never blended: torch
-# keeps them as floating tensors, so the core cannot tell by dtype.
-STEP_COUNTS = frozenset({"step"})
+__all__ = ["InnerName", "Kind", "check_kinds", "initial", "inner_leaves", "plain_entries"]
 
+Group: TypeAlias = dict[str, Any]
 InnerName: TypeAlias = tuple[Tensor, str]
 
 
+class Kind(NamedTuple):
+    """What one key of the inner state is.
+
+    Attributes
+    ----------
+    blended : bool
+        Whether `interpolate` blends it. A count is kept: blended, it would correct wrongly.
+    initial : callable, (group) -> number or 0-d Tensor
+        Its value before the first step, from the hyperparameters of its group.
+    kept : bool
+        Whether every policy leaves it alone.
+    """
+
+    blended: bool
+    initial: Callable[[Group], Any]
+    kept: bool = False
+
+
+MOMENT = Kind(True, lambda group: 0.0)
+COUNT = Kind(False, lambda group: 0.0)
+PRODUCT = Kind(False, lambda group: 1.0)
+# What users may declare (`state_kinds`), in words.
+DECLARED = {"moment": MOMENT, "count": COUNT, "keep": Kind(False, lambda group: 0.0, kept=True)}
+
+# The same in all optimizers of torch, and usual elsewhere.
+COMMON = {
+    "momentum_buffer": MOMENT,  # SGD, RMSprop, Muon
+    "exp_avg": MOMENT,  # Adam and its relatives
+    "exp_avg_sq": MOMENT,
+    "max_exp_avg_sq": MOMENT,
+    "exp_inf": MOMENT,  # Adamax
+    "square_avg": MOMENT,  # RMSprop, Adadelta
+    "grad_avg": MOMENT,
+    "acc_delta": MOMENT,  # Adadelta
+    "step": COUNT,  # behind the bias correction: it restarts with the moments
+}
+# Names that mean this in one class alone.
+OWN: dict[str, dict[str, Kind]] = {
+    "Adagrad": {"sum": Kind(True, lambda group: group["initial_accumulator_value"])},
+    # Factored second moments: not of the parameter's shape.
+    "Adafactor": {"row_var": MOMENT, "col_var": MOMENT, "variance": MOMENT},
+    "ASGD": {"ax": MOMENT, "eta": Kind(False, lambda group: group["lr"]), "mu": PRODUCT},
+    "NAdam": {"mu_product": PRODUCT},
+    "Rprop": {"prev": MOMENT, "step_size": Kind(True, lambda group: group["lr"])},
+}
+
+
+def check_kinds(kinds: Mapping[str, str] | None) -> dict[str, str]:
+    """The user's declarations, or ValueError."""
+    kinds = dict(kinds or {})
+    for key, kind in kinds.items():
+        one_of(f"state_kinds[{key!r}]", kind, tuple(DECLARED))
+    return kinds
+
+
 def inner_leaves(
-    inner: Optimizer, parameters: Iterable[Tensor], policy: str
-) -> dict[InnerName, Tensor]:
-    """Live state tensors that `policy` acts on, by parameter and key.
+    inner: Optimizer,
+    groups: list[Group],
+    members: Mapping[Tensor, Any],
+    policy: str,
+    kinds: Mapping[str, str],
+) -> dict[InnerName, tuple[Tensor, Kind]]:
+    """Live tensors of the state of `members` that `policy` acts on, by parameter and key.
 
     Raises
     ------
     ValueError
-        If the state holds something that this module does not know, under a policy that would
-        have to act on it.
+        If the state holds something that nobody has declared, under a policy that would have to
+        act on it.
     """
     if policy == "maintain":
         return {}
-    acts_on = PARAMETER_SHAPED | STEP_COUNTS if policy == "reset" else PARAMETER_SHAPED
-    leaves = {}
-    for parameter in parameters:
-        for key, value in inner.state.get(parameter, {}).items():
-            if value is None:  # SGD's momentum_buffer before the first gradient
-                continue
-            if key not in PARAMETER_SHAPED | STEP_COUNTS or not isinstance(value, Tensor):
-                raise ValueError(
-                    f"inner_state={policy!r} does not know the state {key!r} of "
-                    f"{type(inner).__name__}; it knows "
-                    f"{', '.join(sorted(PARAMETER_SHAPED | STEP_COUNTS))}. "
-                    "Use inner_state='maintain'"
-                )
-            if key in acts_on:
-                leaves[parameter, key] = value
-    return leaves
+    return {
+        (leaf, key): (value, kind)
+        for _, leaf, key, value, kind in known_entries(inner, groups, members, policy, kinds)
+        if isinstance(value, Tensor) and (kind.blended or policy == "reset")
+    }
+
+
+def plain_entries(
+    inner: Optimizer, groups: list[Group], members: Mapping[Tensor, Any], kinds: Mapping[str, str]
+) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """What a reset must set and the core cannot, since it is no array: (where, key, value)."""
+    for group, leaf, key, value, kind in known_entries(inner, groups, members, "reset", kinds):
+        if not isinstance(value, Tensor):  # SparseAdam's step
+            yield inner.state[leaf], key, type(value)(kind.initial(group))
+        elif key == "momentum_buffer" and group.get("dampening"):
+            # SGD does not dampen the first gradient, and sees by None that it is the first.
+            yield inner.state[leaf], key, None
+    for group in groups:
+        if isinstance(group.get("step"), int):  # pytorch-optimizer and others count here
+            yield group, "step", 0
+
+
+def initial(value: Tensor, kind: Kind, group: Group) -> Tensor:
+    """What `value` was before the first step: one number, expanded, so that it takes no room."""
+    if type(value) is not Tensor:  # DTensor does not mix with plain ones
+        return torch.full_like(value, float(kind.initial(group)))
+    start, dtype = kind.initial(group), value.real.dtype
+    if isinstance(start, Tensor):  # a learning rate may be one
+        start = start.to(value.device, dtype)
+    else:
+        start = torch.full((), start, dtype=dtype, device=value.device)
+    if value.is_complex():
+        start = torch.complex(start, start)  # as in Adagrad and Rprop
+    return start.expand(value.shape)
+
+
+def known_entries(
+    inner: Optimizer,
+    groups: list[Group],
+    members: Mapping[Tensor, Any],
+    policy: str,
+    kinds: Mapping[str, str],
+) -> Iterator[tuple[Group, Tensor, str, Any, Kind]]:
+    """Entries that are not nothing and not to be kept, or ValueError for an unknown one."""
+    known = known_kinds(inner, kinds)
+    for group in groups:
+        for leaf in group["params"]:
+            # Not inner.state[leaf]: a defaultdict would make an entry.
+            entries = inner.state.get(leaf, {}) if leaf in members else {}
+            for key, value in entries.items():
+                if value is None:  # SGD's momentum_buffer before the first gradient
+                    continue
+                kind = known.get(key)
+                number = isinstance(value, int | float)
+                if kind is None or not (isinstance(value, Tensor) or (number and not kind.blended)):
+                    raise unknown(inner, key, policy, known)
+                if not kind.kept:
+                    yield group, leaf, key, value, kind
+
+
+def known_kinds(inner: Optimizer, kinds: Mapping[str, str]) -> dict[str, Kind]:
+    own: dict[str, Kind] = {}
+    for base in type(inner).__mro__:
+        if base.__module__.startswith("torch.optim"):
+            own |= OWN.get(base.__name__, {})
+    return {**COMMON, **own, **{key: DECLARED[kind] for key, kind in kinds.items()}}
+
+
+def unknown(inner: Optimizer, key: str, policy: str, known: Mapping[str, Kind]) -> ValueError:
+    return ValueError(
+        f"inner_state={policy!r} does not know the state {key!r} of {type(inner).__name__}; it "
+        f"knows {', '.join(sorted(known))}. Declare it, state_kinds={{{key!r}: 'moment'}} (or "
+        "'count', or 'keep'), or use inner_state='maintain'"
+    )

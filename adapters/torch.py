@@ -1,23 +1,27 @@
 """Lookahead for torch: a `torch.optim.Optimizer` around any `torch.optim.Optimizer`.
 
 The inner optimizer stays the owner of parameter groups, hyperparameters and its own state; this
-one owns the slow weights. What a sync means is lookahead_core; here are parameter groups, hooks,
-closures, checkpoints and the in-place kernel.
+one owns the slow weights. What a sync means is lookahead_core; here are hooks, closures, gradients
+and evaluation, and next to it groups, memory, inner state, checkpoints and kernels.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import SyncRule, SyncState, lookahead
+from lookahead_core import SyncRule, lookahead
+from lookahead_core.typing import Count, Fraction
 
+from . import _torch_capture as capture
+from . import _torch_template as template
 from ._torch_checkpoint import pack, unpack
-from ._torch_inner_state import InnerName, inner_leaves
-from ._torch_kernel import IN_PLACE
+from ._torch_cycle import Cycle
+from ._torch_groups import Group, by_rule, leaves_of, members_of, period
+from ._torch_memory import assign, read_pinned
+from ._torch_settings import check_group, cycle_of
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -35,20 +39,32 @@ class MetaOptimizer(Optimizer):
     inner : torch.optim.Optimizer
         Moves the fast weights, which are the model's parameters.
     rule : SyncRule
-        When to sync and how.
+        When to sync and how. `lookahead_alpha` and `lookahead_sync_period` in a parameter group
+        override it, and may be changed there between syncs.
     slow_dtype : torch.dtype, optional
         Keep slow weights in this dtype where it is wider than the parameter's; float32 is right
         for bfloat16 and float16 parameters (clause C15).
+    slow_device : torch.device or str, optional
+        Keep slow weights there, and not with their parameters: "cpu" frees the accelerator.
+    kernel : {"foreach", "plain", "compiled"}
+        How a sync computes: few launches, leaf by leaf, or one graph by `torch.compile`.
+    capturable : bool
+        Keep the counter on the device and select instead of branching, so that a step can be
+        captured in a CUDA graph; every step then reads and writes the slow weights.
+    state_kinds : mapping of str to {"moment", "count", "keep"}, optional
+        What keys of the inner state are that this adapter does not know: moments start at zero,
+        counts are not blended, and what is kept no policy touches.
 
     Attributes
     ----------
-    inner, rule
+    inner, rule, capturable
         As given.
 
     Raises
     ------
     ValueError
-        If an argument is not of its kind; the message names it.
+        If an argument is not of its kind, or the inner optimizer is differentiable; the message
+        names it.
 
     Notes
     -----
@@ -63,52 +79,64 @@ class MetaOptimizer(Optimizer):
 
     inner: Optimizer
     rule: SyncRule
-    slow_dtype: torch.dtype | None
-    _fast: list[Tensor]  # what the slow weights of this cycle belong to
-    _inner_names: list[InnerName]  # what the slow copy of the inner state belongs to
-    _sync_state: SyncState
-    _evaluating: bool
+    capturable: bool
+    _cycle: Cycle
 
-    @torch.no_grad()
     def __init__(
-        self, inner: Optimizer, rule: SyncRule, *, slow_dtype: torch.dtype | None = None
+        self,
+        inner: Optimizer,
+        rule: SyncRule,
+        *,
+        slow_dtype: torch.dtype | None = None,
+        slow_device: torch.device | str | None = None,
+        kernel: str = "foreach",
+        capturable: bool = False,
+        state_kinds: Mapping[str, str] | None = None,
     ) -> None:
-        if not isinstance(inner, Optimizer):
-            raise ValueError(f"inner must be a torch.optim.Optimizer, got {inner!r}")
-        if not isinstance(rule, SyncRule):
-            raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-        if slow_dtype is not None and not getattr(slow_dtype, "is_floating_point", False):
-            raise ValueError(f"slow_dtype must be a floating torch.dtype, got {slow_dtype!r}")
-        fast = _trainable(inner)
+        if isinstance(inner, MetaOptimizer):
+            raise ValueError(
+                "inner must not be wrapped already (two cannot share the entries of one "
+                f"checkpoint), got {inner!r}"
+            )
+        cycle = cycle_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds)
+        if capturable and slow_device is not None:
+            raise ValueError(
+                "slow_device must be None if capturable (one graph, one device), "
+                f"got {slow_device!r}"
+            )
         # Not super().__init__(): it makes parameter groups of its own. __setstate__ makes the six
         # hook registries without which schedulers and state_dict fail (kozistr#122).
-        self.__setstate__(
-            {
-                "inner": inner,
-                "rule": rule,
-                "slow_dtype": slow_dtype,
-                "_fast": fast,
-                "_sync_state": rule.init(fast, slow_dtype=slow_dtype),
-                "_inner_names": [],
-                "_evaluating": False,
-            }
-        )
+        self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_cycle": cycle})
+        cycle.anchor(self.param_groups)
+        if capturable:
+            cycle.count_on_device()
 
     # Properties, because load_state_dict replaces the inner's list and dicts (kozistr#237): a
     # copy made here would go stale and schedulers would move a dead learning rate. torch declares
-    # plain attributes, hence the ignores.
+    # plain attributes.
     @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+    def param_groups(self) -> list[Group]:
         return self.inner.param_groups
 
+    @param_groups.setter
+    def param_groups(self, value: list[Group]) -> None:
+        self.inner.param_groups = value
+
     @property
-    def state(self) -> Any:  # type: ignore[override]
+    def state(self) -> Any:
         return self.inner.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self.inner.state = value
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.inner.defaults
 
+    # Here and not when the first instance is made: torch's `_patch_step_function` patches the
+    # class then, and hooks of one instance would depend on which others have been made.
+    @Optimizer.profile_hook_step
     def step(self, closure: Closure | None = None) -> Any:
         """One inner step; on every sync_period-th a sync follows it.
 
@@ -125,100 +153,116 @@ class MetaOptimizer(Optimizer):
         Raises
         ------
         RuntimeError
-            Inside `slow_weights()`, or if no parameter has a gradient; nothing is changed.
+            Inside `slow_weights()` or after `eval()`, or if no parameter has a gradient; nothing
+            is changed.
         """
         self._refuse_while_evaluating("step")
+        if template.is_asked_for(self.inner, closure):
+            return template.make(self.inner, self._cycle.memory)
         if closure is None:
             self._require_gradient()
-        if self._sync_state.count == 0:
-            self._anchor()
-        due = self.rule.due(self._sync_state)
-        if due:
-            self._participating()  # refuses a state that it does not know before weights move
-        loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
-        if due:
-            self._sync()
-        else:
-            _, _, self._sync_state = self.rule.step(self._fast, (), self._sync_state)
-        return loss
+        template.drop(self.inner, self._cycle.memory)
+        return self._captured_step(closure) if self.capturable else self._branching_step(closure)
+
+    step.hooked = True  # type: ignore[attr-defined]
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05)."""
         self._refuse_while_evaluating("sync")
-        if self._sync_state.count == 0:
-            self._anchor()
-        self._sync()
+        parts = by_rule(self.param_groups, self.rule)
+        self._cycle.participating(self.param_groups)
+        self._cycle.anchor(self._cycle.starting())
+        self._cycle.sync(parts)
+        self._cycle.memory.count *= 0
 
     @contextmanager
     def slow_weights(self) -> Iterator[None]:
         """Context in which the parameters hold the slow weights, to evaluate or to save a model.
 
         The fast weights come back bit for bit, also after an exception (clause C22). Holds a
-        second copy of them meanwhile. Nested use is allowed; `step`, `sync`, `state_dict` and
-        `load_state_dict` inside raise RuntimeError.
+        second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
+        weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
         """
-        if self._evaluating:
+        if self._cycle.memory.evaluating:
             yield
             return
-        with torch.no_grad():
-            slow = self.rule.slow(self._fast, self._sync_state)
-            kept = [leaf.clone() for leaf in self._fast]
-        _write(self._fast, slow)
-        self._evaluating = True
         try:
+            self.eval()
             yield
         finally:
-            self._evaluating = False
-            _write(self._fast, kept)
+            self.train()
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does."""
+        memory = self._cycle.memory
+        if memory.evaluating:
+            return
+        count = int(memory.count)
+        # At the start of a cycle the parameters are the slow weights already (clause C22).
+        running = [group for group in self.param_groups if count % period(group, self.rule)]
+        members = members_of(running, memory.slow)
+        memory.kept = {leaf: leaf.clone() for leaf in members}
+        memory.evaluating = True
+        assign(members, [memory.slow[leaf] for leaf in members])
+
+    def train(self) -> None:
+        """Put the fast weights back, bit for bit, after `eval()`; nothing without it."""
+        memory = self._cycle.memory
+        assign(memory.kept, list(memory.kept.values()))
+        memory.kept, memory.evaluating = {}, False
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the inner optimizer's."""
         self.inner.zero_grad(set_to_none)
 
-    @torch.no_grad()
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the inner optimizer; its slow weights are captured at once.
 
         The one counter goes on, so that all groups sync together.
         """
         self._refuse_while_evaluating("add_param_group")
+        check_group(param_group, self.rule)
         self.inner.add_param_group(param_group)
-        added = [leaf for leaf in self.param_groups[-1]["params"] if leaf.requires_grad]
-        slow = self.rule.init(added, slow_dtype=self.slow_dtype).slow
-        self._fast = [*self._fast, *added]
-        self._sync_state = self._sync_state._replace(slow=[*self._sync_state.slow, *slow])
+        self._cycle.anchor(self.param_groups[-1:])
 
     def state_dict(self) -> dict[str, Any]:
         """The inner's `state_dict` with `lookahead_*` entries in its states and groups."""
-        self._refuse_while_evaluating("state_dict")
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
-        state_dict = pack(self.inner, self.rule, self._fast, self._inner_names, self._sync_state)
+        read_pinned(self._cycle.memory)
+        self._cycle.hold_inner_state(self.param_groups)
+        state_dict = pack(self.inner, self.rule, self._cycle.memory)
         for post_hook in self._optimizer_state_dict_post_hooks.values():
             changed = post_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken. Load the model's weights as well.
+        """Go on where `state_dict` was taken. Load the model's weights before it.
 
         A checkpoint of the bare inner optimizer loads with a warning: the slow weights are then
-        the current parameters, at the start of a cycle.
+        the current parameters, at the start of a cycle. `lookahead_alpha` follows the checkpoint,
+        as the learning rate does. One that was saved while the parameters held the slow weights
+        puts the fast ones into them.
 
         Raises
         ------
         ValueError
-            If the checkpoint was made by another rule, lacks slow weights, or holds an array of
-            another shape than its parameter; nothing is changed.
+            If the checkpoint was made with another period or inner-state policy, was cut short,
+            or holds an array of another shape than its parameter; nothing is changed.
         """
         self._refuse_while_evaluating("load_state_dict")
         state_dict = state_dict.copy()
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        loaded = unpack(state_dict, self.inner, self.rule, _trainable(self.inner), self.slow_dtype)
+        loaded = unpack(state_dict, self.inner, self.rule, self._cycle.home)
         self.inner.load_state_dict(loaded.inner)
-        self._fast, self._inner_names, self._sync_state = loaded.fast, loaded.names, loaded.state
+        assign(loaded.fast, list(loaded.fast.values()))
+        self._cycle.memory = loaded.memory
+        if self.capturable:
+            self._cycle.count_on_device()
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
@@ -226,43 +270,59 @@ class MetaOptimizer(Optimizer):
         return f"{type(self).__name__}({self.rule!r}, {self.inner!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # As in torch, hooks stay behind: they belong to the instance they were registered on.
-        return {key: value for key, value in vars(self).items() if not key.endswith("_hooks")}
+        # As in torch, hooks stay behind, and the step that a scheduler has put on this instance.
+        return {key: vars(self)[key] for key in ("inner", "rule", "capturable", "_cycle")}
 
-    @torch.no_grad()
-    def _anchor(self) -> None:
-        """Start a cycle: capture the slow weights of the parameters that are trainable now."""
-        fast = _trainable(self.inner)
-        buffers = dict(zip(self._fast, self._sync_state.slow, strict=True))
-        if any(not _fits(buffers.get(leaf), leaf, self.slow_dtype) for leaf in fast):
-            # Parameters were added, unfrozen, moved or converted: new buffers for all of them.
-            slow = self.rule.init(fast, slow_dtype=self.slow_dtype).slow
-        else:
-            slow = [buffers[leaf] for leaf in fast]
-        state = self._sync_state._replace(slow=slow)
-        self._fast, self._sync_state = fast, self.rule.anchor(fast, state, kernel=IN_PLACE)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        known = set(state["inner"].defaults)
+        super().__setstate__(state)
+        for key in self.defaults.keys() - known:
+            del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
 
-    @torch.no_grad()
-    def _sync(self) -> None:
-        """Sync the parameters and the inner state, in place."""
-        inner = self._participating()
-        known = dict(zip(self._inner_names, self._sync_state.inner_slow, strict=True))
-        if self.rule.inner_state == "interpolate":
-            # torch makes inner state at the first step, and all of these keys start at zero.
-            slow = [
-                known[name] if name in known else torch.zeros_like(leaf)
-                for name, leaf in inner.items()
-            ]
-            self._sync_state = self._sync_state._replace(inner_slow=slow)
-        live = list(inner.values())
-        _, after, state = self.rule.sync(self._fast, live, self._sync_state, kernel=IN_PLACE)
-        _write(live, after)
-        self._inner_names = list(inner) if state.inner_slow else []
-        self._sync_state = state
+    def _branching_step(self, closure: Closure | None) -> Any:
+        """The ordinary step: on k - 1 of k it adds one to an integer."""
+        cycle, memory, rule = self._cycle, self._cycle.memory, self.rule
+        groups = self.param_groups
+        due = [group for group in groups if (memory.count + 1) % period(group, rule) == 0]
+        # What could be wrong is refused before weights move.
+        parts = by_rule(due, rule)
+        cycle.participating(due)
+        if starting := cycle.starting():
+            cycle.anchor(starting)
+        loss = self._inner_step(closure, undo=len(starting) == len(groups))
+        memory.count += 1
+        if parts:
+            cycle.sync(parts)
+        return loss
 
-    def _participating(self) -> dict[InnerName, Tensor]:
-        """Live tensors of the inner state that the policy acts on."""
-        return inner_leaves(self.inner, self._fast, self.rule.inner_state)
+    def _captured_step(self, closure: Closure | None) -> Any:
+        """The step for a graph: the counter is on the device, and nothing here waits for it."""
+        parts = by_rule(self.param_groups, self.rule)
+        self._cycle.participating(self.param_groups)
+        capture.anchor(self._cycle, parts)
+        loss = self._inner_step(closure, undo=False)
+        capture.count_and_sync(self._cycle, parts)
+        return loss
+
+    def _inner_step(self, closure: Closure | None, undo: bool) -> Any:
+        """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
+
+        With `undo` the slow weights are those before this step: they go back into the parameters,
+        if this is the first step of all.
+        """
+        known = len(self.state)
+        undo = undo and known == 0 and self.rule.inner_state != "maintain"
+        groups = [dict(group) for group in self.param_groups] if undo else []
+        loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
+        if len(self.state) != known:
+            try:
+                self._cycle.participating(self.param_groups)
+            except ValueError:
+                if undo:
+                    self._cycle.undo()
+                    template.restore_groups(self.param_groups, groups)
+                raise
+        return loss
 
     def _checked(self, closure: Closure) -> Closure:
         def checked() -> Any:
@@ -273,18 +333,17 @@ class MetaOptimizer(Optimizer):
         return checked
 
     def _require_gradient(self) -> None:
-        groups = self.inner.param_groups
-        if not any(leaf.grad is not None for group in groups for leaf in group["params"]):
+        if not any(leaf.grad is not None for leaf in leaves_of(self.param_groups)):
             raise RuntimeError(
                 "step() needs a gradient: no parameter has one (.grad is None for all); "
                 "call loss.backward() before it"
             )
 
     def _refuse_while_evaluating(self, action: str) -> None:
-        if self._evaluating:
+        if self._cycle.memory.evaluating:
             raise RuntimeError(
-                f"{action}() inside slow_weights(): the parameters hold the slow weights; "
-                "leave the context first"
+                f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
+                "weights; leave the context, or call train(), first"
             )
 
 
@@ -297,12 +356,13 @@ class Lookahead(MetaOptimizer):
         Moves the fast weights, which are the model's parameters.
     sync_period : int
         Inner steps between syncs, k >= 1.
-    alpha : float
-        How far the slow weights move at a sync, in [0, 1].
+    alpha : float, 0-d Tensor or callable, (syncs) -> float or 0-d Tensor
+        How far the slow weights move at a sync, in [0, 1]. A tensor is not checked; a callable is
+        a schedule of the number of syncs so far.
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner optimizer's own state.
-    slow_dtype : torch.dtype, optional
-        Keep slow weights in this dtype where it is wider than the parameter's.
+    **options
+        `slow_dtype`, `slow_device`, `kernel`, `capturable` and `state_kinds` of `MetaOptimizer`.
 
     Raises
     ------
@@ -331,33 +391,8 @@ class Lookahead(MetaOptimizer):
         self,
         inner: Optimizer,
         sync_period: int = 5,
-        alpha: float = 0.5,
+        alpha: Fraction | Callable[[Count], Fraction] = 0.5,
         inner_state: str = "maintain",
-        *,
-        slow_dtype: torch.dtype | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(inner, lookahead(sync_period, alpha, inner_state), slow_dtype=slow_dtype)
-
-
-def _trainable(inner: Optimizer) -> list[Tensor]:
-    """Parameters that the inner optimizer may move, each once, in the order of the groups."""
-    leaves = (leaf for group in inner.param_groups for leaf in group["params"])
-    return list(dict.fromkeys(leaf for leaf in leaves if leaf.requires_grad))
-
-
-def _fits(slow: Tensor | None, leaf: Tensor, slow_dtype: torch.dtype | None) -> bool:
-    """Whether `slow` can hold the slow weights of `leaf`."""
-    dtype = leaf.dtype if slow_dtype is None else torch.promote_types(leaf.dtype, slow_dtype)
-    return (
-        slow is not None
-        and slow.dtype == dtype
-        and slow.device == leaf.device
-        and slow.shape == leaf.shape
-    )
-
-
-@torch.no_grad()
-def _write(targets: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for target, value in zip(targets, values, strict=True):
-        if value is not target:
-            target.copy_(value)
+        super().__init__(inner, lookahead(sync_period, alpha, inner_state), **options)

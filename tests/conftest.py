@@ -82,6 +82,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dist", help="folder with the built wheel; without it tests/packaging is not collected"
     )
     parser.addoption(
+        "--clients",
+        action="store_true",
+        help="collect tests/clients, which needs the libraries of a group `clients-…` installed",
+    )
+    parser.addoption(
         "--installed",
         action="store_true",
         help="refuse to test a lookahead_core that is not in site-packages, such as the checkout",
@@ -137,6 +142,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     asked = asked_for(config)
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--dist") else ["the built wheel"]
+    rest += [] if config.getoption("--clients") else ["client libraries"]
     return [
         f"lookahead_core: {tested()}",
         f"tested: {', '.join(asked)}; NOT verified here: {', '.join(rest)}",
@@ -147,8 +153,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     name, asked = collection_path.name, asked_for(config)
     if name == "packaging" and not config.getoption("--dist"):
         return True
-    # Other people's libraries: the sessions that install them name the folder.
-    if name == "clients" and not any("clients" in argument for argument in config.args):
+    if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
         return True
     if name in CORE and not CORE[name] & set(asked):
         return True

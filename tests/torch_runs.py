@@ -92,3 +92,24 @@ def assert_same(ours, theirs, where="state"):
 
 def snapshot(model, optimizer):
     return flat({"model": dict(model.state_dict()), "optimizer": optimizer.state_dict()})
+
+
+class Drift(torch.optim.Optimizer):
+    """An optimizer of somebody else's: state of its own names, and a count in the group."""
+
+    def __init__(self, parameters, lr=1.0):
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["step"] = group.get("step", 0) + 1
+            for leaf in group["params"]:
+                if leaf.grad is None:
+                    continue
+                state = self.state[leaf]
+                if not state:
+                    state["drift"], state["age"] = torch.zeros_like(leaf), 0
+                state["age"] += 1
+                state["drift"].add_(leaf.grad)
+                leaf.sub_(state["drift"], alpha=group["lr"] / group["step"])

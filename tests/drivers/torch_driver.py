@@ -29,7 +29,7 @@ def plain(leaf):
 class Run:
     """Parameters, their inner optimizer, what `wrap` puts around that, and a loss scaler."""
 
-    def __init__(self, setup, wrap):
+    def __init__(self, setup, wrap, **options):
         self.params, groups = [], {}
         for leaf in setup.leaves:
             if leaf.same_as is not None:
@@ -43,16 +43,17 @@ class Run:
         params = [{"params": group, "lr": inner.lr * rate} for rate, group in groups.items()]
         self.rates = list(groups)
         self.inner = (
-            torch.optim.Adam(params)
+            torch.optim.Adam(params, **options)
             if inner.kind == "adam"
-            else torch.optim.SGD(params, momentum=inner.momentum)
+            else torch.optim.SGD(params, momentum=inner.momentum, **options)
         )
         self.optimizer = wrap(self.inner, setup)
         self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=10**6)
 
 
 class TorchDriver:
-    eager = True
+    """With the ways that the adapter's sync (`kernel`, `capturable`) and the inner one can run."""
+
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
@@ -60,6 +61,13 @@ class TorchDriver:
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
+
+    def __init__(self, kernel="foreach", capturable=False, **inner):
+        self.options, self.inner = {"kernel": kernel, "capturable": capturable}, inner
+        self.eager = kernel != "compiled"
+        if inner.get("fused"):
+            # torch's fused step has no CPU kernel for integers, and takes no frozen ones of them.
+            self.capabilities = self.capabilities - {"int32"}
 
     def wrap(self, inner, setup):
         """The adapter around `inner`: what another wrapper's driver replaces."""
@@ -69,10 +77,11 @@ class TorchDriver:
             setup.alpha,
             setup.inner_state,
             slow_dtype=dtype_of(setup.slow_dtype),
+            **self.options,
         )
 
     def make(self, setup):
-        return Run(setup, self.wrap)
+        return Run(setup, self.wrap, **self.inner)
 
     def step(self, run, gradients):
         run.optimizer.zero_grad()
@@ -88,8 +97,8 @@ class TorchDriver:
 
     def slow(self, run):
         # The tensors themselves, and not slow_weights(): that is what C22 compares with them.
-        pairs = zip(run.optimizer._fast, run.optimizer._sync_state.slow, strict=True)
-        slow = {id(leaf): tensor for leaf, tensor in pairs}
+        memory = run.optimizer._cycle.memory
+        slow = {id(leaf): tensor for leaf, tensor in memory.slow.items()}
         return [plain(slow.get(id(leaf), leaf)) for leaf in run.params]
 
     def evaluate(self, run):

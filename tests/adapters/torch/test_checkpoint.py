@@ -115,6 +115,28 @@ def test_a_checkpoint_of_the_inner_optimizer_alone_loads_with_a_warning():
     assert optimizer.state_dict()["param_groups"][0]["lookahead_count"] == 0
 
 
+class Named(torch.optim.SGD):
+    """An optimizer with state under a name, and moments of a lower rank than torch's."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for leaf in self.param_groups[0]["params"]:
+            self.state[leaf]["exp_avg"] = torch.ones(())
+            self.state[leaf][0] = {"block": torch.ones(2)}
+        self.state["factors"] = {"rank": 3}
+
+
+@pytest.mark.clause("C06")
+def test_state_of_other_forms_goes_through_a_checkpoint():
+    models = [Quadratic(), Quadratic()]
+    first, second = (Lookahead(Named(m.parameters(), lr=0.1), K, 0.5) for m in models)
+    train(first, models[0], 2)
+    second.load_state_dict(flat(first.state_dict()))
+    assert second.state["factors"] == {"rank": 3}
+    assert second.state[models[1].x][0]["block"].tolist() == [1.0, 1.0]
+
+
 def drop(state, key):
     del state["state"][0][key]
 
@@ -122,7 +144,7 @@ def drop(state, key):
 BAD_STATES = {
     "slow of another shape": (
         lambda s: s["state"][0].update(lookahead_slow=torch.ones(2)),
-        r"\['state'\]\[0\]\['lookahead_slow'\] must have the shape .* \(3,\), got \(2,\)",
+        r"\['state'\]\[0\]\['lookahead_slow'\] must have the shape \(3,\), got \(2,\)",
     ),
     "moment of another shape": (
         lambda s: s["state"][0].update(exp_avg=torch.ones(2)),
@@ -133,7 +155,33 @@ BAD_STATES = {
         r"\['lookahead_slow_exp_avg'\] must have the shape",
     ),
     "no states": (lambda s: s.pop("state"), "must have the key 'state'"),
-    "no slow weights": (lambda s: drop(s, "lookahead_slow"), "no lookahead_slow for trainable"),
+    "no slow weights": (
+        lambda s: drop(s, "lookahead_slow"),
+        r"\['state'\]\[0\] must hold 6 tensors, got 5 \(step, exp_avg, .*: the checkpoint was cut",
+    ),
+    "no slow copy of a moment": (
+        lambda s: drop(s, "lookahead_slow_exp_avg"),
+        r"\['state'\]\[0\] must hold 6 tensors, got 5",
+    ),
+    "no moment": (lambda s: drop(s, "exp_avg_sq"), "must hold 6 tensors, got 5"),
+    "no state of a parameter": (
+        lambda s: s["state"].pop(1),
+        r"\['state'\]\[1\] must hold 6 tensors, got 0 \(none\)",
+    ),
+    "no list of what was there": (
+        lambda s: s["param_groups"][0].pop("lookahead_entries"),
+        "lookahead_entries must be a list of 2 ints, got None",
+    ),
+    "a slow copy that is no tensor": (
+        lambda s: s["state"][0].update(lookahead_slow=[1.0, 2.0, 3.0]),
+        r"\['lookahead_slow'\] must be a Tensor, got \[1.0",
+    ),
+    "no entries in the groups": (
+        lambda s: s["param_groups"].__setitem__(
+            0, {k: v for k, v in s["param_groups"][0].items() if not k.startswith("lookahead_")}
+        ),
+        "alpha must be a number in .* got None",
+    ),
     "no groups": (lambda s: s.pop("param_groups"), "must have the key 'param_groups'"),
     "another number of parameters": (
         lambda s: s["param_groups"][0]["params"].pop(),
@@ -152,9 +200,13 @@ BAD_STATES = {
         lambda s: s["param_groups"][0].update(lookahead_sync_period=7),
         "sync_period=7, this optimizer has sync_period=5",
     ),
-    "another alpha": (
-        lambda s: s["param_groups"][0].update(lookahead_alpha=0.8),
-        "alpha=0.8, this optimizer has alpha=0.5",
+    "another policy": (
+        lambda s: s["param_groups"][0].update(lookahead_inner_state="reset"),
+        "inner_state='reset', this optimizer has inner_state='interpolate'",
+    ),
+    "an alpha out of range": (
+        lambda s: s["param_groups"][0].update(lookahead_alpha=7),
+        r"alpha must be a number in \[0, 1\] .* got 7",
     ),
 }
 

@@ -241,6 +241,7 @@ FAMILIES = {
     "Adamax": torch.optim.Adamax,
     "RMSprop": lambda p: torch.optim.RMSprop(p, momentum=0.9, centered=True),
     "Adadelta": torch.optim.Adadelta,
+    "Adafactor": torch.optim.Adafactor,
 }
 
 

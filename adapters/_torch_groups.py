@@ -1,0 +1,66 @@
+"""Parameter groups: settings of their own, one counter for all, and which leaves take part.
+
+`lookahead_alpha` and `lookahead_sync_period` in a group override the rule. The counter is one: a
+group whose period divides another's syncs whenever that one does.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from math import lcm
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from lookahead_core import Interpolate, SyncRule
+from lookahead_core.validation import positive_int
+
+__all__ = [
+    "ALPHA",
+    "PERIOD",
+    "Group",
+    "by_rule",
+    "leaves_of",
+    "members_of",
+    "period",
+    "round_of",
+    "rule_of",
+]
+
+Group: TypeAlias = dict[str, Any]
+
+ALPHA, PERIOD = "lookahead_alpha", "lookahead_sync_period"
+
+
+def period(group: Group, rule: SyncRule) -> int:
+    """Steps between syncs of `group`, or ValueError."""
+    if PERIOD not in group:
+        return rule.sync_period
+    return positive_int(PERIOD, group[PERIOD], "inner steps between syncs of a group")
+
+
+def rule_of(group: Group, rule: SyncRule) -> SyncRule:
+    """`rule` with the settings of `group`, or ValueError."""
+    outer = Interpolate(group[ALPHA]) if ALPHA in group else rule.outer
+    return replace(rule, sync_period=period(group, rule), outer=outer)
+
+
+def by_rule(groups: Iterable[Group], rule: SyncRule) -> dict[SyncRule, list[Group]]:
+    """Groups that one call of the core can sync, under the rule of each."""
+    parts: dict[SyncRule, list[Group]] = {}
+    for group in groups:
+        parts.setdefault(rule_of(group, rule), []).append(group)
+    return parts
+
+
+def members_of(groups: Iterable[Group], slow: Mapping[Tensor, Any]) -> list[Tensor]:
+    """Parameters of `groups` that take part in this cycle, each once."""
+    return list(dict.fromkeys(leaf for leaf in leaves_of(groups) if leaf in slow))
+
+
+def leaves_of(groups: Iterable[Group]) -> Iterator[Tensor]:
+    return (leaf for group in groups for leaf in group["params"])
+
+
+def round_of(groups: Iterable[Group], rule: SyncRule) -> int:
+    """Steps after which all groups sync together: the counter says no more than its rest."""
+    return lcm(*(period(group, rule) for group in groups))

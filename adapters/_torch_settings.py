@@ -1,0 +1,63 @@
+"""What the torch adapter accepts: each argument is checked before anything is changed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lookahead_core import SyncRule
+from lookahead_core.validation import one_of
+
+from ._torch_cycle import Cycle
+from ._torch_groups import Group, rule_of
+from ._torch_inner_state import check_kinds
+from ._torch_kernel import KERNELS
+from ._torch_memory import Home
+
+__all__ = ["check_group", "cycle_of"]
+
+
+def cycle_of(
+    inner: Any,
+    rule: Any,
+    kernel: str,
+    slow_dtype: Any,
+    slow_device: Any,
+    state_kinds: Mapping[str, str] | None,
+) -> Cycle:
+    """A cycle with these settings, or ValueError."""
+    if not isinstance(inner, Optimizer):
+        raise ValueError(f"inner must be a torch.optim.Optimizer, got {inner!r}")
+    if not isinstance(rule, SyncRule):
+        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+    one_of("kernel", kernel, tuple(KERNELS))
+    home = Home(_floating(slow_dtype), _device(slow_device))
+    for group in inner.param_groups:
+        check_group(group, rule)
+    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds))
+
+
+def check_group(group: Group, rule: SyncRule) -> None:
+    """ValueError unless the settings of a parameter group are in range."""
+    if group.get("differentiable"):
+        raise ValueError(
+            "differentiable must be False in the inner optimizer (a sync writes into the "
+            "parameters in place, and no gradient flows through that), got True"
+        )
+    rule_of(group, rule)
+
+
+def _floating(dtype: Any) -> torch.dtype | None:
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype
+    raise ValueError(f"slow_dtype must be a floating torch.dtype, got {dtype!r}")
+
+
+def _device(device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"slow_device must be a torch.device or its name, got {device!r}"
+        ) from error

@@ -1,0 +1,123 @@
+"""The capturable step: the counter is a tensor, and every step launches the same.
+
+No GPU was there: that a CUDA graph captures it is NOT verified. What a capture needs is: the CPU
+reads no value, the launches do not depend on the step, and all tensors stay where they are.
+"""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lookahead_core.adapters.torch import Lookahead
+from reference_loop import POLICIES, STEPS
+from torch_runs import INNERS, Drift, Quadratic, assert_same, flat, make, pull_down, single, train
+
+ALPHA, K = 0.5, 5
+
+
+def capturable(model, policy, inner, **options):
+    return Lookahead(inner(model.parameters()), K, ALPHA, policy, capturable=True, **options)
+
+
+class Recorder(TorchDispatchMode):
+    """Operations with the addresses of the tensors that they overwrite."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        into = args[0].data_ptr() if name == "copy_" else None
+        self.seen.append((name, into))
+        return func(*args, **(kwargs or {}))
+
+
+def recorded(step):
+    with Recorder() as recorder:
+        step()
+    return recorder.seen
+
+
+@pytest.mark.clause("C19", "C45")
+@pytest.mark.parametrize("inner", INNERS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_it_is_bitwise_the_step_that_branches(policy, inner):
+    ours, other = Quadratic(), Quadratic()
+    optimizer, branching = (
+        capturable(ours, policy, INNERS[inner]),
+        make(other, policy, INNERS[inner]),
+    )
+    for _ in range(STEPS):
+        train(optimizer, ours, 1)
+        train(branching, other, 1)
+        assert_same(dict(ours.state_dict()), dict(other.state_dict()))
+    assert_same(optimizer.state_dict()["state"][0], branching.state_dict()["state"][0])
+    counters = [
+        o.state_dict()["param_groups"][0]["lookahead_syncs"] for o in (optimizer, branching)
+    ]
+    assert counters == [4, 4]
+
+
+@pytest.mark.clause("C45")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_step_launches_the_same_on_the_same_tensors_and_reads_none(policy):
+    weight = single()
+    # Not Adam: torch's reads its step count on the CPU unless it is capturable, on a GPU alone.
+    inner = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
+    optimizer = Lookahead(inner, 3, 0.5, policy, capturable=True)
+    pull_down(optimizer, weight)
+    pull_down(optimizer, weight)
+    steps = [recorded(optimizer.step) for _ in range(7)]
+    assert all(step == steps[0] for step in steps)
+    assert "_local_scalar_dense" not in [name for name, _ in steps[0]]
+    assert "where" in [name for name, _ in steps[0]]
+
+
+@pytest.mark.clause("C06", "C45")
+@pytest.mark.parametrize("phase", range(K))
+def test_it_resumes_at_any_phase_as_either_kind(phase):
+    whole, first = Quadratic(), Quadratic()
+    train(make(whole, "interpolate"), whole, STEPS)
+    before = capturable(first, "interpolate", INNERS["sgd"])
+    train(before, first, K + phase)
+    for kind in (True, False):
+        second = Quadratic()
+        second.load_state_dict(first.state_dict())
+        after = Lookahead(
+            INNERS["sgd"](second.parameters()), K, ALPHA, "interpolate", capturable=kind
+        )
+        after.load_state_dict(flat(before.state_dict()))
+        train(after, second, STEPS - K - phase)
+        assert torch.equal(second.x, whole.x)
+
+
+@pytest.mark.clause("C05", "C22", "C45")
+def test_it_is_evaluated_and_synced_on_demand():
+    weight = single()
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0), 3, 0.5, capturable=True)
+    for _ in range(2):
+        pull_down(optimizer, weight)
+    with optimizer.slow_weights():
+        assert weight.item() == 0.0
+    optimizer.sync()
+    for expected in (-2.0, -3.0, -2.5):
+        pull_down(optimizer, weight)
+        assert weight.item() == expected
+
+
+@pytest.mark.clause("C25", "C45")
+def test_a_count_that_is_a_plain_number_cannot_be_reset_on_the_device():
+    weight = single()
+    kinds = {"drift": "moment", "age": "count"}
+    inner = Drift([weight])
+    optimizer = Lookahead(inner, 3, 0.5, "reset", capturable=True, state_kinds=kinds)
+    with pytest.raises(ValueError, match="'reset' cannot restart 'age' of Drift if capturable"):
+        pull_down(optimizer, weight)
+
+
+@pytest.mark.clause("C24")
+def test_one_graph_has_one_device():
+    inner = torch.optim.SGD([single()], lr=1.0)
+    with pytest.raises(ValueError, match=r"slow_device must be None if capturable .* got 'cpu'"):
+        Lookahead(inner, capturable=True, slow_device="cpu")

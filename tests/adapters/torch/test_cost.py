@@ -1,0 +1,160 @@
+"""What a step of the torch adapter launches and allocates. No time is measured here."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lookahead_core.adapters._torch_kernel import KERNELS
+from lookahead_core.adapters.torch import Lookahead
+from reference_loop import POLICIES
+from torch_runs import DOUBLE, assert_same, pull_down, single
+
+# torch's own: when its compiler is first imported, and about caches in array-api-compat.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch.jit.script_method. is deprecated", "ignore:Dynamo detected a call"
+)
+LEAF = 1 << 16
+
+
+class Launches(TorchDispatchMode):
+    """Names of the operations that reach the dispatcher, each of them a launch on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if not name.startswith("_record_function"):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def launched_by(action):
+    with Launches() as launches:
+        action()
+    return launches.names
+
+
+def peak_of(action):
+    """Most bytes that were allocated and not freed at one time, by torch's own allocator."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        action()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
+
+
+def test_the_measure_of_memory_sees_what_is_allocated_inside_an_operation():
+    x = torch.ones(1000)
+    assert 8000 <= peak_of(lambda: x + (x + 1)) < 9000
+
+
+# --- launches ---
+
+
+@pytest.mark.clause("C44")
+@pytest.mark.parametrize("dtypes", [[torch.float32], [torch.float32, DOUBLE]], ids=len)
+def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
+    weights = [single(dtype=dtype) for dtype in dtypes for _ in range(20)]
+    groups = [{"params": weights[::2], "lr": 1.0}, {"params": weights[1::2], "lr": 2.0}]
+    optimizer = Lookahead(torch.optim.SGD(groups), 4, 0.5)
+    pull_down(optimizer, *weights)
+    launched = launched_by(optimizer.sync)
+    expected = ["_foreach_lerp_", "_foreach_copy_"]
+    assert sorted(launched) == sorted(expected * len(dtypes))
+
+
+@pytest.mark.clause("C44")
+def test_interpolating_the_inner_state_launches_twice_more():
+    weights = [single() for _ in range(20)]
+    inner = torch.optim.SGD(weights, lr=1.0, momentum=0.9)
+    optimizer = Lookahead(inner, 4, 0.5, "interpolate")
+    pull_down(optimizer, *weights)
+    optimizer.sync()
+    pull_down(optimizer, *weights)
+    assert launched_by(optimizer.sync) == ["_foreach_lerp_", "_foreach_copy_"] * 2
+
+
+@pytest.mark.clause("C19", "C44")
+def test_a_step_that_neither_starts_nor_ends_a_cycle_launches_what_the_inner_one_does():
+    ours, bare = single(), single()
+    optimizer, inner = Lookahead(torch.optim.Adam([ours]), 4, 0.5), torch.optim.Adam([bare])
+    for weight, opt in ((ours, optimizer), (bare, inner)):
+        pull_down(opt, weight)
+        weight.grad = torch.ones_like(weight)
+    assert launched_by(optimizer.step) == launched_by(inner.step)
+
+
+# --- memory ---
+
+
+@pytest.mark.clause("C44")
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    ("dtype", "slow_dtype"),
+    [(torch.float32, None), (torch.bfloat16, torch.float32), (torch.bfloat16, DOUBLE)],
+)
+def test_a_sync_and_the_anchor_take_no_more_than_one_leaf(dtype, slow_dtype, policy, kernel):
+    weights = [torch.nn.Parameter(torch.ones(LEAF, dtype=dtype)) for _ in range(6)]
+    inner = torch.optim.Adam(weights)
+    optimizer = Lookahead(inner, 100, 0.3, policy, slow_dtype=slow_dtype, kernel=kernel)
+    pull_down(optimizer, *weights)
+    optimizer.sync()  # the slow copy of the inner state is there after the first
+    leaf = optimizer.state_dict()["state"][0]["lookahead_slow"].nbytes
+    assert peak_of(optimizer.sync) <= leaf
+    bare = peak_of(inner.step)
+    assert peak_of(optimizer.step) <= bare + leaf
+
+
+@pytest.mark.clause("C44")
+def test_a_leaf_that_cannot_be_flattened_takes_no_more_either():
+    weight = torch.nn.Parameter(torch.ones(64, LEAF // 64, dtype=torch.bfloat16).t())
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=0.5), 100, 0.3, slow_dtype=torch.float32)
+    pull_down(optimizer, weight)
+    assert peak_of(optimizer.sync) <= 4 * LEAF
+
+
+# --- torch.compile ---
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_compiled_step_needs_a_bounded_number_of_graphs_and_stays_exact(policy):
+    torch._dynamo.reset()
+    ours, eager = single(), single()
+    optimizer, other = (
+        Lookahead(torch.optim.SGD([weight], lr=0.5, momentum=0.9), 3, 0.5, policy)
+        for weight in (ours, eager)
+    )
+    counter = CompileCounter()
+    step = torch.compile(optimizer.step, backend=counter)
+    graphs = []
+    for i in range(15):
+        for weight in (ours, eager):
+            weight.grad = weight.detach() - i
+        step()
+        other.step()
+        graphs.append(counter.frame_count)
+    assert graphs[5:] == [graphs[5]] * 10
+    assert 1 <= graphs[-1] <= 6
+    assert_same(ours.detach(), eager.detach())
+
+
+def test_the_compiled_kernel_makes_one_graph_for_each_alpha():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    weight = single()
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0), 1, kernel="compiled")
+    graphs = []
+    for alpha in (0.5, 0.25, 0.5, 0.25, 1.0, 0.0):
+        optimizer.param_groups[0]["lookahead_alpha"] = alpha
+        pull_down(optimizer, weight)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs == [1, 2, 2, 2, 2, 2]
+    assert weight.item() == -2.5

@@ -1,0 +1,75 @@
+"""accelerate: prepare, accumulate, save_state and load_state."""
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch.utils.data import DataLoader, TensorDataset
+
+from lookahead_core.adapters.torch import Lookahead
+from torch_runs import assert_same, flat
+
+DATA = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def own_state():
+    """accelerate keeps its state in classes."""
+    yield
+    for state in (AcceleratorState, GradientState, PartialState):
+        state._reset_state()
+
+
+class Training:
+    def __init__(self, **options):
+        self.accelerator = Accelerator(cpu=True, **options)
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        optimizer = Lookahead(torch.optim.AdamW(model.parameters(), lr=0.1), 3, 0.5)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        loader = DataLoader(TensorDataset(DATA), batch_size=4)
+        self.model, self.optimizer, self.schedule, self.loader = self.accelerator.prepare(
+            model, optimizer, schedule, loader
+        )
+
+    def run(self):
+        """One pass over the data."""
+        for (batch,) in self.loader:
+            with self.accelerator.accumulate(self.model):
+                loss = self.model(batch).square().mean()
+                self.accelerator.backward(loss)
+                self.optimizer.step()
+                self.schedule.step()
+                self.optimizer.zero_grad()
+
+    def state(self):
+        return flat([self.model.state_dict(), self.optimizer.state_dict()])
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("options", [{}, {"gradient_accumulation_steps": 2}], ids=str)
+def test_a_run_resumes_bitwise_from_save_state(options, tmp_path):
+    whole = Training(**options)
+    whole.run()
+    whole.run()
+    first = Training(**options)
+    first.run()
+    first.accelerator.save_state(str(tmp_path))
+    second = Training(**options)
+    second.accelerator.load_state(str(tmp_path))
+    second.run()
+    assert_same(second.state(), whole.state())
+    steps = 8 // options.get("gradient_accumulation_steps", 1)
+    group = first.optimizer.state_dict()["param_groups"][0]
+    assert (group["lookahead_syncs"], group["lookahead_count"]) == divmod(steps, 3)
+
+
+@pytest.mark.clause("C22")
+def test_its_optimizer_forwards_eval_and_train():
+    training = Training()
+    training.run()
+    fast = training.model.weight.detach().clone()
+    training.optimizer.eval()
+    assert not torch.equal(training.model.weight, fast)
+    training.optimizer.train()
+    assert torch.equal(training.model.weight, fast)

@@ -1,0 +1,46 @@
+"""docs/torch.md: its code runs in order, and each row of its feature table names a test."""
+
+import ast
+import re
+from pathlib import Path
+
+from markdown_it import MarkdownIt
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs/torch.md").read_text()
+BLOCKS = [t.content for t in MarkdownIt().parse(GUIDE) if t.type == "fence" and t.info == "python"]
+
+
+def test_it_starts_with_five_lines():
+    assert len([line for line in BLOCKS[0].splitlines() if line]) <= 5
+
+
+def test_its_code_runs_in_order(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "guide"}
+    for block in BLOCKS:
+        exec(compile(block, "docs/torch.md", "exec"), names)
+    assert (tmp_path / "run.pt").exists()
+
+
+def rows():
+    table = GUIDE.split("## What works")[1].split("###")[0]
+    return [line for line in table.splitlines() if line.startswith("| ")][1:]
+
+
+def all_tests():
+    """Names of all tests of the torch adapter."""
+    return {
+        node.name
+        for folder in ("adapters", "clients")
+        for path in (ROOT / "tests" / folder / "torch").glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_each_row_of_the_feature_table_is_a_test():
+    named = [re.findall(r"`(test_\w+)` \|$", row) for row in rows()]
+    assert len(named) > 40
+    assert [row for row, found in zip(rows(), named, strict=True) if len(found) != 1] == []
+    assert {name for (name,) in named} - all_tests() == set()
