@@ -66,8 +66,8 @@ class TorchDriver:
         self.options, self.inner = {"kernel": kernel, "capturable": capturable}, inner
         self.eager = kernel != "compiled"
         if inner.get("fused"):
-            # torch's fused step has no CPU kernel for integers, and takes no frozen ones of them.
-            self.capabilities = self.capabilities - {"int32"}
+            # "`fused=True` requires all the params to be floating point Tensors", frozen ones too.
+            self.capabilities = self.capabilities - {"int32", "complex128", "complex64"}
 
     def wrap(self, inner, setup):
         """The adapter around `inner`: what another wrapper's driver replaces."""
