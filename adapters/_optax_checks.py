@@ -9,7 +9,7 @@ import optax
 from lookahead_core import SyncRule
 from lookahead_core.leaves import is_averaged
 
-from ._optax_state import LookaheadState
+from ._optax_state import LookaheadState, is_parked, refuse_parked
 
 __all__ = ["check_arguments", "check_settings", "check_tree", "transformation"]
 
@@ -53,6 +53,9 @@ def check_arguments(updates: Any, state: Any, params: Any, sync: Any) -> None:
     if not isinstance(state, LookaheadState):
         raise ValueError(f"state must be a LookaheadState, got {type(state).__name__}")
     check_tree("updates", updates, "params", params)
+    if sync is False and is_parked(state):
+        return  # the step does not use them
+    refuse_parked(state)
     check_tree("state.slow", state.slow, "params", params)
 
 

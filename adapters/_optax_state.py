@@ -4,7 +4,7 @@ Nothing here moves weights: that is optax.py.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,15 @@ __all__ = [
     "LookaheadState",
     "filled",
     "find_state",
+    "is_parked",
     "own_params",
+    "park",
+    "refuse_parked",
     "replaced",
     "resync",
     "slow_params",
     "start_cycle",
+    "unpark",
 ]
 
 
@@ -47,6 +51,14 @@ class LookaheadState(NamedTuple):
     slow: optax.Params
     inner: optax.OptState
     inner_slow: optax.OptState
+
+
+class _Parked(NamedTuple):
+    """Stands for slow weights that `park` took out: a tree without leaves."""
+
+
+PARKED = _Parked()
+Parked: TypeAlias = tuple[tuple[optax.Params, optax.OptState], ...]
 
 
 def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -81,6 +93,8 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     {'w': Array([1., 1.], dtype=float32)}
     """
     found = _states(state)
+    for ours in found:
+        refuse_parked(ours)
     owned = [path for ours in found for path, _ in jax.tree_util.tree_leaves_with_path(ours.slow)]
     if twice := [path for path in owned if owned.count(path) > 1]:
         raise ValueError(
@@ -158,10 +172,104 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
     _states(state)
 
     def restarted(ours: LookaheadState) -> LookaheadState:
+        refuse_parked(ours)
         ours = ours._replace(step=jnp.zeros_like(ours.step))
         return ours if params is None else jax.tree.map(jnp.copy, start_cycle(ours, params))
 
     return replaced(state, restarted)
+
+
+def park(state: optax.OptState) -> tuple[optax.OptState, Parked]:
+    """Take the slow weights out of a state, for the steps of the split form that do not sync.
+
+    JAX takes some microseconds for each array that a compiled program is given, and those steps do
+    not use these. No array is touched.
+
+    Parameters
+    ----------
+    state : optax state
+        Any that holds a `LookaheadState`, or several.
+
+    Returns
+    -------
+    state, parked
+        The state without them, which `split(...).update` takes and nothing else, and what
+        `unpark` needs. A checkpoint needs both.
+
+    Raises
+    ------
+    ValueError
+        If `state` holds no `LookaheadState`, or was parked already.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import lookahead, park, slow_params, unpark
+    >>> optimizer, params = lookahead(optax.sgd(0.1)), jnp.ones(2)
+    >>> state, parked = park(optimizer.init(params))
+    >>> slow_params(unpark(state, parked), params)
+    Array([1., 1.], dtype=float32)
+    """
+    found = _states(state)
+    if any(map(is_parked, found)):
+        raise ValueError("state must hold slow weights to park, got one that was parked already")
+    taken = tuple((ours.slow, ours.inner_slow) for ours in found)
+    return replaced(state, lambda ours: ours._replace(slow=PARKED, inner_slow=PARKED)), taken
+
+
+def unpark(state: optax.OptState, parked: Parked) -> optax.OptState:
+    """Put the slow weights that `park` took out of a state back, before a step that syncs.
+
+    Parameters
+    ----------
+    state : optax state
+        As `park` or `split(...).update` returned it.
+    parked : tuple
+        What `park` returned beside it.
+
+    Returns
+    -------
+    optax state
+
+    Raises
+    ------
+    ValueError
+        If `state` was not parked, or `parked` is of another one.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core.adapters.optax import find_state, lookahead, park, unpark
+    >>> state = lookahead(optax.sgd(0.1)).init(jnp.ones(2))
+    >>> find_state(unpark(*park(state))).slow
+    Array([1., 1.], dtype=float32)
+    """
+    found = _states(state)
+    if len(found) != len(parked) or not all(map(is_parked, found)):
+        raise ValueError(
+            f"state must hold {len(parked)} LookaheadStates without slow weights, as park made it; "
+            f"got {len(found)}, of which {sum(map(is_parked, found))} without"
+        )
+    rest = iter(parked)
+
+    def returned(ours: LookaheadState) -> LookaheadState:
+        slow, inner_slow = next(rest)
+        return ours._replace(slow=slow, inner_slow=inner_slow)
+
+    return replaced(state, returned)
+
+
+def is_parked(state: LookaheadState) -> bool:
+    """Whether the slow weights are elsewhere."""
+    return isinstance(state.slow, _Parked)
+
+
+def refuse_parked(state: LookaheadState) -> None:
+    """ValueError if the slow weights are elsewhere."""
+    if is_parked(state):
+        raise ValueError(
+            "state must hold its slow weights here, got one that `park` made: unpark it"
+        )
 
 
 def start_cycle(state: LookaheadState, params: optax.Params) -> LookaheadState:
@@ -185,6 +293,7 @@ def replaced(
 
 def own_params(state: LookaheadState, params: optax.Params) -> optax.Params:
     """The parameters that `state` has, with MaskedNode where it has it."""
+    refuse_parked(state)
     return jax.tree.map(
         lambda s, p: s if _is_masked(s) else p, state.slow, params, is_leaf=_is_masked
     )

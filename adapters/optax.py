@@ -28,10 +28,12 @@ from ._optax_state import (
     filled,
     find_state,
     own_params,
+    park,
     replaced,
     resync,
     slow_params,
     start_cycle,
+    unpark,
 )
 
 __all__ = [
@@ -41,9 +43,11 @@ __all__ = [
     "find_state",
     "lookahead",
     "meta_optimizer",
+    "park",
     "resync",
     "slow_params",
     "split",
+    "unpark",
 ]
 
 

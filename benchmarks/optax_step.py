@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lookahead_core.adapters.optax import lookahead, split
+from lookahead_core.adapters.optax import lookahead, park, split, unpark
 
 K, ALPHA, RATE = 5, 0.5, 1e-4
 INNERS = {
@@ -102,6 +102,23 @@ def compiled(update: Callable[..., Any]) -> Callable[..., Any]:
     return step
 
 
+def parking(
+    plain: Callable[..., Any], syncing: Callable[..., Any]
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The two programs of the split form; the plain one is given no slow weights."""
+
+    def without(params: Any, state: Any, gradient: Any) -> Any:
+        live, parked = state
+        params, live = plain(params, live, gradient)
+        return params, (live, parked)
+
+    def at_a_sync(params: Any, state: Any, gradient: Any) -> Any:
+        params, whole = syncing(params, unpark(*state), gradient)
+        return params, park(whole)
+
+    return without, at_a_sync
+
+
 def scanned(plain: Callable[..., Any], last: Callable[..., Any]) -> Callable[..., Any]:
     """A whole cycle as one program: a scan of k - 1 plain steps, and the last one."""
 
@@ -133,11 +150,15 @@ def forms(inner: optax.GradientTransformation, shapes: Any) -> dict[str, Form]:
         params = optax.LookaheadParams(arrays(shapes, 0), arrays(shapes, 0))
         return params, theirs.init(params)
 
-    plain, syncing = compiled(halves.update), compiled(halves.update_and_sync)
+    def parked() -> Any:
+        params = arrays(shapes, 0)
+        return params, park(halves.init(params))
+
+    plain, syncing = parking(compiled(halves.update), compiled(halves.update_and_sync))
     return {
         "bare": Form([compiled(inner.update)] * K, plain_tree(inner.init)),
         "drop-in": Form([compiled(ours.update)] * K, plain_tree(ours.init)),
-        "split": Form([plain] * (K - 1) + [syncing], plain_tree(halves.init)),
+        "split": Form([plain] * (K - 1) + [syncing], parked),
         "scan": Form([scanned(halves.update, halves.update_and_sync)], plain_tree(halves.init)),
         "bare scan": Form([scanned(inner.update, inner.update)], plain_tree(inner.init)),
         "optax": Form([compiled(theirs.update)] * K, pair),

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from lookahead_core.adapters.optax import find_state, lookahead, resync, slow_params, split
+from lookahead_core.adapters.optax import (
+    find_state,
+    lookahead,
+    park,
+    resync,
+    slow_params,
+    split,
+    unpark,
+)
 from optax_runs import INNERS, assert_close, assert_same, frozen, gradients, make, sgd, start, train
 from reference_loop import ALPHA, POLICIES, STEPS, K
 
@@ -40,6 +48,65 @@ def test_the_split_form_follows_the_trajectory(inner, policy, compiled):
     assert_close(got[0], expected[0], rtol=1e-12)
     assert_close(slow_params(got[1], got[0]), slow_params(expected[1], expected[0]), rtol=1e-12)
     assert_close(got[1].inner, expected[1].inner, rtol=1e-12)
+
+
+# --- parked slow weights ---
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("chained", [False, True], ids=["alone", "in a chain"])
+def test_parked_slow_weights_come_back_for_the_sync(policy, chained):
+    ours = make(policy, INNERS["adam"])
+    halves = split(optax.chain(optax.clip(1.0), ours) if chained else ours)
+    expected = alternate(halves, start(), halves.init(start()), STEPS)
+    plain, syncing = jax.jit(halves.update), jax.jit(halves.update_and_sync)
+    params, (state, parked) = start(), park(halves.init(start()))
+    for step in range(1, STEPS + 1):
+        if step % K:
+            updates, state = plain(gradients(params), state, params)
+        else:
+            updates, whole = syncing(gradients(params), unpark(state, parked), params)
+            state, parked = park(whole)
+        params = optax.apply_updates(params, updates)
+    assert_same((params, unpark(state, parked)), expected)
+
+
+def test_each_of_several_states_gets_its_own_back():
+    ours = {"a": make("maintain", sgd), "b": make("interpolate", INNERS["adam"])}
+    optimizer = optax.multi_transform(ours, {"layer": "a", "other": "b"})
+    state = optimizer.init(start())
+    assert_same(unpark(*park(state)), state)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_parked_state_hands_no_slow_weights_to_a_program(policy):
+    bare = INNERS["adam"]().init(start())
+    state, _ = park(make(policy, INNERS["adam"]).init(start()))
+    counters = 2
+    assert len(jax.tree.leaves(state)) == len(jax.tree.leaves(bare)) + counters
+
+
+@pytest.mark.clause("C25")
+def test_a_parked_state_is_refused_where_its_slow_weights_are_needed():
+    optimizer, params = make("maintain", sgd), start()
+    halves = split(optimizer)
+    whole = optimizer.init(params)
+    state, parked = park(whole)
+    for needs in (
+        lambda: optimizer.update(params, state, params),
+        lambda: halves.update_and_sync(params, state, params),
+        lambda: optimizer.sync(state, params),
+        lambda: slow_params(state, params),
+        lambda: resync(state, params),
+    ):
+        with pytest.raises(ValueError, match="must hold its slow weights here"):
+            needs()
+    with pytest.raises(ValueError, match="parked already"):
+        park(state)
+    with pytest.raises(ValueError, match="got 1, of which 0 without"):
+        unpark(whole, parked)
+    with pytest.raises(ValueError, match="must hold 2 LookaheadStates"):
+        unpark(state, (*parked, *parked))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
