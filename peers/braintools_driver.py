@@ -4,7 +4,7 @@ import pickle
 
 import brainstate
 from braintools.optim import Lookahead
-from optax_peer import arrays, fast_optimizer, make_leaf, values
+from optax_peer import arrays, fast_optimizer, grouped, make_leaf, values
 
 
 class Run:
@@ -16,7 +16,7 @@ class Run:
         pairs = zip(self.names, leaves, strict=True)
         self.params = {name: brainstate.ParamState(leaf) for name, leaf in pairs}
         self.optimizer = Lookahead(
-            base_optimizer=fast_optimizer(setup.inner),
+            base_optimizer=grouped(setup) or fast_optimizer(setup.inner),
             sync_period=setup.sync_period,
             alpha=setup.alpha,
             # Documented as the learning rate of the base optimizer: the same one for both.
@@ -39,8 +39,8 @@ class BraintoolsDriver:
     eager = False
     capabilities = frozenset(
         {
-            *("adam", "edit", "learning_rate", "momentum"),
-            *("float32", "float16", "bfloat16", "complex128", "complex64"),
+            *("adam", "edit", "groups", "learning_rate", "missing_gradient", "momentum"),
+            *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 

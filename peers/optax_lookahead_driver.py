@@ -5,7 +5,7 @@ import pickle
 import jax
 import jax.numpy as jnp
 import optax
-from optax_peer import arrays, fast_optimizer, make_leaf, values
+from optax_peer import arrays, fast_optimizer, grouped, make_leaf, values
 
 from optax_driver import rate_dtype
 
@@ -20,11 +20,14 @@ class Run:
             hyperparam_dtype=rate_dtype(setup),
         )(learning_rate=setup.inner.lr)
         self.tx = optax.lookahead(
-            inner,
+            grouped(setup) or inner,
             sync_period=setup.sync_period,
             slow_step_size=setup.alpha,
             reset_state=setup.inner_state == "reset",
         )
+        trained = [leaf.trained or leaf.dtype == "int32" for leaf in setup.leaves]
+        if not all(trained):  # optax's own way to keep leaves out
+            self.tx = optax.masked(self.tx, optax.LookaheadParams(trained, trained))
         leaves = [make_leaf(leaf) for leaf in setup.leaves]
         self.params = optax.LookaheadParams.init_synced(leaves)
         self.state = self.tx.init(self.params)
@@ -35,8 +38,9 @@ class OptaxLookaheadDriver:
     eager = False
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "learning_rate", "momentum", "reset", "skip"),
-            *("float32", "float16", "bfloat16", "complex128", "complex64"),
+            *("adam", "edit", "evaluate", "frozen", "groups", "learning_rate", "missing_gradient"),
+            *("momentum", "reset", "skip"),
+            *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 

@@ -56,13 +56,7 @@ NO_FORCED_SYNC = "there is no sync on demand"
 NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
 NO_POLICY = dict.fromkeys(("reset", "interpolate"), "the inner state is always maintained")
 NO_EVALUATION = "there is no accessor for the slow weights"
-JAX = {
-    "missing_gradient": "JAX has no missing gradient for one leaf: it is a zero",
-    "frozen": "JAX parameters have no flag for it: frozen ones are kept out of the tree",
-    "int32": "JAX optimizers are given the floating-point part of a tree",
-    "tied": "JAX trees hold values: the same array twice is two leaves",
-    "groups": "parameter groups are the inner transformation's own (`optax.partition`)",
-}
+TIED = {"tied": "JAX trees hold values: the same array twice is two leaves"}
 ANCHORED_ONCE = (
     "The anchor is taken once. Weights loaded between cycles are pulled back at the next sync, the "
     "fraction 1 - alpha of the way to the slow weights from before"
@@ -76,6 +70,7 @@ OURS = (
         "lookahead-core (optax)",
         "lookahead-core",
         driver("optax_driver", "OptaxDriver", "eager"),
+        lacks=TIED,
     ),
     Implementation(
         "lookahead-core (NumPy)",
@@ -170,7 +165,7 @@ PEERS = (
         "optax",
         driver("optax_lookahead_driver", "OptaxLookaheadDriver"),
         lacks={
-            **JAX,
+            **TIED,
             "forced_sync": NO_FORCED_SYNC,
             "interpolate": "`reset_state` resets or maintains; there is no interpolation",
             "slow_dtype": NO_SLOW_DTYPE,
@@ -182,6 +177,8 @@ PEERS = (
             "`slow_step_size` is not checked.",
             "C26": "Between cycles it holds. In mid-cycle too the documented way to make "
             "parameters from weights, `init_synced`, takes them for the anchor.",
+            "C27": "`optax.masked` around it raises ValueError: its parameters are a pair of "
+            "trees, and gradients are one.",
         },
         seen={
             "C03": "`optax.apply_if_finite` around it raises TypeError at the first step. The "
@@ -197,8 +194,9 @@ PEERS = (
         "braintools",
         driver("braintools_driver", "BraintoolsDriver"),
         lacks={
-            **JAX,
+            **TIED,
             "evaluate": NO_EVALUATION,
+            "frozen": "it moves all weights that it is given: frozen ones are not registered",
             "forced_sync": NO_FORCED_SYNC,
             **NO_POLICY,
             "skip": "there is no loss scaler or finite-check: a loop that skips calls nothing",
@@ -206,6 +204,7 @@ PEERS = (
         },
         not_promised={
             "C10": "What it emits is an update: fast and slow weights end equal within rounding.",
+            "C14": "An integer leaf that was edited is pulled back like the others.",
             "C24": "A period below 1 is refused. 2.5 is taken and syncs every 5 steps, and `alpha` "
             "is not checked.",
             "C26": f"{ANCHORED_ONCE}.",

@@ -27,7 +27,8 @@ Verdicts = dict[str, Verdict]
 INTRODUCTION = """\
 The conformance suite, run on installed packages through drivers in `peers/`. Every package is used
 as its own documentation says, at default settings where a clause does not set them. The clauses are
-ours: [the specification](spec.md) says what each means.
+ours: [the specification](spec.md) says what each means. In JAX a missing gradient is a zero, a
+frozen leaf is kept out by `optax.masked`, and groups are those of `optax.multi_transform`.
 
 | | |
 |---|---|
