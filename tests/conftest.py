@@ -24,8 +24,8 @@ pytest_plugins = ["pytester", "matrix_table"]
 # What each backend needs installed.
 BACKENDS = {
     "numpy": ("numpy", "array_api_strict", "ml_dtypes"),
-    "torch": ("torch",),
-    "jax": ("jax", "optax"),
+    "torch": ("torch", "numpy", "optree"),
+    "jax": ("jax", "optax", "optree"),
     "dask": ("dask.array", "ml_dtypes"),
     "cupy": ("cupy", "optree"),
 }
@@ -56,13 +56,14 @@ BFLOAT16 = {
 # Devices that are not the default one, also by the names of the table; no array on torch's meta
 # device has values.
 DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
-# What belongs to some backends: folders of tests of adapters, and modules of the core's tests.
+# What belongs to some backends: folders of tests of adapters, and modules anywhere else.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
-CORE = {
+MODULES_OF = {
     "test_jax_transformations.py": {"jax"},
     "test_devices.py": set(DEVICES),
     # The contract of a kernel speaks of devices, and Dask's arrays have no `device`.
     "test_kernel.py": set(BACKENDS) - {"dask"},
+    **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
 }
 
 if importlib.util.find_spec("lookahead_core.adapters") is None:
@@ -147,7 +148,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     name, asked = collection_path.name, asked_for(config)
     if name == "packaging" and not config.getoption("--dist"):
         return True
-    if name in CORE and not CORE[name] & set(asked):
+    if name in MODULES_OF and not MODULES_OF[name] & set(asked):
         return True
     # The tests of this file and of the table say nothing about a backend: once is enough.
     if name == "matrix" and collection_path.is_dir() and "numpy" not in asked:

@@ -19,12 +19,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COLUMNS = {
     "numpy": "NumPy, its adapter included",
-    "numpy-read-only": "NumPy, every array that the core is given read-only",
-    "array-api-strict": "array-api-strict, also on a device that is not its default",
+    "numpy-read-only": "NumPy, every array that the core and the array loop are given read-only",
+    "array-api-strict": "array-api-strict, also on a device that is not its default, and through "
+    "the array loop",
     "array-api-strict-minimal": "array-api-strict without what the standard makes optional",
     "torch": "torch on the CPU, its adapter included",
+    "torch-arrays": "torch tensors through the array loop, without torch.optim",
     "torch-meta": "torch on the meta device: arrays without values",
     "jax": "JAX eagerly, the optax adapter included",
+    "jax-arrays": "JAX arrays through the array loop, which replaces them",
     "jax-compiled": "JAX under jit, scan and vmap, the optax adapter included",
     "dask": "Dask, the pure core alone: it has no adapter",
     "cupy": "CuPy, its adapter included; needs a GPU",
