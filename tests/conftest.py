@@ -63,6 +63,7 @@ MODULES_OF = {
     "test_devices.py": set(DEVICES),
     # The contract of a kernel speaks of devices, and Dask's arrays have no `device`.
     "test_kernel.py": set(BACKENDS) - {"dask"},
+    "test_inner_against_torch.py": {"torch"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
 }
 
