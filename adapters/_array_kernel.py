@@ -8,7 +8,6 @@ cannot be overwritten (JAX, read-only arrays) or overlaps goes through the refer
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-
 from lookahead_core import Kernel, interpolate
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied

@@ -7,9 +7,9 @@ All checks raise ValueError with the path of the leaf, before anything is change
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import optree
 
+import numpy as np
 from lookahead_core.leaves import is_averaged
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.typing import Array

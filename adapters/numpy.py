@@ -9,6 +9,7 @@ This module is the list of what there is; each name's own is in a module beside 
 """
 
 from ._array_adam import Adam, AdamW
+from ._array_checkpoint import load, save
 from ._array_clipping import clip_by_global_norm, clip_by_value, global_norm
 from ._array_inner import InnerOptimizer
 from ._array_meta import Lookahead, MetaOptimizer
@@ -26,6 +27,8 @@ __all__ = [
     "clip_by_value",
     "exponential",
     "global_norm",
+    "load",
     "one_cycle",
+    "save",
     "warmup_cosine",
 ]

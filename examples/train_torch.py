@@ -4,7 +4,6 @@ python -m pip install ".[torch]"    (in a clone)
 """
 
 import torch
-
 from lookahead_core.adapters.torch import Lookahead
 
 torch.manual_seed(0)

@@ -84,6 +84,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--dist", help="folder with the built wheel; without it tests/packaging is not collected"
     )
     parser.addoption(
+        "--slow", action="store_true", help="collect tests/slow too: minutes, and gigabytes of disk"
+    )
+    parser.addoption(
         "--installed",
         action="store_true",
         help="refuse to test a lookahead_core that is not in site-packages, such as the checkout",
@@ -139,6 +142,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     asked = asked_for(config)
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--dist") else ["the built wheel"]
+    rest += [] if config.getoption("--slow") else ["the slow tests"]
     return [
         f"lookahead_core: {tested()}",
         f"tested: {', '.join(asked)}; NOT verified here: {', '.join(rest)}",
@@ -148,6 +152,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     name, asked = collection_path.name, asked_for(config)
     if name == "packaging" and not config.getoption("--dist"):
+        return True
+    if name == "slow" and not config.getoption("--slow"):
         return True
     if name in MODULES_OF and not MODULES_OF[name] & set(asked):
         return True

@@ -3,9 +3,9 @@
 That their formulas are torch's is ../array/test_inner_against_torch.py.
 """
 
-import numpy as np
 import pytest
 
+import numpy as np
 from lookahead_core.adapters.numpy import (
     SGD,
     Adam,

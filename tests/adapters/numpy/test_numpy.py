@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import ml_dtypes
-import numpy as np
 import pytest
 
+import numpy as np
 from lookahead_core import SyncRule, lookahead
 from lookahead_core.adapters.numpy import SGD, Lookahead, MetaOptimizer
 from reference_loop import (
