@@ -12,6 +12,7 @@ from lookahead_core import Kernel, interpolate
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Leaves
+from numpy import add, may_share_memory, multiply, subtract
 
 from ._array_tree import written
 
@@ -21,15 +22,41 @@ __all__ = ["IN_PLACE"]
 # of 2**13 to 2**17 in benchmarks/array_sync.py.
 BLOCK = 65536
 Pair = tuple[Array, Array]
-# Scratch block and factor (alpha, or 1 - alpha) for each dtype that was met.
-Scratch = dict[np.dtype, Pair]
+
+
+class Scratch:
+    """Room for one block, and the factor of the formula, in each dtype that is met."""
+
+    def __init__(self, alpha: float) -> None:
+        self.near_slow = alpha < 0.5
+        self._factor = alpha if self.near_slow else 1.0 - alpha
+        self._rooms: dict[np.dtype, Array] = {}
+        self._views: dict[tuple[np.dtype, tuple[int, ...]], Pair] = {}
+
+    def of(self, block: Array) -> Pair:
+        """An array like `block` that may be overwritten, and the factor."""
+        key = block.dtype, block.shape
+        found = self._views.get(key)
+        if found is None:
+            dtype, shape = key
+            room = self._rooms.setdefault(dtype, np.empty(BLOCK, dtype))
+            # The factor is an array, because NumPy converts a Python float anew at every call.
+            found = room[: block.size].reshape(shape), np.asarray(self._factor, dtype)
+            self._views[key] = found
+        return found
 
 
 def interpolate_(slow: Leaves, fast: Leaves, alpha: float) -> tuple[Leaves, Leaves]:
     """`Kernel.interpolate` in the buffers of both lists, where they can be written to."""
-    scratch: Scratch = {}
-    pairs = [_moved(s, f, alpha, scratch) for s, f in zip(slow, fast, strict=True)]
-    return [s for s, _ in pairs], [f for _, f in pairs]
+    scratch = Scratch(alpha)
+    slow, fast = list(slow), list(fast)
+    for index, (s, f) in enumerate(zip(slow, fast, strict=True)):
+        if not _moved_in_place(s, f, alpha, scratch):
+            moved = interpolate(s, f, alpha)
+            slow[index] = written(s, moved)
+            # From `moved`, not from what it was written to: overlapping views would differ there.
+            fast[index] = written(f, copied(moved, f.dtype))
+    return slow, fast
 
 
 def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
@@ -40,11 +67,10 @@ def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
 IN_PLACE = Kernel(interpolate=interpolate_, anchor=anchor_)
 
 
-def _moved(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> Pair:
+def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> bool:
+    """Move both; False, with nothing changed, where they cannot be overwritten block by block."""
     if not (_can_take(slow, fast) and fast.flags.writeable):
-        moved = interpolate(slow, fast, alpha)
-        # From `moved`, not from what it was written to: overlapping views would differ already.
-        return written(slow, moved), written(fast, copied(moved, fast.dtype))
+        return False
     if slow.dtype != fast.dtype or slow.dtype.kind not in "fc":
         # Mixed dtypes and ml_dtypes' bfloat16: the reference formula, block by block.
         for s, f in _blocks(slow, fast):
@@ -53,27 +79,21 @@ def _moved(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> Pair:
     elif alpha in (0, 1):
         np.copyto(*((slow, fast) if alpha else (fast, slow)))
     else:
-        _move(slow, fast, alpha, scratch)
-    return slow, fast
+        for s, f in _blocks(slow, fast):
+            _move(s, f, scratch)
+    return True
 
 
-def _move(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> None:
+def _move(slow: Array, fast: Array, scratch: Scratch) -> None:
     """The formula of `interpolation.interpolate`, operation by operation, without temporaries."""
-    dtype, near_slow = slow.dtype, alpha < 0.5
-    if dtype not in scratch:
-        # An array, because NumPy converts a Python float anew at every call.
-        factor = np.asarray(alpha if near_slow else 1.0 - alpha, dtype)
-        scratch[dtype] = np.empty(BLOCK, dtype), factor
-    room, factor = scratch[dtype]
-    for s, f in _blocks(slow, fast):
-        step = room[: s.size]
-        np.subtract(f, s, step)
-        np.multiply(step, factor, step)
-        if near_slow:
-            np.add(s, step, s)
-        else:
-            np.subtract(f, step, s)
-        f[...] = s
+    step, factor = scratch.of(slow)
+    subtract(fast, slow, step)
+    multiply(step, factor, step)
+    if scratch.near_slow:
+        add(slow, step, slow)
+    else:
+        subtract(fast, step, slow)
+    fast[...] = slow
 
 
 def _anchored(slow: Array, fast: Array) -> Array:
@@ -93,17 +113,17 @@ def _can_take(slow: Array, fast: Array) -> bool:
         isinstance(slow, np.ndarray)
         and isinstance(fast, np.ndarray)
         and slow.flags.writeable
-        and not np.may_share_memory(slow, fast)
+        and not may_share_memory(slow, fast)
     )
 
 
 def _blocks(slow: Array, fast: Array) -> Iterable[Pair]:
-    """Flat pieces of both, of at most BLOCK elements, which write through."""
+    """Pieces of both, of at most BLOCK elements, which write through."""
     if not (slow.flags.c_contiguous and fast.flags.c_contiguous):
         return _strided_blocks(slow, fast)
-    slow, fast = slow.reshape(-1), fast.reshape(-1)
     if slow.size <= BLOCK:
         return ((slow, fast),)
+    slow, fast = slow.reshape(-1), fast.reshape(-1)
     starts = range(0, slow.size, BLOCK)
     return ((slow[start : start + BLOCK], fast[start : start + BLOCK]) for start in starts)
 

@@ -5,6 +5,7 @@ All checks raise ValueError with the path of the leaf, before anything is change
 """
 
 from collections.abc import Iterable, Mapping
+from operator import is_
 from typing import Any
 
 import optree
@@ -57,6 +58,8 @@ class Layout:
                 f"params must keep their {len(self._slots)} leaves, got {len(leaves)} now"
             )
         arrays = [leaves[listing] for listing in self._first]
+        if len(arrays) == len(leaves):
+            return arrays
         for leaf, slot in zip(leaves, self._slots, strict=True):
             if leaf is not arrays[slot]:
                 name = self.names[slot]
@@ -74,10 +77,10 @@ class Layout:
 
     def rebuilt(self, params: Tree, arrays: list[Array]) -> Tree:
         """`params` itself if `arrays` are its own, else a new tree that holds them."""
-        if all(map(_is, arrays, self.distinct(params))):
+        leaves = optree.tree_leaves(params)
+        if all(map(is_, arrays, [leaves[listing] for listing in self._first])):
             return params
-        listed = [arrays[slot] for slot in self._slots]
-        return optree.tree_unflatten(optree.tree_structure(params), listed)
+        return self.copied(params, arrays)
 
     def copied(self, params: Tree, arrays: list[Array]) -> Tree:
         """A new tree like `params` that holds `arrays`."""
@@ -174,7 +177,3 @@ def _check_apart(names: list[str], arrays: list[Array]) -> None:
                     f"params[{second!r}], which share memory; list the same array twice to tie it"
                 )
         open_until.append((high, index))
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other

@@ -44,7 +44,7 @@ def number_in(path):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-def test_a_killed_save_leaves_the_old_file_or_the_new_one(suffix, tmp_path, record_property):
+def test_a_killed_save_leaves_the_old_file_or_the_new_one(suffix, tmp_path):
     path, moments = tmp_path / f"run{suffix}", random.Random(0)
     number, in_mid_write, saves = 0, 0, 0
     for _ in range(KILLS):
