@@ -6,10 +6,11 @@ How values get into the arrays is _array_tree.py, how fast is _array_kernel.py.
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 from lookahead_core import Kernel, SyncRule, lookahead
 from lookahead_core.checkpoint import check_settings, counters, settings
 from lookahead_core.leaves import check_match, copied
-from lookahead_core.namespace import is_array, is_writeable
+from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType
 
@@ -252,10 +253,14 @@ class Lookahead(MetaOptimizer):
 
 
 def _checked_buffer(name: str, leaf: Array, buffer: Any) -> Array:
+    expected = f"slow_buffer({name!r}, ...) must be a writeable array of shape {tuple(leaf.shape)}"
     if not is_array(buffer) or not is_writeable(buffer) or buffer.shape != leaf.shape:
         got = tuple(buffer.shape) if is_array(buffer) else repr(buffer)
-        raise ValueError(
-            f"slow_buffer({name!r}, ...) must be a writeable array of shape {tuple(leaf.shape)}, "
-            f"got {got}"
-        )
+        raise ValueError(f"{expected}, got {got}")
+    if buffer.dtype != leaf.dtype and (
+        namespace(leaf).result_type(buffer.dtype, leaf.dtype) != buffer.dtype
+    ):
+        raise ValueError(f"{expected} in {leaf.dtype} or wider, got {buffer.dtype}")
+    if buffer is leaf or (isinstance(leaf, np.ndarray) and np.shares_memory(buffer, leaf)):
+        raise ValueError(f"{expected}, and must share no memory with params, got a view")
     return buffer
