@@ -23,9 +23,9 @@ pytest_plugins = ["pytester", "matrix_table"]
 
 # What each backend needs installed.
 BACKENDS = {
-    "numpy": ("numpy", "array_api_strict", "ml_dtypes"),
-    "torch": ("torch", "numpy", "optree"),
-    "jax": ("jax", "optax", "optree"),
+    "numpy": ("numpy", "array_api_strict", "ml_dtypes", "optree", "safetensors"),
+    "torch": ("torch", "numpy", "optree", "safetensors"),
+    "jax": ("jax", "optax", "optree", "safetensors"),
     "dask": ("dask.array", "ml_dtypes"),
     "cupy": ("cupy", "optree"),
 }
