@@ -98,7 +98,14 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
 
     Examples
     --------
-    See `save`.
+    >>> import numpy as np, tempfile
+    >>> from lookahead_core.adapters.numpy import SGD, load, save
+    >>> first, second = SGD([np.ones(2)], lr=0.1), SGD([np.zeros(2)], lr=0.5)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(f"{folder}/run.npz", first)
+    ...     load(f"{folder}/run.npz", second)
+    >>> second.params, second.lr
+    ([array([1., 1.])], 0.1)
     """
     path = Path(path)
     header, stored = _read(path)

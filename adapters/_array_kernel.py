@@ -6,6 +6,7 @@ cannot be overwritten (JAX, read-only arrays) or overlaps goes through the refer
 """
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from lookahead_core import Kernel, interpolate
@@ -136,7 +137,8 @@ def _blocks(slow: Array, fast: Array) -> Iterable[Pair]:
 
 def _strided_blocks(slow: Array, fast: Array) -> Iterator[Pair]:
     # Any strides, and two layouts at once: pieces that are no plain memory pass through buffers.
-    flags = ["external_loop", "buffered", "zerosize_ok"]
-    access = [["readwrite"], ["readwrite" if fast.flags.writeable else "readonly"]]
+    # `Any`, because the stubs want literals.
+    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
+    access: Any = [["readwrite"], ["readwrite" if fast.flags.writeable else "readonly"]]
     with np.nditer([slow, fast], flags, access, order="K", buffersize=BLOCK) as pieces:
         yield from pieces
