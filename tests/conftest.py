@@ -27,8 +27,11 @@ BACKENDS = {
     "torch": ("torch", "numpy", "optree", "safetensors"),
     "jax": ("jax", "optax", "optree", "safetensors"),
     "dask": ("dask.array", "ml_dtypes"),
-    "cupy": ("cupy", "optree"),
+    "cupy": ("cupy", "optree", "safetensors"),
 }
+# The same tests as of another backend, with its arrays on a GPU.
+ON_GPU = {"torch-cuda": "torch", "jax-gpu": "jax"}
+BACKENDS |= {name: BACKENDS[family] for name, family in ON_GPU.items()}
 # Array namespaces that the core's tests run on, by the names they have in the table of the matrix.
 NAMESPACES = {
     "numpy": ("numpy", "numpy-read-only", "array-api-strict", "array-api-strict-minimal"),
@@ -98,6 +101,11 @@ def asked_for(config: pytest.Config) -> list[str]:
     return config.getoption("--backend") or [n.strip() for n in named if n.strip()] or ["numpy"]
 
 
+def families(config: pytest.Config) -> list[str]:
+    """The backends that were asked for, by the names that tests know them by."""
+    return [ON_GPU.get(backend, backend) for backend in asked_for(config)]
+
+
 def is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -113,9 +121,14 @@ def pytest_configure(config: pytest.Config) -> None:
         for module in BACKENDS[backend]:
             if not is_installed(module):
                 raise pytest.UsageError(f"backend {backend} needs {module}: it is not installed")
-    if "cupy" in asked and not has_gpu():
-        raise pytest.UsageError("backend cupy needs a GPU, and there is none: NOT verified here")
-    if "jax" in asked:
+    for backend in asked:
+        if backend in HAS_GPU and not HAS_GPU[backend]():
+            raise pytest.UsageError(
+                f"backend {backend} needs a GPU, and there is none: NOT verified here"
+            )
+        if ON_GPU.get(backend) in asked:
+            raise pytest.UsageError(f"backend {backend} and {ON_GPU[backend]}: one at a time")
+    if "jax" in families(config):
         jax = importlib.import_module("jax")
         # The oldest JAX that we support has it there alone; the tests use it, the adapter does not.
         if not hasattr(jax, "enable_x64"):
@@ -124,9 +137,29 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--installed: not in {site_packages()}, but {tested()}")
 
 
-def has_gpu() -> bool:
+def cupy_has_gpu() -> bool:
     """Ask the hardware: CuPy imports well where there is none."""
     return importlib.import_module("lookahead_core.adapters.cupy").is_available()
+
+
+def torch_has_gpu() -> bool:
+    return importlib.import_module("torch").cuda.is_available()
+
+
+def jax_has_gpu() -> bool:
+    return importlib.import_module("jax").default_backend() == "gpu"
+
+
+HAS_GPU = {"cupy": cupy_has_gpu, "torch-cuda": torch_has_gpu, "jax-gpu": jax_has_gpu}
+
+
+@pytest.fixture(autouse=True)
+def tensors_on_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch makes its tensors there only if it is told to; JAX does by itself."""
+    with ExitStack() as stack:
+        if "torch-cuda" in asked_for(request.config):
+            stack.enter_context(importlib.import_module("torch").device("cuda"))
+        yield
 
 
 def tested() -> Path:
@@ -150,7 +183,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    name, asked = collection_path.name, asked_for(config)
+    name, asked = collection_path.name, families(config)
     if name == "packaging" and not config.getoption("--dist"):
         return True
     if name == "slow" and not config.getoption("--slow"):
@@ -167,7 +200,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    asked = asked_for(metafunc.config)
+    asked = families(metafunc.config)
     names = [name for backend in asked for name in NAMESPACES[backend]]
     if "xp" in metafunc.fixturenames:
         metafunc.parametrize("xp", names, indirect=True)

@@ -31,6 +31,8 @@ COLUMNS = {
     "jax-compiled": "JAX under jit, scan and vmap, the optax adapter included",
     "dask": "Dask, the pure core alone: it has no adapter",
     "cupy": "CuPy, its adapter included; needs a GPU",
+    "torch-cuda": "torch on a GPU, its adapter and the array loop included",
+    "jax-gpu": "JAX on a GPU, the optax adapter and the array loop included",
 }
 # Folders whose tests say something about a backend; the others test the suite, docs and packaging.
 FOLDERS = ("core", "adapters", "properties")
@@ -104,12 +106,15 @@ def column_of(item: pytest.Item) -> str | None:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if item.path.relative_to(ROOT / "tests").parts[0] not in FOLDERS:
         return None
+    backends = item.config.getoption("--backend") or []
+    # Whatever the test is about, there it is about a GPU.
+    if len(backends) == 1 and backends[0] in ("torch-cuda", "jax-gpu"):
+        return backends[0]
     if marker := item.get_closest_marker("column"):
         return marker.args[0]
     for fixture in ("xp", "bfloat16", "placed"):
         if params.get(fixture) in COLUMNS:
             return params[fixture]
-    backends = item.config.getoption("--backend") or []
     backend = params.get("backend") or (backends[0] if len(backends) == 1 else None)
     compiled = params.get("compiled") or (item.cls and item.cls.__name__ == "TestCompiled")
     return f"{backend}-compiled" if compiled else backend

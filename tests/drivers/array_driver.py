@@ -18,11 +18,17 @@ BEYOND = {
 
 
 class ArrayDriver:
-    """The loop on arrays of the namespace `module`, which are `read_only` or not (NumPy's)."""
+    """The loop on arrays of the namespace `module`, which are `read_only` or not (NumPy's).
+
+    `loop` are the classes of another adapter with the same names.
+    """
 
     eager = True
 
-    def __init__(self, module="array_api_compat.numpy", read_only=False):
+    def __init__(
+        self, module="array_api_compat.numpy", read_only=False, loop=(SGD, Adam, Lookahead)
+    ):
+        self.sgd, self.adam, self.lookahead = loop
         self.xp, self.read_only = import_module(module), read_only
         # ml_dtypes brings it to NumPy.
         numpys = module.endswith(".numpy") and not module.startswith("jax")
@@ -74,10 +80,10 @@ class ArrayDriver:
             params.append(self.array(leaf.values, self.dtype_of(leaf.dtype), leaf.shape))
             if leaf.rate != 1:
                 groups[str(index)] = {"lr": inner.lr * leaf.rate}
-        return Lookahead(
-            Adam(params, inner.lr, groups=groups)
+        return self.lookahead(
+            self.adam(params, inner.lr, groups=groups)
             if inner.kind == "adam"
-            else SGD(params, inner.lr, inner.momentum, groups=groups),
+            else self.sgd(params, inner.lr, inner.momentum, groups=groups),
             setup.sync_period,
             setup.alpha,
             setup.inner_state,
