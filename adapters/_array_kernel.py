@@ -78,8 +78,8 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) ->
     """Move both; False, with nothing changed, where they cannot be overwritten block by block."""
     if not (_can_take(slow, fast) and fast.flags.writeable):
         return False
-    if slow.dtype != fast.dtype or slow.dtype.kind not in "fc":
-        # Mixed dtypes and ml_dtypes' bfloat16: the reference formula, block by block.
+    if slow.dtype.kind not in "fc":
+        # ml_dtypes' bfloat16 widens where a factor is a float: the reference, block by block.
         for s, f in _blocks(slow, fast):
             s[...] = interpolate(s, f, alpha)
             f[...] = s

@@ -1,5 +1,6 @@
 """Checkpoint files of the array loop resume bitwise, foreign ones are refused, none is lost."""
 
+import json
 import os
 import sys
 
@@ -139,9 +140,14 @@ def foreign(path):
         save_file(arrays, path)
 
 
-def pickled(path):
-    with path.open("wb") as file:
-        np.savez(file, lookahead_core=np.asarray([print], object))
+def of_another_version(path):
+    header = json.dumps({"version": 2, "numbers": {}, "dtypes": {}})
+    if path.suffix == ".npz":
+        np.savez(path, lookahead_core=np.asarray(header))
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({}, path, {"lookahead_core": header})
 
 
 BROKEN = {
@@ -150,7 +156,7 @@ BROKEN = {
     empty: "truncated or damaged",
     text: "truncated or damaged",
     foreign: "not a checkpoint of lookahead_core",
-    pickled: "truncated or damaged",
+    of_another_version: "not a checkpoint of lookahead_core, version 1",
 }
 
 
@@ -167,6 +173,26 @@ def test_a_broken_or_foreign_file_is_refused_and_changes_nothing(damage, saved):
     path, other = saved
     damage(path)
     refused(path, other, BROKEN[damage])
+
+
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.clause("C25")
+def test_a_pickle_in_a_file_is_refused_and_never_run(tmp_path):
+    path, trap = tmp_path / "run.npz", tmp_path / "sprung"
+    np.savez(path, lookahead_core=np.asarray([Trap(trap)], object))
+    refused(path, make(start()), "truncated or damaged.*allow_pickle=False")
+    assert not trap.exists()
+    np.load(path, allow_pickle=True)["lookahead_core"]
+    assert trap.exists()  # it would have been
 
 
 @pytest.mark.clause("C25")

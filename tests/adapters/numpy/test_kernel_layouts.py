@@ -80,11 +80,12 @@ def test_every_pair_of_layouts_is_the_reference_in_place(slow_layout, fast_layou
 
 
 @pytest.mark.clause("C10", "C15")
+@pytest.mark.parametrize("alpha", ALPHAS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, ml_dtypes.bfloat16])
-def test_wider_slow_weights_are_the_reference_in_place(dtype, layout):
+def test_wider_slow_weights_are_the_reference_in_place(dtype, layout, alpha):
     slow, fast = values((7, 9), np.float64, 1), layout(values((7, 9), dtype, 2))
-    assert_is_the_reference_in_place(slow, fast, 0.3)
+    assert_is_the_reference_in_place(slow, fast, alpha)
 
 
 @pytest.mark.clause("C26")
