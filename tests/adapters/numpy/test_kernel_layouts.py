@@ -158,6 +158,7 @@ def test_memory_maps_are_written_through(tmp_path):
         (lambda name, leaf: np.zeros(3), r"slow_buffer\('0', ...\) must be .* \(2,\), got \(3,\)"),
         (lambda name, leaf: None, "must be a writeable array of shape .* got None"),
         (lambda name, leaf: leaf, "must share no memory with params"),
+        (lambda name, leaf: leaf[:], "must share no memory with params"),
         (lambda name, leaf: np.zeros(2, np.float16), "float32 or wider, got float16"),
     ],
 )
