@@ -85,6 +85,8 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) ->
             f[...] = s
     elif alpha in (0, 1):
         np.copyto(*((slow, fast) if alpha else (fast, slow)))
+    elif slow.size <= BLOCK:
+        _move(slow, fast, scratch)
     else:
         for s, f in _blocks(slow, fast):
             _move(s, f, scratch)
@@ -128,8 +130,6 @@ def _blocks(slow: Array, fast: Array) -> Iterable[Pair]:
     """Pieces of both, of at most BLOCK elements, which write through."""
     if not (slow.flags.c_contiguous and fast.flags.c_contiguous):
         return _strided_blocks(slow, fast)
-    if slow.size <= BLOCK:
-        return ((slow, fast),)
     slow, fast = slow.reshape(-1), fast.reshape(-1)
     starts = range(0, slow.size, BLOCK)
     return ((slow[start : start + BLOCK], fast[start : start + BLOCK]) for start in starts)

@@ -4,6 +4,7 @@ How values get into the arrays is _array_tree.py, how fast is _array_kernel.py.
 """
 
 from collections.abc import Callable
+from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
@@ -179,10 +180,10 @@ class MetaOptimizer:
     def _apply(self, transition: Any) -> None:
         """Run `rule.step` or `rule.sync` on weights and inner state, and put back what it gives."""
         names, inner = list(self.inner.state), list(self.inner.state.values())
-        fast, new, self._state = transition(self._fast(), inner, self._state, kernel=self._kernel)
-        params = self._layout.rebuilt(self.params, list(fast))
-        if params is not self.params:
-            self.params = params
+        old_fast = self._fast()
+        fast, new, self._state = transition(old_fast, inner, self._state, kernel=self._kernel)
+        if not all(map(is_, fast, old_fast)):
+            self.params = self._layout.copied(self.params, list(fast))
         new = [written(old, value) for old, value in zip(inner, new, strict=True)]
         if any(value is not old for old, value in zip(inner, new, strict=True)):
             self.inner.state = dict(zip(names, new, strict=True))
