@@ -26,25 +26,24 @@ Pair = tuple[Array, Array]
 
 
 class Scratch:
-    """Room for one block, and the factor of the formula, in each dtype that is met."""
+    """Room for one block, and the factor of the formula, for each dtype and shape that is met."""
 
     def __init__(self, alpha: float) -> None:
         self.near_slow = alpha < 0.5
+        self.prepared: dict[tuple[np.dtype, tuple[int, ...]], Pair] = {}
         self._factor = alpha if self.near_slow else 1.0 - alpha
         self._rooms: dict[np.dtype, Array] = {}
-        self._views: dict[tuple[np.dtype, tuple[int, ...]], Pair] = {}
 
-    def of(self, block: Array) -> Pair:
+    def prepare(self, block: Array) -> Pair:
         """An array like `block` that may be overwritten, and the factor."""
         key = block.dtype, block.shape
-        if key not in self._views:
-            dtype, shape = key
-            if dtype not in self._rooms:
-                self._rooms[dtype] = np.empty(BLOCK, dtype)
-            room = self._rooms[dtype][: block.size].reshape(shape)
+        if key not in self.prepared:
+            if block.dtype not in self._rooms:
+                self._rooms[block.dtype] = np.empty(BLOCK, block.dtype)
+            room = self._rooms[block.dtype][: block.size].reshape(block.shape)
             # The factor is an array, because NumPy converts a Python float anew at every call.
-            self._views[key] = room, np.asarray(self._factor, dtype)
-        return self._views[key]
+            self.prepared[key] = room, np.asarray(self._factor, block.dtype)
+        return self.prepared[key]
 
 
 def interpolate_(slow: Leaves, fast: Leaves, alpha: float) -> tuple[Leaves, Leaves]:
@@ -52,7 +51,7 @@ def interpolate_(slow: Leaves, fast: Leaves, alpha: float) -> tuple[Leaves, Leav
     scratch = Scratch(alpha)
     slow, fast = list(slow), list(fast)
     for index, (s, f) in enumerate(zip(slow, fast, strict=True)):
-        if not _moved_in_place(s, f, alpha, scratch):
+        if not (_moved_at_once(s, f, scratch) or _moved_in_place(s, f, alpha, scratch)):
             slow[index], fast[index] = _moved(s, f, alpha)
     return slow, fast
 
@@ -74,6 +73,23 @@ def _moved(slow: Array, fast: Array, alpha: float) -> Pair:
     return written(slow, moved), written(fast, same)
 
 
+def _moved_at_once(slow: Array, fast: Array, scratch: Scratch) -> bool:
+    """Move leaves of a kind that `_moved_in_place` has prepared; False for any other.
+
+    Nothing but a shorter way for the many small leaves of a model: half a microsecond each.
+    """
+    if type(slow) is not np.ndarray or type(fast) is not np.ndarray or slow is fast:
+        return False
+    mine, yours = slow.flags, fast.flags
+    if not (mine.owndata and yours.owndata and mine.writeable and yours.writeable):
+        return False
+    prepared = scratch.prepared.get((slow.dtype, slow.shape))
+    if prepared is None:
+        return False
+    _move(slow, fast, *prepared, scratch.near_slow)
+    return True
+
+
 def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> bool:
     """Move both; False, with nothing changed, where they cannot be overwritten block by block."""
     if not (_can_take(slow, fast) and fast.flags.writeable):
@@ -86,19 +102,18 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) ->
     elif alpha in (0, 1):
         np.copyto(*((slow, fast) if alpha else (fast, slow)))
     elif slow.size <= BLOCK:
-        _move(slow, fast, scratch)
+        _move(slow, fast, *scratch.prepare(slow), scratch.near_slow)
     else:
         for s, f in _blocks(slow, fast):
-            _move(s, f, scratch)
+            _move(s, f, *scratch.prepare(s), scratch.near_slow)
     return True
 
 
-def _move(slow: Array, fast: Array, scratch: Scratch) -> None:
+def _move(slow: Array, fast: Array, step: Array, factor: Array, near_slow: bool) -> None:
     """The formula of `interpolation.interpolate`, operation by operation, without temporaries."""
-    step, factor = scratch.of(slow)
     subtract(fast, slow, step)
     multiply(step, factor, step)
-    if scratch.near_slow:
+    if near_slow:
         add(slow, step, slow)
     else:
         subtract(fast, step, slow)

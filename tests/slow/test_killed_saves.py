@@ -43,6 +43,7 @@ def number_in(path):
     return int(number)
 
 
+@pytest.mark.clause("C61")
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_a_killed_save_leaves_the_old_file_or_the_new_one(suffix, tmp_path):
     path, moments = tmp_path / f"run{suffix}", random.Random(0)

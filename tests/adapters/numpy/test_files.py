@@ -167,7 +167,7 @@ def refused(path, optimizer, message, error=ValueError):
     assert everything(optimizer, bits) == before
 
 
-@pytest.mark.clause("C25")
+@pytest.mark.clause("C25", "C61")
 @pytest.mark.parametrize("damage", BROKEN)
 def test_a_broken_or_foreign_file_is_refused_and_changes_nothing(damage, saved):
     path, other = saved
@@ -185,7 +185,7 @@ class Trap:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.clause("C25")
+@pytest.mark.clause("C25", "C61")
 def test_a_pickle_in_a_file_is_refused_and_never_run(tmp_path):
     path, trap = tmp_path / "run.npz", tmp_path / "sprung"
     np.savez(path, lookahead_core=np.asarray([Trap(trap)], object))
@@ -195,7 +195,7 @@ def test_a_pickle_in_a_file_is_refused_and_never_run(tmp_path):
     assert trap.exists()  # it would have been
 
 
-@pytest.mark.clause("C25")
+@pytest.mark.clause("C25", "C61")
 def test_a_flipped_bit_in_an_npz_is_seen(tmp_path):
     path, optimizer = tmp_path / "run.npz", make(start())
     save(path, optimizer)
@@ -221,7 +221,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.clause("C06", "C25")
+@pytest.mark.clause("C06", "C25", "C61")
 @pytest.mark.parametrize("case", OTHERS)
 def test_a_file_of_another_model_or_optimizer_is_refused(case, saved):
     path, _ = saved
@@ -266,6 +266,7 @@ def test_safetensors_that_is_not_installed_is_one_clear_error(tmp_path, monkeypa
 # --- atomic ---
 
 
+@pytest.mark.clause("C61")
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch):
     path, other = saved
     before = path.read_bytes()
@@ -280,6 +281,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch):
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.clause("C61")
 def test_the_content_is_on_the_disk_before_it_takes_the_place_of_the_old_file(path, monkeypatch):
     order = []
 

@@ -108,6 +108,31 @@ def test_every_shape_is_the_reference_in_place(shape):
     assert_is_the_reference_in_place(slow, fast, 0.3)
 
 
+@pytest.mark.clause("C08", "C10", "C23")
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_many_leaves_of_one_kind_are_the_reference_each(alpha):
+    def leaves(first):
+        kinds = [(3, np.float32)] * 3 + [(3, np.float64)] * 2 + [(40, np.float32)] * 2
+        made = [values(size, dtype, first + i) for i, (size, dtype) in enumerate(kinds)]
+        made[1].flags.writeable = False
+        made[4] = made[4][::-1]
+        return made
+
+    slow, fast = leaves(0), leaves(50)
+    expected = REFERENCE_KERNEL.interpolate(leaves(0), leaves(50), alpha)
+    moved = IN_PLACE.interpolate(slow, fast, alpha)
+    for got, wanted in zip(moved, expected, strict=True):
+        assert all(map(same, got, wanted))
+    assert [a is b for a, b in zip(moved[0], slow, strict=True)] == [i != 1 for i in range(7)]
+
+
+@pytest.mark.clause("C10")
+def test_one_array_in_both_places_becomes_two_also_among_others_of_its_kind():
+    first, both = np.zeros(3), np.ones(3)
+    slow, fast = IN_PLACE.interpolate([first, both], [np.ones(3), both], 0.3)
+    assert not np.shares_memory(slow[1], fast[1])
+
+
 @pytest.mark.clause("C10")
 @pytest.mark.parametrize("which", ["slow", "fast"])
 def test_a_read_only_array_is_left_alone_and_the_other_is_still_overwritten(which):
