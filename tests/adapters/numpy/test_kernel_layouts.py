@@ -127,9 +127,14 @@ def test_many_leaves_of_one_kind_are_the_reference_each(alpha):
 
 
 @pytest.mark.clause("C10")
-def test_one_array_in_both_places_becomes_two_also_among_others_of_its_kind():
-    first, both = np.zeros(3), np.ones(3)
-    slow, fast = IN_PLACE.interpolate([first, both], [np.ones(3), both], 0.3)
+@pytest.mark.parametrize("shift", [0, 1])
+def test_what_overlaps_becomes_two_arrays_also_among_others_of_its_kind(shift):
+    base = np.arange(4.0)
+    overlapping = (base, base) if shift == 0 else (base[:-1], base[1:])
+    first = np.zeros(overlapping[0].shape)
+    slow, fast = IN_PLACE.interpolate(
+        [first, overlapping[0]], [np.ones_like(first), overlapping[1]], 0.3
+    )
     assert not np.shares_memory(slow[1], fast[1])
 
 
