@@ -142,6 +142,23 @@ def test_an_optimizer_clips_by_norm_and_then_by_value():
     assert params[0].tolist() == [-3.0, -3.5]
 
 
+def test_all_that_braintools_lookahead_takes_is_here_in_one_formula():
+    params, fast = [np.asarray([1.0, -2.0])], np.asarray([1.0, -2.0])
+    inner = SGD(
+        params, exponential(0.1, 0.5), weight_decay=0.1, grad_clip_norm=5.0, grad_clip_value=3.5
+    )
+    optimizer = Lookahead(inner, sync_period=2, alpha=0.25)
+    slow = fast
+    for step in range(4):
+        grad = np.asarray([6.0, 8.0]) / (step + 1)
+        optimizer.step([grad])
+        grad = np.clip(grad * min(1.0, 5.0 / np.sqrt(np.sum(grad**2))), -3.5, 3.5)
+        fast = fast - 0.1 * 0.5**step * (grad + 0.1 * fast)
+        if step % 2 == 1:
+            slow = fast = slow + 0.25 * (fast - slow)
+    np.testing.assert_allclose(params[0], fast, rtol=1e-14)
+
+
 # --- arrays that cannot be written to, and tied ones ---
 
 
