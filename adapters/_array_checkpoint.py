@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+
 from lookahead_core.namespace import device, is_array, namespace
 from lookahead_core.typing import Array
 

@@ -9,18 +9,19 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+from numpy import add, multiply, subtract
+
 from lookahead_core import Kernel, interpolate
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Leaves
-from numpy import add, multiply, subtract
 
 from ._array_tree import written
 
 __all__ = ["IN_PLACE"]
 
-# Elements of a block: three blocks of float32 are 768 KiB, of a level-2 cache of 1 MiB. The best
-# of 2**13 to 2**17 in benchmarks/array_sync.py.
+# Elements of a block: three blocks of float32 are 768 KiB, of a level-2 cache of 1 MiB. Of 2**13 to
+# 2**17 it was the fastest on the machine of docs/array.md, 2**17 the same within the noise.
 BLOCK = 65536
 Pair = tuple[Array, Array]
 

@@ -8,6 +8,7 @@ from operator import is_
 from typing import Any, ClassVar
 
 import numpy as np
+
 from lookahead_core import Kernel, SyncRule, lookahead
 from lookahead_core.checkpoint import check_settings, counters, settings
 from lookahead_core.leaves import check_match, copied

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from operator import is_
 from typing import Any
 
+import numpy as np
 import optree
 
-import numpy as np
 from lookahead_core.leaves import is_averaged
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.typing import Array
@@ -58,6 +58,8 @@ class Layout:
                 f"params must keep their {len(self._slots)} leaves, got {len(leaves)} now"
             )
         arrays = [leaves[listing] for listing in self._first]
+        if len(set(map(id, arrays))) < len(arrays):
+            raise ValueError("params must stay as many arrays as they were, got one listed twice")
         if len(arrays) == len(leaves):
             return arrays
         for leaf, slot in zip(leaves, self._slots, strict=True):
@@ -119,9 +121,10 @@ def checked_gradients(grads: Tree, params: Tree) -> list[Array | None]:
         raise ValueError("grads must hold a gradient for at least one leaf, got None for all")
     for index, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
         if gradient is not None and (wrong := _mismatch(leaf, gradient)):
-            accessor = spec.accessors()[index]
+            # The paths only now: they take longer than all the checks.
+            accessor, (must, because) = spec.accessors()[index], wrong
             grad, param = accessor.codify("grads"), accessor.codify("params")
-            raise ValueError(wrong.format(grad=grad, param=param))
+            raise ValueError(f"{grad} must be {must.replace('PARAM', param)}{because}")
     return list(gradients)
 
 
@@ -144,19 +147,16 @@ def check_state(state_dict: StateDict, arrays: Mapping[str, Array], numbers: set
             )
 
 
-def _mismatch(leaf: Array, gradient: Array) -> str:
-    """What is wrong with `gradient` for `leaf`, "" if nothing."""
+def _mismatch(leaf: Array, gradient: Array) -> tuple[str, str] | None:
+    """What `gradient` must be for the leaf PARAM, and what it is; None if it is so."""
     if not is_array(gradient) or gradient.shape != leaf.shape:
         got = tuple(gradient.shape) if is_array(gradient) else repr(gradient)
-        return (
-            "{grad} must be an array of the shape of {param}, "
-            f"{tuple(leaf.shape)}, or None, got {got}"
-        )
+        return f"an array of the shape of PARAM, {tuple(leaf.shape)}, or None", f", got {got}"
     if not is_averaged(leaf.dtype):
-        return f"{{grad}} must be None: {{param}} is {leaf.dtype}, which has no gradient"
+        return "None: PARAM", f" is {leaf.dtype}, which has no gradient"
     if "complex" in str(gradient.dtype) and "complex" not in str(leaf.dtype):
-        return f"{{grad}} must be real as {{param}} is, {leaf.dtype}, got {gradient.dtype}"
-    return ""
+        return "real as PARAM is", f", {leaf.dtype}, got {gradient.dtype}"
+    return None
 
 
 def _check_apart(names: list[str], arrays: list[Array]) -> None:

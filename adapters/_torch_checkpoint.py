@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 from warnings import warn
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-import torch
 from lookahead_core import SyncRule, SyncState
 from lookahead_core.checkpoint import check_settings, counters, settings
-from torch import Tensor
 
 from ._torch_inner_state import PARAMETER_SHAPED, InnerName
 

@@ -7,9 +7,8 @@ silent no-op: peers know `momentum_buffer` alone, and do nothing for Adam.
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from torch.optim import Optimizer
-
 from torch import Tensor
+from torch.optim import Optimizer
 
 __all__ = ["PARAMETER_SHAPED", "InnerName", "inner_leaves"]
 

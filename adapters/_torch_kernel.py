@@ -1,6 +1,7 @@
 """The kernel of the torch adapter: in place, a few launches for all leaves (`torch._foreach_*`)."""
 
 import torch
+
 from lookahead_core import Kernel
 from lookahead_core.kernel import anchored
 from lookahead_core.typing import Leaves

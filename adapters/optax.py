@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-
 import optax
+
 from lookahead_core import SyncRule, SyncState
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.leaves import is_averaged

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-import torch
 from lookahead_core import SyncRule, SyncState, lookahead
-from torch import Tensor
 
 from ._torch_checkpoint import pack, unpack
 from ._torch_inner_state import InnerName, inner_leaves

@@ -14,6 +14,7 @@ import time
 from datetime import date
 
 import numpy as np
+
 from lookahead_core.adapters.numpy import SGD, Lookahead
 
 ALPHA = 0.3

@@ -3,11 +3,10 @@
 from functools import cache
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
-
-import numpy as np
 
 __all__ = ["BATCH_SIZE", "TRAIN_SIZE", "Data", "load_data"]
 

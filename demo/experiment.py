@@ -13,9 +13,9 @@ from itertools import product
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
-import numpy as np
 from data import BATCH_SIZE, TRAIN_SIZE, Data, load_data
 from methods import Method
 from mlp import DIGITS, Measurement, Weights, flat, initial_weights, measure

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpy.typing import NDArray
-
 import numpy as np
 import optax
+from numpy.typing import NDArray
+
 from data import BATCH_SIZE, Data
 from lookahead_core.adapters.optax import lookahead, slow_params
 from methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method

@@ -7,9 +7,9 @@ backend, so that one ruler measures all of them.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
-import numpy as np
 from data import Data
 
 __all__ = ["Measurement", "Weights", "flat", "gradients", "initial_weights", "measure"]

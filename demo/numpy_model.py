@@ -4,9 +4,9 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-import numpy as np
 from data import Data
 from lookahead_core.adapters import numpy as numpy_adapter
 from methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method

@@ -4,11 +4,11 @@ from math import log2
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-import numpy as np
 from experiment import Trace
 from methods import ALPHA, SYNC_PERIOD, Method
 from summary import Summary

@@ -2,10 +2,10 @@
 
 import math
 
+import numpy as np
 from rich import box
 from rich.table import Table
 
-import numpy as np
 from methods import SYNC_PERIOD, Method
 from summary import Cell, Lead, Summary
 

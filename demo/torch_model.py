@@ -6,10 +6,10 @@ several of them are four times slower.
 
 from typing import cast
 
-from numpy.typing import NDArray
-
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from data import Data
 from lookahead_core.adapters.torch import Lookahead
 from methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method

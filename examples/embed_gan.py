@@ -4,6 +4,7 @@ min over x, max over y of x * y (+ noise): alternating descent and ascent go rou
 """
 
 import numpy as np
+
 from lookahead_core import lookahead
 
 rng = np.random.default_rng(0)

@@ -1,8 +1,8 @@
 """The core in an MLX loop. Its arrays are not in the array-API standard: a sync goes by NumPy."""
 
 import mlx.core as mx
-
 import numpy as np
+
 from lookahead_core import lookahead
 
 inputs = mx.random.normal((256, 8), key=mx.random.key(0))

@@ -1,6 +1,7 @@
 """The core in a NumPy loop of one's own: plain gradient descent, synced every fifth step."""
 
 import numpy as np
+
 from lookahead_core import lookahead
 
 rng = np.random.default_rng(0)

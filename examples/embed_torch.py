@@ -1,6 +1,7 @@
 """The core in a raw torch loop, without torch.optim: autograd gives gradients, the loop moves."""
 
 import torch
+
 from lookahead_core import lookahead
 
 torch.manual_seed(0)

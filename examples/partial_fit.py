@@ -3,11 +3,11 @@
 `coefs_` and `intercepts_` are lists of NumPy arrays, and `partial_fit` goes on from what is there.
 """
 
+import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
-import numpy as np
 from lookahead_core import lookahead
 
 images, digits = load_digits(return_X_y=True)

@@ -4,6 +4,7 @@ python -m pip install ".[numpy]"    (in a clone)
 """
 
 import numpy as np
+
 from lookahead_core.adapters.numpy import SGD, Lookahead
 
 rng = np.random.default_rng(0)

@@ -5,8 +5,8 @@ python -m pip install ".[jax]"    (in a clone)
 
 import jax
 import jax.numpy as jnp
-
 import optax
+
 from lookahead_core.adapters.optax import lookahead, slow_params
 
 keys = jax.random.split(jax.random.key(0), 3)

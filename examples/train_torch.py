@@ -4,6 +4,7 @@ python -m pip install ".[torch]"    (in a clone)
 """
 
 import torch
+
 from lookahead_core.adapters.torch import Lookahead
 
 torch.manual_seed(0)

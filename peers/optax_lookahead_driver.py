@@ -4,9 +4,9 @@ import pickle
 
 import jax
 import jax.numpy as jnp
+import optax
 from optax_peer import arrays, fast_optimizer, make_leaf, values
 
-import optax
 from optax_driver import rate_dtype
 
 

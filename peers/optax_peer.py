@@ -1,6 +1,7 @@
 """What the drivers of the JAX peers share: arrays in and out, and the inner optimizer."""
 
 import optax
+
 from optax_driver import array, plain
 
 __all__ = ["arrays", "fast_optimizer", "make_leaf", "values"]

@@ -3,6 +3,7 @@
 import io
 
 import torch
+
 from lookahead_core.adapters.torch import Lookahead
 from reference_loop import (
     ALPHA,

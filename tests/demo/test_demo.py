@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-import numpy as np
 from data import BATCH_SIZE, TRAIN_SIZE, load_data
 from digits import main
 from experiment import run_one

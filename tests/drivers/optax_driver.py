@@ -5,9 +5,9 @@ from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
-
 import numpy as np
 import optax
+
 from lookahead_core.adapters.optax import lookahead, slow_params
 
 

@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
-import numpy as np
 from lookahead_core.adapters.numpy import SGD, Lookahead, load
 
 KILLS = 100

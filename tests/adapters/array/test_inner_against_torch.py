@@ -1,9 +1,9 @@
 """Inner optimizers and schedules of the array loop are torch's own, step by step, in float64."""
 
-import pytest
-
 import numpy as np
+import pytest
 import torch
+
 from lookahead_core.adapters.numpy import (
     SGD,
     Adam,

@@ -2,8 +2,8 @@
 
 import array_api_compat.torch
 import pytest
-
 import torch
+
 from array_checkpoints import K, assert_resumes
 from array_driver import ArrayDriver
 from lookahead_core.adapters._array_kernel import IN_PLACE

@@ -1,9 +1,9 @@
 """The conformance suite on the CuPy loop. Needs a GPU; without one nobody collects it."""
 
 import array_api_compat.cupy
+import cupy
 import pytest
 
-import cupy
 from array_checkpoints import K, assert_resumes
 from array_driver import ArrayDriver
 from lookahead_core import REFERENCE_KERNEL

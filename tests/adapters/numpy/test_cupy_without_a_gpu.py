@@ -7,9 +7,8 @@ depend on what is installed; docs/gpu.md says which wheels were tried.
 import subprocess
 import sys
 
-import pytest
-
 import numpy as np
+import pytest
 
 # CuPy 13.6: `is_available` raises as well. A broken driver may raise anything.
 CUPY = """

@@ -6,9 +6,9 @@ import sys
 
 import array_api_strict
 import ml_dtypes
+import numpy as np
 import pytest
 
-import numpy as np
 from array_checkpoints import POLICIES, K, assert_resumes, everything, make, train
 from lookahead_core.adapters.numpy import SGD, Lookahead, load, save
 

@@ -3,9 +3,9 @@
 That their formulas are torch's is ../array/test_inner_against_torch.py.
 """
 
+import numpy as np
 import pytest
 
-import numpy as np
 from lookahead_core.adapters.numpy import (
     SGD,
     Adam,
@@ -201,6 +201,15 @@ def test_a_tie_that_is_broken_is_refused_before_anything_moves():
     with pytest.raises(ValueError, match=r"params\['0'\] was tied, and its listings are two"):
         optimizer.step([np.ones(1), np.ones(1)])
     assert shared.item() == 0.0
+
+
+def test_a_tie_that_is_made_later_is_refused_before_anything_moves():
+    params = [np.zeros(1), np.zeros(1)]
+    optimizer = SGD(params, 1.0)
+    params[1] = params[0]
+    with pytest.raises(ValueError, match="as many arrays as they were, got one listed twice"):
+        optimizer.step([np.ones(1), np.ones(1)])
+    assert params[0].item() == 0.0
 
 
 # --- what is refused ---

@@ -3,9 +3,9 @@
 import tracemalloc
 
 import ml_dtypes
+import numpy as np
 import pytest
 
-import numpy as np
 from lookahead_core import REFERENCE_KERNEL
 from lookahead_core.adapters import _array_kernel
 from lookahead_core.adapters._array_kernel import IN_PLACE

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import ml_dtypes
+import numpy as np
 import pytest
 
-import numpy as np
 from lookahead_core import SyncRule, lookahead
 from lookahead_core.adapters.numpy import SGD, Lookahead, MetaOptimizer
 from reference_loop import (
@@ -338,6 +338,10 @@ BAD_GRADIENTS = {
     "other shape": (
         {"layer": {"x": np.ones(2)}, "other": [None]},
         r"grads\['layer'\]\['x'\] must be an array of the shape .* \(3,\), or None, got \(2,\)",
+    ),
+    "a tree": (
+        {"layer": {"x": {"y": 1}}, "other": [None]},
+        r"grads\['layer'\]\['x'\] must be an array .* got {'y': 1}",
     ),
     "no array": (
         {"layer": {"x": np.ones(3)}, "other": [3.0]},

@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
-
 import numpy as np
 import optax
+import pytest
+
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.adapters.optax import LookaheadState, lookahead, meta_optimizer, slow_params
 from reference_loop import (

@@ -3,8 +3,8 @@
 import copy
 
 import pytest
-
 import torch
+
 from lookahead_core.adapters.torch import Lookahead
 from reference_loop import (
     POLICIES,

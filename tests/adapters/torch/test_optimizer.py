@@ -4,9 +4,9 @@ import copy
 import pickle
 
 import pytest
+import torch
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
-import torch
 from lookahead_core import lookahead
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import (

@@ -1,8 +1,8 @@
 """The torch adapter follows the paper, whatever happens around it."""
 
 import pytest
-
 import torch
+
 from lookahead_core import interpolate
 from lookahead_core.adapters.torch import Lookahead
 from reference_loop import (
