@@ -7,7 +7,7 @@
     nox -s matrix             the tests alone, and their table; the same: nox -t cpu
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
     nox -s clients            the adapters in lightning, transformers, flax, orbax and others
-    nox -t gpu                the backend that needs a GPU; without one that is an error
+    nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
 
@@ -34,7 +34,7 @@ nox.options.tags = ["check"]
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
-CPU, GPU = ("numpy", "torch", "jax", "dask"), ("cupy",)
+CPU, GPU = ("numpy", "torch", "jax", "dask"), ("cupy", "torch-cuda", "jax-gpu")
 # The backends of the matrix: all that need no GPU, unless somebody says which.
 ASKED = [n.strip() for n in os.environ.get("LOOKAHEAD_BACKENDS", "").split(",") if n.strip()] or CPU
 if unknown := set(ASKED) - {*CPU, *GPU}:
@@ -62,6 +62,9 @@ def tests(session: nox.Session, backend: str) -> None:
     if backend == "dask":
         install(session, groups=["backend-dask"])
         paths = ["tests/core/test_rule.py"]
+    elif backend in GPU:
+        install_for_gpu(session, backend)
+        paths = ["tests/core", "tests/adapters"]
     else:
         install(session, backend, groups=[f"backend-{backend}", "demo"])
         paths = ["tests"]
@@ -204,6 +207,15 @@ def install(session: nox.Session, *extras: str, groups: list[str] | None = None)
     session.install(f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT))
     if groups:
         install_groups(session, *groups)
+
+
+def install_for_gpu(session: nox.Session, backend: str) -> None:
+    """Builds for CUDA, which are gigabytes: of torch what PyPI has, of JAX its own extra."""
+    family = backend.partition("-")[0]
+    clean_build()
+    cuda = {"jax": ["jax[cuda12]"]}.get(family, [])
+    session.install(f"{ROOT}[numpy,{family}]", *cuda)
+    install_groups(session, f"backend-{family}")
 
 
 def install_groups(session: nox.Session, *groups: str) -> None:

@@ -72,7 +72,9 @@ def move_toward(
 
     A leaf that is not averaged keeps its live value, and `slow` takes a copy of it (clause C14).
     """
-    averaged = [is_averaged(leaf.dtype) for leaf in fast]
+    # Once a dtype, not once a leaf: NumPy takes 2 microseconds for the name of a dtype.
+    kinds = {dtype: is_averaged(dtype) for dtype in {leaf.dtype for leaf in fast}}
+    averaged = [kinds[leaf.dtype] for leaf in fast]
     if all(averaged):
         return kernel.interpolate(slow, fast, alpha)
     moved_slow, moved_fast = kernel.interpolate(

@@ -8,7 +8,7 @@ from typing import Any
 from lookahead_core.namespace import is_array
 from lookahead_core.typing import Fraction
 
-__all__ = ["fraction", "non_negative", "one_of", "positive_int"]
+__all__ = ["below_one", "boolean", "fraction", "non_negative", "one_of", "positive", "positive_int"]
 
 
 def positive_int(name: str, value: Any, meaning: str) -> int:
@@ -41,6 +41,29 @@ def non_negative(name: str, value: Any, meaning: str) -> float:
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0 ({meaning}), got {value!r}")
     return number
+
+
+def positive(name: str, value: Any, meaning: str) -> float:
+    """`value` as a finite float > 0, or ValueError; True and NaN are refused."""
+    number = _real(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} must be a finite number > 0 ({meaning}), got {value!r}")
+    return number
+
+
+def below_one(name: str, value: Any, meaning: str) -> float:
+    """`value` as a float in [0, 1), or ValueError; True and NaN are refused."""
+    number = _real(value)
+    if not 0 <= number < 1:
+        raise ValueError(f"{name} must be a number in [0, 1) ({meaning}), got {value!r}")
+    return number
+
+
+def boolean(name: str, value: Any, meaning: str) -> bool:
+    """`value` if it is True or False, else ValueError: 0.9 in its place is a slip."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False ({meaning}), got {value!r}")
+    return value
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -75,13 +75,8 @@ OURS = (
     Implementation(
         "lookahead-core (NumPy)",
         "lookahead-core",
-        driver("numpy_driver", "NumpyDriver"),
-        lacks={
-            "adam": "the inner optimizer that comes with it is SGD",
-            "frozen": "arrays have no flag for it: frozen ones are not given to the optimizer",
-            "groups": "the inner optimizer that comes with it has one rate for all",
-            "skip": "there is no loss scaler: a loop that skips a step calls nothing",
-        },
+        driver("array_driver", "ArrayDriver"),
+        lacks={"frozen": "arrays have no flag for it: frozen ones are not given to the optimizer"},
     ),
 )
 

@@ -23,12 +23,15 @@ pytest_plugins = ["pytester", "matrix_table"]
 
 # What each backend needs installed.
 BACKENDS = {
-    "numpy": ("numpy", "array_api_strict", "ml_dtypes"),
-    "torch": ("torch",),
-    "jax": ("jax", "optax"),
+    "numpy": ("numpy", "array_api_strict", "ml_dtypes", "optree", "safetensors"),
+    "torch": ("torch", "numpy", "optree", "safetensors"),
+    "jax": ("jax", "optax", "optree", "safetensors"),
     "dask": ("dask.array", "ml_dtypes"),
-    "cupy": ("cupy", "optree"),
+    "cupy": ("cupy", "optree", "safetensors"),
 }
+# The same tests as of another backend, with its arrays on a GPU.
+ON_GPU = {"torch-cuda": "torch", "jax-gpu": "jax"}
+BACKENDS |= {name: BACKENDS[family] for name, family in ON_GPU.items()}
 # Array namespaces that the core's tests run on, by the names they have in the table of the matrix.
 NAMESPACES = {
     "numpy": ("numpy", "numpy-read-only", "array-api-strict", "array-api-strict-minimal"),
@@ -56,13 +59,15 @@ BFLOAT16 = {
 # Devices that are not the default one, also by the names of the table; no array on torch's meta
 # device has values.
 DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
-# What belongs to some backends: folders of tests of adapters, and modules of the core's tests.
+# What belongs to some backends: folders of tests of adapters, and modules anywhere else.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
-CORE = {
+MODULES_OF = {
     "test_jax_transformations.py": {"jax"},
     "test_devices.py": set(DEVICES),
     # The contract of a kernel speaks of devices, and Dask's arrays have no `device`.
     "test_kernel.py": set(BACKENDS) - {"dask"},
+    "test_inner_against_torch.py": {"torch"},
+    **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
 }
 
 if importlib.util.find_spec("lookahead_core.adapters") is None:
@@ -87,6 +92,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="collect tests/clients, which needs the libraries of a group `clients-…` installed",
     )
     parser.addoption(
+        "--slow", action="store_true", help="collect tests/slow too: minutes, and gigabytes of disk"
+    )
+    parser.addoption(
         "--installed",
         action="store_true",
         help="refuse to test a lookahead_core that is not in site-packages, such as the checkout",
@@ -96,6 +104,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def asked_for(config: pytest.Config) -> list[str]:
     named = os.environ.get("LOOKAHEAD_BACKENDS", "").split(",")
     return config.getoption("--backend") or [n.strip() for n in named if n.strip()] or ["numpy"]
+
+
+def families(config: pytest.Config) -> list[str]:
+    """The backends that were asked for, by the names that tests know them by."""
+    return [ON_GPU.get(backend, backend) for backend in asked_for(config)]
 
 
 def is_installed(module: str) -> bool:
@@ -113,9 +126,14 @@ def pytest_configure(config: pytest.Config) -> None:
         for module in BACKENDS[backend]:
             if not is_installed(module):
                 raise pytest.UsageError(f"backend {backend} needs {module}: it is not installed")
-    if "cupy" in asked and not has_gpu():
-        raise pytest.UsageError("backend cupy needs a GPU, and there is none: NOT verified here")
-    if "jax" in asked:
+    for backend in asked:
+        if backend in HAS_GPU and not HAS_GPU[backend]():
+            raise pytest.UsageError(
+                f"backend {backend} needs a GPU, and there is none: NOT verified here"
+            )
+        if ON_GPU.get(backend) in asked:
+            raise pytest.UsageError(f"backend {backend} and {ON_GPU[backend]}: one at a time")
+    if "jax" in families(config):
         jax = importlib.import_module("jax")
         # The oldest JAX that we support has it there alone; the tests use it, the adapter does not.
         if not hasattr(jax, "enable_x64"):
@@ -124,9 +142,29 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--installed: not in {site_packages()}, but {tested()}")
 
 
-def has_gpu() -> bool:
+def cupy_has_gpu() -> bool:
     """Ask the hardware: CuPy imports well where there is none."""
     return importlib.import_module("lookahead_core.adapters.cupy").is_available()
+
+
+def torch_has_gpu() -> bool:
+    return importlib.import_module("torch").cuda.is_available()
+
+
+def jax_has_gpu() -> bool:
+    return importlib.import_module("jax").default_backend() == "gpu"
+
+
+HAS_GPU = {"cupy": cupy_has_gpu, "torch-cuda": torch_has_gpu, "jax-gpu": jax_has_gpu}
+
+
+@pytest.fixture(autouse=True)
+def tensors_on_the_gpu(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch makes its tensors there only if it is told to; JAX does by itself."""
+    with ExitStack() as stack:
+        if "torch-cuda" in asked_for(request.config):
+            stack.enter_context(importlib.import_module("torch").device("cuda"))
+        yield
 
 
 def tested() -> Path:
@@ -143,6 +181,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--dist") else ["the built wheel"]
     rest += [] if config.getoption("--clients") else ["client libraries"]
+    rest += [] if config.getoption("--slow") else ["the slow tests"]
     return [
         f"lookahead_core: {tested()}",
         f"tested: {', '.join(asked)}; NOT verified here: {', '.join(rest)}",
@@ -150,12 +189,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    name, asked = collection_path.name, asked_for(config)
+    name, asked = collection_path.name, families(config)
     if name == "packaging" and not config.getoption("--dist"):
         return True
     if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
         return True
-    if name in CORE and not CORE[name] & set(asked):
+    if name == "slow" and not config.getoption("--slow"):
+        return True
+    if name in MODULES_OF and not MODULES_OF[name] & set(asked):
         return True
     # The tests of this file and of the table say nothing about a backend: once is enough.
     if name == "matrix" and collection_path.is_dir() and "numpy" not in asked:
@@ -167,7 +208,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    asked = asked_for(metafunc.config)
+    asked = families(metafunc.config)
     names = [name for backend in asked for name in NAMESPACES[backend]]
     if "xp" in metafunc.fixturenames:
         metafunc.parametrize("xp", names, indirect=True)

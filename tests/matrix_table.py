@@ -19,17 +19,22 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COLUMNS = {
     "numpy": "NumPy, its adapter included",
-    "numpy-read-only": "NumPy, every array that the core is given read-only",
-    "array-api-strict": "array-api-strict, also on a device that is not its default",
+    "numpy-read-only": "NumPy, every array that the core and the array loop are given read-only",
+    "array-api-strict": "array-api-strict, also on a device that is not its default, and through "
+    "the array loop",
     "array-api-strict-minimal": "array-api-strict without what the standard makes optional",
     "torch": "torch on the CPU, its adapter included",
+    "torch-arrays": "torch tensors through the array loop, without torch.optim",
     "torch-meta": "torch on the meta device: arrays without values",
     "jax": "JAX eagerly, the optax adapter included",
     "jax-jit": "JAX under jit, the optax adapter included",
     "jax-scan": "JAX in a scan, the optax adapter included",
     "jax-vmap": "JAX under vmap, the optax adapter included",
+    "jax-arrays": "JAX arrays through the array loop, which replaces them",
     "dask": "Dask, the pure core alone: it has no adapter",
     "cupy": "CuPy, its adapter included; needs a GPU",
+    "torch-cuda": "torch on a GPU, its adapter and the array loop included",
+    "jax-gpu": "JAX on a GPU, the optax adapter and the array loop included",
 }
 # Folders whose tests say something about a backend; the others test the suite, docs and packaging.
 FOLDERS = ("core", "adapters", "properties")
@@ -103,12 +108,15 @@ def column_of(item: pytest.Item) -> str | None:
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if item.path.relative_to(ROOT / "tests").parts[0] not in FOLDERS:
         return None
+    backends = item.config.getoption("--backend") or []
+    # Whatever the test is about, there it is about a GPU.
+    if len(backends) == 1 and backends[0] in ("torch-cuda", "jax-gpu"):
+        return backends[0]
     if marker := item.get_closest_marker("column"):
         return marker.args[0]
     for fixture in ("xp", "bfloat16", "placed"):
         if params.get(fixture) in COLUMNS:
             return params[fixture]
-    backends = item.config.getoption("--backend") or []
     backend = params.get("backend") or (backends[0] if len(backends) == 1 else None)
     return f"{backend}-jit" if params.get("compiled") else backend
 

@@ -58,7 +58,10 @@ def test_the_environment_names_backends_like_the_option(tmp_path):
     by_environment = collect(path=tmp_path, LOOKAHEAD_BACKENDS=" numpy,")
     for result in (by_option, by_environment):
         assert result.returncode == 0, result.stderr
-        assert "tested: numpy; NOT verified here: cupy, dask, jax, torch" in result.stdout
+        assert (
+            "tested: numpy; NOT verified here: cupy, dask, jax, jax-gpu, torch, torch-cuda"
+            in result.stdout
+        )
 
 
 def test_the_option_comes_before_the_environment(tmp_path):
@@ -70,7 +73,10 @@ def test_the_option_comes_before_the_environment(tmp_path):
 def test_an_unknown_backend_is_an_error(by, tmp_path):
     options = ["--backend", "fortran"] if by == "option" else []
     result = collect(*options, path=tmp_path, LOOKAHEAD_BACKENDS="numpy,fortran")
-    assert refused(result, "backend must be one of numpy, torch, jax, dask, cupy, got fortran")
+    assert refused(
+        result,
+        "backend must be one of numpy, torch, jax, dask, cupy, torch-cuda, jax-gpu, got fortran",
+    )
 
 
 @pytest.mark.parametrize("by", ["option", "environment"])
@@ -95,6 +101,32 @@ def test_a_gpu_that_is_not_there_is_an_error_although_cupy_imports(outcome, erro
     assert refused(result, message) is error
     # Where there is one the probe lets it pass; this cupy has no arrays to go on with.
     assert ("tested: numpy, cupy" in result.stdout) is not error
+
+
+# Their stand-ins have nothing but the question that is asked of them.
+GPUS = {
+    "torch-cuda": ("torch", "class cuda:\n    is_available = lambda: {answer}"),
+    "jax-gpu": ("jax", "enable_x64 = None\ndefault_backend = lambda: 'gpu' if {answer} else 'cpu'"),
+}
+
+
+@pytest.mark.parametrize("leg", GPUS)
+def test_a_framework_that_sees_no_gpu_is_an_error_on_its_gpu_backend(leg, tmp_path):
+    module, text = GPUS[leg]
+    for name in ("optax", "safetensors"):
+        (tmp_path / f"{name}.py").touch()
+    for answer in (False, True):
+        (tmp_path / f"{module}.py").write_text(text.format(answer=answer))
+        result = collect("--backend", leg, path=tmp_path)
+        message = f"backend {leg} needs a GPU, and there is none: NOT verified here"
+        assert refused(result, message) is not answer
+        assert (f"tested: {leg};" in result.stdout) is answer
+
+
+def test_a_backend_on_the_cpu_and_on_the_gpu_are_two_runs(tmp_path):
+    (tmp_path / "torch.py").write_text("class cuda:\n    is_available = lambda: True")
+    result = collect("--backend", "torch-cuda", "--backend", "torch", path=tmp_path)
+    assert refused(result, "backend torch-cuda and torch: one at a time")
 
 
 def test_a_copy_that_is_not_installed_is_refused(tmp_path):

@@ -158,6 +158,17 @@ def test_the_plugin_counts_by_column_and_clause(pytester, monkeypatch):
     }
 
 
+@pytest.mark.parametrize("leg", ["torch-cuda", "jax-gpu"])
+def test_on_a_gpu_all_counts_for_the_gpu(leg, pytester, monkeypatch):
+    pytester.makeconftest(CONFTEST)
+    (pytester.path / "tests" / "core").mkdir(parents=True)
+    (pytester.path / "tests" / "core" / "test_core.py").write_text(MODULE)
+    (pytester.path / "pytest.ini").write_text("[pytest]\nmarkers =\n  clause\n  column\n")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    pytester.runpytest_subprocess("--backend", leg, "--matrix-json", "found.json")
+    assert set(json.loads(Path("found.json").read_text())["results"]) == {leg}
+
+
 def test_the_page_says_the_same_every_time():
     assert page({}) == page({})
     assert all(f"`{name}`" in page({}) for name in COLUMNS)

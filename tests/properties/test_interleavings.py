@@ -114,8 +114,11 @@ def driver_of(backend):
     if backend == "jax":
         jax = import_module("jax")
         return import_module("optax_driver").OptaxDriver(), jax.enable_x64(True)
-    name = {"numpy": "NumpyDriver", "torch": "TorchDriver"}[backend]
-    return getattr(import_module(f"{backend}_driver"), name)(), contextlib.nullcontext()
+    module, name = {
+        "numpy": ("array_driver", "ArrayDriver"),
+        "torch": ("torch_driver", "TorchDriver"),
+    }[backend]
+    return getattr(import_module(module), name)(), contextlib.nullcontext()
 
 
 @pytest.mark.clause("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29")

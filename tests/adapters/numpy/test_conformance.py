@@ -1,16 +1,34 @@
-"""The conformance suite on the array loop with NumPy."""
+"""The conformance suite on the array loop with NumPy, read-only NumPy and array-api-strict."""
 
 import array_api_compat.numpy
+import array_api_strict
+import pytest
 
-from lookahead_core.adapters.numpy import IN_PLACE
+from array_driver import ArrayDriver
+from lookahead_core.adapters._array_kernel import IN_PLACE
 from lookahead_core.conformance import AdapterConformance, KernelConformance
-from numpy_driver import NumpyDriver
 
 
 class TestNumpy(AdapterConformance):
-    driver = NumpyDriver()
+    driver = ArrayDriver()
+
+
+@pytest.mark.column("numpy-read-only")
+class TestReadOnly(AdapterConformance):
+    driver = ArrayDriver(read_only=True)
+
+
+@pytest.mark.column("array-api-strict")
+class TestStrict(AdapterConformance):
+    driver = ArrayDriver("array_api_strict")
 
 
 class TestKernel(KernelConformance):
     kernel = IN_PLACE
     xp = array_api_compat.numpy
+
+
+@pytest.mark.column("array-api-strict")
+class TestKernelOnStrict(KernelConformance):
+    kernel = IN_PLACE
+    xp = array_api_strict

@@ -6,6 +6,15 @@ import pytest
 from lookahead_core.adapters.numpy import SGD, Lookahead
 
 
+@pytest.mark.clause("C51")
+@pytest.mark.parametrize("kind", [float, np.float64, np.asarray])
+def test_a_value_may_be_a_number_or_a_0_d_array(kind):
+    optimizer = Lookahead(SGD([np.zeros(1)], lr=1.0), 2, lambda syncs: kind(0.25))
+    for _ in range(2):
+        optimizer.step([np.ones(1)])
+    assert optimizer.inner.params[0].item() == -0.5
+
+
 @pytest.mark.clause("C06", "C51")
 def test_a_schedule_of_the_syncs_is_followed_and_resumed():
     def make(weights):

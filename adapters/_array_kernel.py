@@ -1,0 +1,161 @@
+"""The kernel of the array loop: NumPy arrays block by block in cache, all others by the reference.
+
+A block of both arrays, and one scratch block, stay in cache for the three operations of the
+formula: each array is read and written once, and nothing of the size of a leaf is allocated. What
+cannot be overwritten (JAX, read-only arrays) or overlaps goes through the reference formula.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy import add, multiply, subtract
+
+from lookahead_core import Kernel, interpolate
+from lookahead_core.kernel import anchored
+from lookahead_core.leaves import copied
+from lookahead_core.typing import Array, Fraction, Leaves
+
+from ._array_tree import written
+
+__all__ = ["IN_PLACE"]
+
+# Elements of a block: three blocks of float32 are 768 KiB, of a level-2 cache of 1 MiB. Of 2**13 to
+# 2**17 it was the fastest on the machine of docs/array.md, 2**17 the same within the noise.
+BLOCK = 65536
+Pair = tuple[Array, Array]
+
+
+class Scratch:
+    """Room for one block, and the factor of the formula, for each dtype and shape that is met."""
+
+    def __init__(self, alpha: float) -> None:
+        self.near_slow = alpha < 0.5
+        self.prepared: dict[tuple[np.dtype, tuple[int, ...]], Pair] = {}
+        self._factor = alpha if self.near_slow else 1.0 - alpha
+        self._rooms: dict[np.dtype, Array] = {}
+
+    def prepare(self, block: Array) -> Pair:
+        """An array like `block` that may be overwritten, and the factor."""
+        key = block.dtype, block.shape
+        if key not in self.prepared:
+            if block.dtype not in self._rooms:
+                self._rooms[block.dtype] = np.empty(BLOCK, block.dtype)
+            room = self._rooms[block.dtype][: block.size].reshape(block.shape)
+            # The factor is an array, because NumPy converts a Python float anew at every call.
+            self.prepared[key] = room, np.asarray(self._factor, block.dtype)
+        return self.prepared[key]
+
+
+def interpolate_(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
+    """`Kernel.interpolate` in the buffers of both lists, where they can be written to."""
+    alpha = float(alpha)  # a schedule may give a 0-d array
+    scratch = Scratch(alpha)
+    slow, fast = list(slow), list(fast)
+    for index, (s, f) in enumerate(zip(slow, fast, strict=True)):
+        if not (_moved_at_once(s, f, scratch) or _moved_in_place(s, f, alpha, scratch)):
+            slow[index], fast[index] = _moved(s, f, alpha)
+    return slow, fast
+
+
+def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
+    """`Kernel.anchor` in the buffers of `slow`, where they can be written to."""
+    return [_anchored(s, f) for s, f in zip(slow, fast, strict=True)]
+
+
+IN_PLACE = Kernel(interpolate=interpolate_, anchor=anchor_)
+
+
+def _moved(slow: Array, fast: Array, alpha: float) -> Pair:
+    """The reference formula; written back into what can be written to, unless that overlaps."""
+    moved = interpolate(slow, fast, alpha)
+    same = copied(moved, fast.dtype)
+    if isinstance(slow, np.ndarray) and np.shares_memory(slow, fast):
+        return moved, same
+    return written(slow, moved), written(fast, same)
+
+
+def _moved_at_once(slow: Array, fast: Array, scratch: Scratch) -> bool:
+    """Move leaves of a kind that `_moved_in_place` has prepared; False for any other.
+
+    Nothing but a shorter way for the many small leaves of a model: half a microsecond each.
+    """
+    if type(slow) is not np.ndarray or type(fast) is not np.ndarray or slow is fast:
+        return False
+    mine, yours = slow.flags, fast.flags
+    if not (mine.owndata and yours.owndata and mine.writeable and yours.writeable):
+        return False
+    prepared = scratch.prepared.get((slow.dtype, slow.shape))
+    if prepared is None:
+        return False
+    _move(slow, fast, *prepared, scratch.near_slow)
+    return True
+
+
+def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> bool:
+    """Move both; False, with nothing changed, where they cannot be overwritten block by block."""
+    if not (_can_take(slow, fast) and fast.flags.writeable):
+        return False
+    if slow.dtype.kind not in "fc":
+        # ml_dtypes' bfloat16 widens where a factor is a float: the reference, block by block.
+        for s, f in _blocks(slow, fast):
+            s[...] = interpolate(s, f, alpha)
+            f[...] = s
+    elif alpha in (0, 1):
+        np.copyto(*((slow, fast) if alpha else (fast, slow)))
+    elif slow.size <= BLOCK:
+        _move(slow, fast, *scratch.prepare(slow), scratch.near_slow)
+    else:
+        for s, f in _blocks(slow, fast):
+            _move(s, f, *scratch.prepare(s), scratch.near_slow)
+    return True
+
+
+def _move(slow: Array, fast: Array, step: Array, factor: Array, near_slow: bool) -> None:
+    """The formula of `interpolation.interpolate`, operation by operation, without temporaries."""
+    subtract(fast, slow, step)
+    multiply(step, factor, step)
+    if near_slow:
+        add(slow, step, slow)
+    else:
+        subtract(fast, step, slow)
+    fast[...] = slow
+
+
+def _anchored(slow: Array, fast: Array) -> Array:
+    if not _can_take(slow, fast):
+        return written(slow, anchored(slow, fast))
+    if slow.dtype == fast.dtype:
+        slow[...] = fast
+    else:
+        for s, f in _blocks(slow, fast):
+            s[...] = anchored(s, f)
+    return slow
+
+
+def _can_take(slow: Array, fast: Array) -> bool:
+    """Whether `slow` can be overwritten block by block while `fast` is read."""
+    if not (isinstance(slow, np.ndarray) and isinstance(fast, np.ndarray)):
+        return False
+    mine, yours = slow.flags, fast.flags
+    # Two arrays that own their memory are apart: a third of the time of `may_share_memory`.
+    apart = mine.owndata and yours.owndata and slow is not fast
+    return mine.writeable and (apart or not np.may_share_memory(slow, fast))
+
+
+def _blocks(slow: Array, fast: Array) -> Iterable[Pair]:
+    """Pieces of both, of at most BLOCK elements, which write through."""
+    if not (slow.flags.c_contiguous and fast.flags.c_contiguous):
+        return _strided_blocks(slow, fast)
+    slow, fast = slow.reshape(-1), fast.reshape(-1)
+    starts = range(0, slow.size, BLOCK)
+    return ((slow[start : start + BLOCK], fast[start : start + BLOCK]) for start in starts)
+
+
+def _strided_blocks(slow: Array, fast: Array) -> Iterator[Pair]:
+    # Any strides, and two layouts at once: pieces that are no plain memory pass through buffers.
+    # `Any`, because the stubs want literals.
+    flags: Any = ["external_loop", "buffered", "zerosize_ok"]
+    access: Any = [["readwrite"], ["readwrite" if fast.flags.writeable else "readonly"]]
+    with np.nditer([slow, fast], flags, access, order="K", buffersize=BLOCK) as pieces:
+        yield from pieces

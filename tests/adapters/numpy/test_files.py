@@ -1,0 +1,304 @@
+"""Checkpoint files of the array loop resume bitwise, foreign ones are refused, none is lost."""
+
+import json
+import os
+import sys
+
+import array_api_strict
+import ml_dtypes
+import numpy as np
+import pytest
+
+from array_checkpoints import POLICIES, K, assert_resumes, everything, make, train
+from lookahead_core.adapters.numpy import SGD, Lookahead, load, save
+
+FORMATS = (".npz", ".safetensors")
+
+
+@pytest.fixture(params=FORMATS)
+def path(request, tmp_path):
+    return tmp_path / f"run{request.param}"
+
+
+def start(dtype=float):
+    return [np.asarray([1.0, -2.0, 3.0], dtype), np.asarray([[0.5, 4.0]], dtype)]
+
+
+def bits(array):
+    return array.tobytes(), array.dtype, array.shape
+
+
+@pytest.fixture
+def saved(path):
+    """A file in mid-cycle, and a second optimizer that is somewhere else."""
+    optimizer, other = make(start()), make(start())
+    train(optimizer, 8)
+    train(other, 3)
+    save(path, optimizer)
+    return path, other
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("phase", range(K))
+def test_a_run_resumes_from_a_file_bitwise_at_every_phase(phase, policy, path):
+    assert_resumes(path, start(), bits, phase, policy)
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.longdouble, ml_dtypes.bfloat16])
+def test_a_file_keeps_every_dtype(dtype, path):
+    def exact(array):  # a long double has bytes that mean nothing
+        return [repr(value) for value in array.flat], array.dtype
+
+    assert_resumes(path, start(dtype), exact, 3)
+
+
+@pytest.mark.clause("C06")
+def test_a_file_keeps_wider_slow_weights(path):
+    assert_resumes(path, start(ml_dtypes.bfloat16), bits, 3, slow_dtype=np.float32)
+
+
+@pytest.mark.clause("C06")
+def test_read_only_arrays_resume_as_new_read_only_arrays(path):
+    def frozen():
+        params = [np.ones(2)]
+        params[0].flags.writeable = False
+        return Lookahead(SGD(params, 1.0), 3)
+
+    optimizer, other = frozen(), frozen()
+    optimizer.step([np.ones(2)])
+    save(path, optimizer)
+    load(path, other)
+    assert other.params[0].tolist() == [0.0, 0.0]
+    assert not other.params[0].flags.writeable
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.column("array-api-strict")
+def test_arrays_of_the_strict_namespace_resume_from_a_file(path):
+    xp = array_api_strict
+    leaves = [xp.asarray(leaf) for leaf in start()]
+    assert_resumes(path, leaves, lambda leaf: bits(np.asarray(leaf)), 3)
+
+
+def test_complex_scalar_and_integer_leaves_come_back(path):
+    def new(values):
+        leaves = [np.asarray(v) for v in values]
+        leaves[2] = leaves[2].astype(np.int64)
+        return Lookahead(SGD(leaves, 0.1), 3)
+
+    optimizer, other = new([[1 + 2j], 3.0, [7]]), new([[0j], 0.0, [0]])
+    save(path, optimizer)
+    load(path, other)
+    assert [bits(leaf) for leaf in other.params] == [bits(leaf) for leaf in optimizer.params]
+
+
+def test_an_optimizer_without_lookahead_is_saved_as_well(path):
+    optimizer, other = SGD([np.ones(2)], 0.1, 0.9), SGD([np.zeros(2)], 0.5, 0.9)
+    optimizer.step([np.ones(2)])
+    save(path, optimizer)
+    load(path, other)
+    assert other.params[0].tobytes() == optimizer.params[0].tobytes()
+    assert repr(other.state_dict()) == repr(optimizer.state_dict())
+
+
+def test_the_arrays_of_a_file_can_be_read_without_us(tmp_path):
+    optimizer = make(start())
+    save(tmp_path / "run.npz", optimizer)
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["params/w"], optimizer.params["w"])
+        assert "state/slow/b/0" in file
+
+
+# --- what is refused ---
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def without_its_end(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def text(path):
+    path.write_text("weights")
+
+
+def foreign(path):
+    arrays = {"params/w": np.zeros(3)}
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path)
+
+
+def of_another_version(path):
+    header = json.dumps({"version": 2, "numbers": {}, "dtypes": {}})
+    if path.suffix == ".npz":
+        np.savez(path, lookahead_core=np.asarray(header))
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({}, path, {"lookahead_core": header})
+
+
+BROKEN = {
+    truncated: "truncated or damaged",
+    without_its_end: "truncated or damaged",
+    empty: "truncated or damaged",
+    text: "truncated or damaged",
+    foreign: "not a checkpoint of lookahead_core",
+    of_another_version: "not a checkpoint of lookahead_core, version 1",
+}
+
+
+def refused(path, optimizer, message, error=ValueError):
+    before = everything(optimizer, bits)
+    with pytest.raises(error, match=message):
+        load(path, optimizer)
+    assert everything(optimizer, bits) == before
+
+
+@pytest.mark.clause("C25", "C61")
+@pytest.mark.parametrize("damage", BROKEN)
+def test_a_broken_or_foreign_file_is_refused_and_changes_nothing(damage, saved):
+    path, other = saved
+    damage(path)
+    refused(path, other, BROKEN[damage])
+
+
+class Trap:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.clause("C25", "C61")
+def test_a_pickle_in_a_file_is_refused_and_never_run(tmp_path):
+    path, trap = tmp_path / "run.npz", tmp_path / "sprung"
+    np.savez(path, lookahead_core=np.asarray([Trap(trap)], object))
+    refused(path, make(start()), "truncated or damaged.*allow_pickle=False")
+    assert not trap.exists()
+    np.load(path, allow_pickle=True)["lookahead_core"]
+    assert trap.exists()  # it would have been
+
+
+@pytest.mark.clause("C25", "C61")
+def test_a_flipped_bit_in_an_npz_is_seen(tmp_path):
+    path, optimizer = tmp_path / "run.npz", make(start())
+    save(path, optimizer)
+    content = bytearray(path.read_bytes())
+    content[content.index(optimizer.params["w"].tobytes())] ^= 1
+    path.write_bytes(content)
+    refused(path, optimizer, "truncated or damaged.*CRC")
+
+
+OTHERS = {
+    "other weights": (lambda: Lookahead(SGD({"w": np.zeros(3)}, 0.1)), r"unknown \['params/b/0'\]"),
+    "other shape": (lambda: make([np.zeros(4), np.zeros((1, 2))]), r"params/w must have shape \(4"),
+    "other dtype": (lambda: make(start(np.float32)), "params/b/0 must be float32, got float64"),
+    "other inner": (
+        lambda: Lookahead(SGD({"w": np.zeros(3), "b": [np.zeros((1, 2))]}, 0.1), K, 0.3),
+        "must be no array in this optimizer",
+    ),
+    "other rule": (lambda: make(start(), "maintain"), "must be no array in this optimizer"),
+    "other period": (
+        lambda: Lookahead(make(start()).inner, 7, 0.3, "interpolate"),
+        "made with sync_period=5, this optimizer has sync_period=7",
+    ),
+}
+
+
+@pytest.mark.clause("C06", "C25", "C61")
+@pytest.mark.parametrize("case", OTHERS)
+def test_a_file_of_another_model_or_optimizer_is_refused(case, saved):
+    path, _ = saved
+    make_other, message = OTHERS[case]
+    other = make_other()
+    before = repr((other.params, other.state_dict()))
+    with pytest.raises(ValueError, match=message):
+        load(path, other)
+    assert repr((other.params, other.state_dict())) == before
+
+
+def test_a_file_that_is_not_there_is_a_file_not_found_error(tmp_path):
+    refused(tmp_path / "none.npz", make(start()), "none.npz", FileNotFoundError)
+
+
+@pytest.mark.parametrize("name", ["run", "run.pt", "run.npz.bak"])
+def test_an_unknown_ending_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=r"path must end in .npz or .safetensors, got '.*run"):
+        save(tmp_path / name, make(start()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_no_file_can_hold_is_refused(path):
+    optimizer = SGD([np.zeros(1)], 0.1)
+    optimizer.state_dict = lambda: {"hook": print}
+    with pytest.raises(ValueError, match="state/hook must be an array, a number or a text, got"):
+        save(path, optimizer)
+    assert not path.exists()
+
+
+def test_safetensors_that_is_not_installed_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(ModuleNotFoundError, match="pip install safetensors, or save as"):
+        save(path, make(start()))
+    path.touch()
+    with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
+        load(path, make(start()))
+    assert os.listdir(tmp_path) == ["run.safetensors"]
+
+
+# --- atomic ---
+
+
+@pytest.mark.clause("C61")
+def test_a_save_that_fails_leaves_the_old_file_and_no_other(saved, monkeypatch):
+    path, other = saved
+    before = path.read_bytes()
+
+    def full(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save(path, other)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.clause("C61")
+def test_the_content_is_on_the_disk_before_it_takes_the_place_of_the_old_file(path, monkeypatch):
+    order = []
+
+    def noting(name):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a: order.append(name) or original(*a))
+
+    noting("fsync")
+    noting("replace")
+    save(path, make(start()))
+    assert order == ["fsync", "replace", "fsync"]  # the file, its name, the folder
+
+
+def test_a_link_still_leads_to_the_file(path, tmp_path):
+    link = tmp_path / f"latest{path.suffix}"
+    path.touch()
+    link.symlink_to(path)
+    save(link, make(start()))
+    assert link.is_symlink()
+    load(path, make(start()))

@@ -1,0 +1,145 @@
+"""Drives lookahead_core.adapters.numpy on arrays of any namespace, for the conformance suite."""
+
+import math
+from importlib import import_module
+
+from lookahead_core.adapters.numpy import SGD, Adam, Lookahead, global_norm
+from lookahead_core.leaves import copied
+
+# In the standard, and what namespaces have beyond it.
+STANDARD = frozenset({"float32", "int32", "complex128", "complex64"})
+BEYOND = {
+    "array_api_compat.numpy": {"float16", "bfloat16"},
+    "array_api_compat.torch": {"float16", "bfloat16"},
+    "array_api_compat.cupy": {"float16"},
+    "jax.numpy": {"float16", "bfloat16"},
+    "array_api_strict": set(),
+}
+
+
+class ArrayDriver:
+    """The loop on arrays of the namespace `module`, which are `read_only` or not (NumPy's).
+
+    `loop` are the classes of another adapter with the same names.
+    """
+
+    eager = True
+
+    def __init__(
+        self, module="array_api_compat.numpy", read_only=False, loop=(SGD, Adam, Lookahead)
+    ):
+        self.sgd, self.adam, self.lookahead = loop
+        self.xp, self.read_only = import_module(module), read_only
+        # ml_dtypes brings it to NumPy.
+        numpys = module.endswith(".numpy") and not module.startswith("jax")
+        self.bfloat16 = import_module("ml_dtypes").bfloat16 if numpys else None
+        self.capabilities = frozenset(
+            {
+                *("adam", "edit", "evaluate", "forced_sync", "groups", "interpolate"),
+                *("learning_rate", "missing_gradient", "momentum", "reset", "skip"),
+                *("slow_dtype", "tied"),
+            }
+            | STANDARD
+            | BEYOND[module]
+        )
+
+    def dtype_of(self, name):
+        if name == "bfloat16" and self.bfloat16:
+            return self.bfloat16
+        return None if name is None else getattr(self.xp, name)
+
+    def array(self, values, dtype, shape=None):
+        """`values` as the suite writes them: the parts of complex numbers in turn."""
+        xp = self.xp
+        new = xp.asarray([float(value) for value in values], dtype=xp.float64)
+        if "complex" in str(dtype):
+            new = xp.astype(new[0::2], xp.complex128) + 1j * xp.astype(new[1::2], xp.complex128)
+        new = xp.astype(new, dtype)
+        return self.marked(new if shape is None else xp.reshape(new, shape))
+
+    def marked(self, array):
+        """`array` itself, made read-only if that is what is driven."""
+        if self.read_only:
+            array.setflags(write=False)
+        return array
+
+    def plain(self, leaf):
+        """The values of an array, as the suite reads them."""
+        xp, flat = self.xp, self.xp.reshape(leaf, (-1,))
+        if "complex" in str(leaf.dtype):
+            flat = xp.reshape(xp.stack([xp.real(flat), xp.imag(flat)], axis=1), (-1,))
+        flat = xp.astype(flat, xp.float64)
+        return flat.tolist() if hasattr(flat, "tolist") else list(map(float, flat))
+
+    def make(self, setup):
+        params, groups, inner = [], {}, setup.inner
+        for index, leaf in enumerate(setup.leaves):
+            if leaf.same_as is not None:
+                params.append(params[leaf.same_as])
+                continue
+            params.append(self.array(leaf.values, self.dtype_of(leaf.dtype), leaf.shape))
+            if leaf.rate != 1:
+                groups[str(index)] = {"lr": inner.lr * leaf.rate}
+        return self.lookahead(
+            self.adam(params, inner.lr, groups=groups)
+            if inner.kind == "adam"
+            else self.sgd(params, inner.lr, inner.momentum, groups=groups),
+            setup.sync_period,
+            setup.alpha,
+            setup.inner_state,
+            slow_dtype=self.dtype_of(setup.slow_dtype),
+        )
+
+    def step(self, run, gradients):
+        leaves = run.inner.params
+        run.step(
+            [
+                None if g is None else self.array(g, leaf.dtype, leaf.shape)
+                for g, leaf in zip(gradients, leaves, strict=True)
+            ]
+        )
+
+    def fast(self, run):
+        return [self.plain(leaf) for leaf in run.inner.params]
+
+    def slow(self, run):
+        # The arrays of the state, and not slow_weights(): that is what C22 compares with them.
+        distinct = {id(leaf): leaf for leaf in run.inner.params}
+        slow = dict(zip(distinct, run._state.slow, strict=True))
+        return [self.plain(slow[id(leaf)]) for leaf in run.inner.params]
+
+    def evaluate(self, run):
+        return [self.plain(leaf) for leaf in run.slow_weights()]
+
+    def save(self, run):
+        return [copied(leaf) for leaf in run.params], run.state_dict()
+
+    def load(self, setup, saved):
+        params, state = saved
+        run = self.make(setup)
+        self.put(run, params)
+        run.load_state_dict(state)
+        return run
+
+    def sync(self, run):
+        run.sync()
+
+    def edit(self, run, values):
+        leaves = zip(run.params, values, strict=True)
+        self.put(run, [self.array(new, leaf.dtype, leaf.shape) for leaf, new in leaves])
+
+    def put(self, run, arrays):
+        """Exchange the weights, as loading a model does; tied ones stay tied."""
+        new = {}
+        for leaf, array in zip(run.params, arrays, strict=True):
+            new.setdefault(id(leaf), self.marked(array))
+        run.params = [new[id(leaf)] for leaf in run.params]
+
+    def skip(self, run):
+        """As a loop of one's own does it: the norm is not finite, so no step is taken."""
+        gradients = [self.marked(copied(leaf) * float("inf")) for leaf in run.params]
+        if math.isfinite(float(global_norm(gradients))):
+            run.step(gradients)
+
+    def set_learning_rate(self, run, lr):
+        run.inner.lr = lr
