@@ -40,6 +40,7 @@ class BraintoolsDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "groups", "learning_rate", "missing_gradient", "momentum"),
+            "skip",
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
@@ -74,3 +75,6 @@ class BraintoolsDriver:
     def set_learning_rate(self, run, lr):
         # The setter says that "a manual change actually takes effect".
         run.optimizer.current_lr = lr
+
+    def skip(self, run):
+        """Nothing is called: that is all that a loop of its users can do, as with our array loop."""

@@ -194,7 +194,6 @@ PEERS = (
             "frozen": "it moves all weights that it is given: frozen ones are not registered",
             "forced_sync": NO_FORCED_SYNC,
             **NO_POLICY,
-            "skip": "there is no loss scaler or finite-check: a loop that skips calls nothing",
             "slow_dtype": NO_SLOW_DTYPE,
         },
         not_promised={
