@@ -77,4 +77,4 @@ class BraintoolsDriver:
         run.optimizer.current_lr = lr
 
     def skip(self, run):
-        """Nothing is called: that is all that a loop of its users can do, as with our array loop."""
+        """Nothing is called, as with our array loop: no more can a loop around it do."""
