@@ -68,6 +68,7 @@ MODULES_OF = {
     "test_kernel.py": set(BACKENDS) - {"dask"},
     "test_inner_against_torch.py": {"torch"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
+    **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax")},
 }
 
 if importlib.util.find_spec("lookahead_core.adapters") is None:

@@ -8,7 +8,6 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-GUIDES = {"jax": "docs/jax.md"}
 ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
 
 
@@ -50,15 +49,3 @@ def test_the_code_of_the_readme_for_this_backend_runs(backend):
     blocks = [b for b in code_blocks((ROOT / "README.md").read_text()) if module in b]
     assert len(blocks) == 1
     exec(compile(blocks[0], "README.md", "exec"), {"__name__": "readme"})
-
-
-def test_the_code_of_the_guide_for_this_backend_runs(backend):
-    if backend not in GUIDES:
-        pytest.skip(f"{backend} has no guide yet")
-    blocks = code_blocks((ROOT / GUIDES[backend]).read_text())
-    # In one go, like a reader: a block may use what those before it made.
-    namespace = {"__name__": "guide"}
-    for block in blocks:
-        exec(compile(block, GUIDES[backend], "exec"), namespace)
-    assert len(blocks) >= 4
-    assert len(blocks[0].strip().splitlines()) <= 7
