@@ -54,6 +54,7 @@ __all__ = [
 Stepped = tuple[optax.Updates, LookaheadState]
 
 
+# optax has no types, so its class is Any to a type checker.
 class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """What `meta_optimizer` returns: an optax transformation, with a sync on demand beside it.
 

@@ -4,7 +4,9 @@ import pickle
 
 import brainstate
 from braintools.optim import Lookahead
-from optax_peer import arrays, fast_optimizer, grouped, make_leaf, values
+from optax_peer import arrays, make_leaf, values
+
+from optax_driver import at_rate, grouped
 
 
 class Run:
@@ -16,7 +18,7 @@ class Run:
         pairs = zip(self.names, leaves, strict=True)
         self.params = {name: brainstate.ParamState(leaf) for name, leaf in pairs}
         self.optimizer = Lookahead(
-            base_optimizer=grouped(setup) or fast_optimizer(setup.inner),
+            base_optimizer=grouped(setup) or at_rate(setup.inner, setup.inner.lr),
             sync_period=setup.sync_period,
             alpha=setup.alpha,
             # Documented as the learning rate of the base optimizer: the same one for both.

@@ -5,22 +5,17 @@ import pickle
 import jax
 import jax.numpy as jnp
 import optax
-from optax_peer import arrays, fast_optimizer, grouped, make_leaf, values
+from optax_peer import arrays, make_leaf, values
 
-from optax_driver import rate_dtype
+from optax_driver import grouped, injected
 
 
 class Run:
     """Pairs of fast and slow parameters, the state, and the transformation."""
 
     def __init__(self, setup):
-        # The documented way to a learning rate that can be changed from outside.
-        inner = optax.inject_hyperparams(
-            lambda learning_rate: fast_optimizer(setup.inner, learning_rate),
-            hyperparam_dtype=rate_dtype(setup),
-        )(learning_rate=setup.inner.lr)
         self.tx = optax.lookahead(
-            grouped(setup) or inner,
+            grouped(setup) or injected(setup),
             sync_period=setup.sync_period,
             slow_step_size=setup.alpha,
             reset_state=setup.inner_state == "reset",

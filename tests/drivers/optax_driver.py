@@ -37,18 +37,32 @@ def rate_dtype(setup):
     return jnp.float64 if len({leaf.dtype for leaf in setup.leaves}) > 1 else None
 
 
-def inner_of(setup):
-    """The inner transformation, with a group for each rate if there are several."""
-    settings, rates = setup.inner, [leaf.rate for leaf in setup.leaves]
-    momentum = settings.momentum or None
-    make = optax.adam if settings.kind == "adam" else partial(optax.sgd, momentum=momentum)
-    if len(set(rates)) > 1:
-        return optax.multi_transform({rate: make(settings.lr * rate) for rate in rates}, rates)
+def at_rate(inner, learning_rate):
+    """optax's SGD or Adam with the settings of `inner`."""
+    if inner.kind == "adam":
+        return optax.adam(learning_rate)
+    return optax.sgd(learning_rate, inner.momentum or None)
+
+
+def grouped(setup):
+    """The inner optimizer with a group for each rate, None if there is but one."""
+    rates = [leaf.rate for leaf in setup.leaves]
+    if len(set(rates)) < 2:
+        return None
+    groups = {rate: at_rate(setup.inner, setup.inner.lr * rate) for rate in rates}
+    return optax.multi_transform(
+        groups, lambda params: jax.tree.unflatten(jax.tree.structure(params), rates)
+    )
+
+
+def injected(setup):
+    """The inner optimizer with a learning rate that can be changed from outside."""
     # A function of its own: inject_hyperparams takes every number for a hyperparameter.
     inject = optax.inject_hyperparams(
-        lambda learning_rate: make(learning_rate), hyperparam_dtype=rate_dtype(setup)
+        lambda learning_rate: at_rate(setup.inner, learning_rate),
+        hyperparam_dtype=rate_dtype(setup),
     )
-    return inject(settings.lr)
+    return inject(learning_rate=setup.inner.lr)
 
 
 def step(tx, carry, gradients):
@@ -75,7 +89,9 @@ class Program:
 
     def __init__(self, setup, mode):
         settings = (setup.sync_period, setup.alpha, setup.inner_state)
-        self.optimizer = lookahead(inner_of(setup), *settings, slow_dtype=setup.slow_dtype)
+        self.optimizer = lookahead(
+            grouped(setup) or injected(setup), *settings, slow_dtype=setup.slow_dtype
+        )
         trained = [leaf.trained or leaf.dtype == "int32" for leaf in setup.leaves]
         self.tx = self.optimizer if all(trained) else optax.masked(self.optimizer, trained)
         self.step = partial(step, self.tx)

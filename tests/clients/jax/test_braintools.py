@@ -70,7 +70,9 @@ def test_the_slow_weights_are_read_from_their_optimizer():
 
 
 def test_their_state_dict_resumes_our_transformation_in_mid_cycle():
-    make = lambda: bto.OptaxOptimizer(tx=lookahead(inner(), K, ALPHA))  # noqa: E731
+    def make():
+        return bto.OptaxOptimizer(tx=lookahead(inner(), K, ALPHA))
+
     whole, halfway = theirs(make()), make()
     states = {name: brainstate.ParamState(jnp.asarray(value)) for name, value in START.items()}
     halfway.register_trainable_weights(states)
