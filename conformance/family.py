@@ -6,6 +6,8 @@ As in clauses.py, which is Lookahead alone. What an adapter lacks of this it doe
 import math
 from typing import Any
 
+from lookahead_core.scheduled import as_real
+
 from .assertions import require_equal, require_within
 from .driver import AdapterDriver
 from .oracle import Oracle
@@ -18,17 +20,17 @@ __all__ = ["PRESETS"]
 
 def one_in_next(syncs: Any) -> Any:
     """1, 1/2, 1/3, ...: the average of all."""
-    return 1 / (syncs + 1)
+    return 1 / as_real(syncs + 1)
 
 
 def one_in_next_but_one(syncs: Any) -> Any:
     """1/2, 1/3, ...: the same, with the start in it."""
-    return 1 / (syncs + 2)
+    return 1 / as_real(syncs + 2)
 
 
 def falling(syncs: Any) -> Any:
     """A meta step that is annealed."""
-    return 1 / (syncs + 4)
+    return 1 / as_real(syncs + 4)
 
 
 # Presets by name, in the numbers of their own texts; 0.875 is exact, and 1 - 0.875 too.
@@ -60,14 +62,15 @@ def c71_momentum(driver: AdapterDriver) -> None:
 
 
 def poisoned(driver: AdapterDriver, setup: Setup) -> None:
-    """A NaN between two syncs, thrown away with the weights, must not be in the buffer."""
+    """Weights that are NaN for one step between two syncs must not be in the buffer."""
     if "edit" not in driver.capabilities:
         return
     run, oracle = driver.make(setup), Oracle(setup)
     for step in range(1, 7):
         if step == 5:
             good = driver.fast(run)
-            driver.step(run, [[math.nan] * len(leaf.values) for leaf in LEAVES])
+            driver.edit(run, [[math.nan] * len(leaf.values) for leaf in LEAVES])
+            driver.step(run, gradients(setup, step))
             driver.edit(run, good)
             oracle.steps += 1
             continue

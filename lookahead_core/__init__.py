@@ -24,12 +24,14 @@ from lookahead_core.presets import (
 )
 from lookahead_core.rule import SyncRule
 from lookahead_core.state import SyncState
+from lookahead_core.window import LatestWeightAverage
 
 __all__ = [
     "REFERENCE_KERNEL",
     "AdaptiveAlpha",
     "Interpolate",
     "Kernel",
+    "LatestWeightAverage",
     "Momentum",
     "Nested",
     "OuterRule",
