@@ -1,22 +1,20 @@
 """A NumPy sync beside the memory limit and beside the straightforward lines, in one run.
 
-    python benchmarks/array_sync.py [--repeats 15]
+    python benchmarks/array_sync.py [--rounds 15]
 
-Each round times all of them one after the other, on the same arrays; a ratio is the median over the
-rounds of the ratios within a round, so that a disturbance of the machine meets both. The limit is
-two array copies: they read and write as many bytes as a sync (4Nb).
+All of them on the same arrays in each round (paired.py). The limit is two array copies: they read
+and write as many bytes as a sync (4Nb).
 """
 
 import argparse
-import platform
-import statistics
-import time
-from datetime import date
 
 import numpy as np
+from paired import environment, interleaved, ratio, spread, timed
+from report import Tables
 
 from lookahead_core.adapters.numpy import SGD, Lookahead
 
+TITLE = "A NumPy sync"
 ALPHA = 0.3
 LARGE, SMALL, LEAVES = 32_000_000, (64, 64), 400
 
@@ -47,50 +45,44 @@ class Case:
         self.optimizer.sync()
 
 
-def timed(function):
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
+def interleaved_calls(case, names):
+    """What runs each of the ways once, as `interleaved` wants it; the arrays are one case's."""
+
+    def way(run):
+        return lambda: lambda: [timed(run)]
+
+    return {name: way(getattr(case, name)) for name in names}
 
 
-def measure(case, repeats, names):
-    """Seconds of each way in each round."""
-    rounds = []
-    for _ in range(repeats + 1):
-        rounds.append({name: timed(getattr(case, name)) for name in names})
-    return rounds[1:]  # the first one meets cold pages
-
-
-def ratio(rounds, one, other):
-    return statistics.median(r[one] / r[other] for r in rounds)
+def tabulate(rounds, quick, report):
+    """The table of NumPy."""
+    large = interleaved(
+        interleaved_calls(
+            Case([(LARGE // 16 if quick else LARGE,)]), ("limit", "sync", "straightforward")
+        ),
+        rounds,
+        renewals=1,
+    )
+    report.put(TITLE, "32M float32", "over two copies (4Nb)", ratio(large, "sync", "limit"))
+    report.put(
+        TITLE, "32M float32", "over the plain lines", ratio(large, "sync", "straightforward")
+    )
+    case = Case([SMALL] * LEAVES)
+    # Apart: side by side they would turn each other's 13 MB out of the cache.
+    for name, column in (("sync", "µs a leaf"), ("limit", "two copies of a leaf, µs")):
+        times = interleaved(interleaved_calls(case, (name,)), rounds * 10, renewals=1)[name]
+        report.put(
+            TITLE, "400 leaves of 64 x 64", column, spread([1e6 / LEAVES * t for (t,) in times])
+        )
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
-    large = measure(Case([(LARGE,)]), repeats, ("limit", "sync", "straightforward"))
-    case = Case([SMALL] * LEAVES)
-    # Apart: side by side they would turn each other's 13 MB out of the cache.
-    microseconds, limit = (
-        statistics.median(r[name] for r in measure(case, repeats * 10, (name,))) / LEAVES * 1e6
-        for name in ("sync", "limit")
-    )
-    print(f"{date.today()}, {platform.machine()}, NumPy {np.__version__}, {repeats} rounds\n")
-    print("| a NumPy sync of | against | measured | target |")
-    print("|---|---|---|---|")
-    print(
-        "| 32M float32 | two array copies (4Nb) | "
-        f"{ratio(large, 'sync', 'limit'):.2f}x | at most 1.15x |"
-    )
-    print(
-        "| 32M float32 | the straightforward lines | "
-        f"{ratio(large, 'sync', 'straightforward'):.2f}x | at most 0.45x |"
-    )
-    print(
-        f"| 400 leaves of 64x64 float32 | a leaf (two copies of it: {limit:.1f} µs) | "
-        f"{microseconds:.1f} µs | at most 5 µs |"
-    )
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    report = Tables(environment("numpy", rounds=rounds))
+    tabulate(rounds, False, report)
+    print(report.markdown())
 
 
 if __name__ == "__main__":

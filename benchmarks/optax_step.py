@@ -10,19 +10,23 @@ fixed. No test asserts a time.
 """
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from paired import Spread, environment, spread
+from report import NOT_INSTALLED, Tables
+from workloads import resnet18, smaller
 
 from lookahead_core.adapters.optax import lookahead, park, split, unpark
 
+TITLE = "JAX, a cycle of k=5 steps"
 K, ALPHA, RATE = 5, 0.5, 1e-4
 INNERS = {
     "SGD momentum": lambda: optax.sgd(RATE, momentum=0.9),
@@ -30,36 +34,18 @@ INNERS = {
 }
 
 
-def resnet18() -> dict[str, tuple[int, ...]]:
-    """Shapes of the 62 parameters of ResNet-18, 11.7 million in all."""
-    shapes = {"conv": (7, 7, 3, 64), "norm": (2, 64), "fc": (512, 1000), "fc_bias": (1000,)}
-    inputs = 64
-    for stage, width in enumerate((64, 128, 256, 512)):
-        for block in range(2):
-            name = f"stage{stage}.block{block}"
-            shapes[f"{name}.conv0"] = (3, 3, inputs, width)
-            shapes[f"{name}.conv1"] = (3, 3, width, width)
-            names = ["norm0", "norm1"]
-            if inputs != width:
-                shapes[f"{name}.shortcut"] = (inputs, width)
-                names.append("norm2")
-            shapes |= {f"{name}.{norm}": (2, width) for norm in names}
-            inputs = width
-    # Scale and shift of a norm are two parameters.
-    norms = {f"{name}.{i}": (s[1],) for name, s in shapes.items() if "norm" in name for i in (0, 1)}
-    return {name: shape for name, shape in shapes.items() if "norm" not in name} | norms
-
-
-SHAPES = {
-    "ResNet-18": resnet18(),
+SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
+    "ResNet-18": {f"w{i}": shape for i, shape in enumerate(resnet18())},
     "8 x 4M": {f"w{i}": (4_000_000,) for i in range(8)},
 }
 
 
+BRAINTOOLS = "braintools"
 # With how often each is run in a round.
 PAIRS = {
     ("drop-in", "bare"): 1,
     ("drop-in", "optax"): 1,
+    ("drop-in", BRAINTOOLS): 1,
     ("split", "bare"): 1,
     ("split", "drop-in"): 1,
     ("scan", "bare scan"): 1,
@@ -104,6 +90,34 @@ class Form:
         for program in self.programs:
             start = time.perf_counter()
             self.carry = jax.block_until_ready(program(*self.carry, gradient))
+            times.append(time.perf_counter() - start)
+        return times
+
+
+class Braintools(Form):
+    """braintools.optim.Lookahead, whose parameters and state are objects, in its own jit."""
+
+    def __init__(self, inner: optax.GradientTransformation, shapes: Any) -> None:
+        self.inner, self.shapes = inner, shapes
+        super().__init__([], self.make)
+
+    def make(self) -> Any:
+        import brainstate
+        from braintools.optim import Lookahead
+
+        leaves = arrays(self.shapes, 0).items()
+        params = {name: brainstate.ParamState(leaf) for name, leaf in leaves}
+        optimizer = Lookahead(self.inner, sync_period=K, alpha=ALPHA, lr=RATE)
+        optimizer.register_trainable_weights(params)
+        return brainstate.transform.jit(optimizer.step), params
+
+    def cycle(self, gradient: Any) -> list[float]:
+        step, params = self.carry
+        times = []
+        for _ in range(K):
+            start = time.perf_counter()
+            step(gradient)
+            jax.block_until_ready([leaf.value for leaf in params.values()])
             times.append(time.perf_counter() - start)
         return times
 
@@ -181,7 +195,8 @@ def forms(inner: optax.GradientTransformation, shapes: Any) -> dict[str, Form]:
         return arrays(shapes, 0), arrays(shapes, 0)
 
     plain, syncing = parking(compiled(halves.update), compiled(halves.update_and_sync))
-    return {
+    peer = {BRAINTOOLS: Braintools(inner, shapes)} if find_spec(BRAINTOOLS) else {}
+    return peer | {
         "bare": Form([compiled(inner.update)] * K, plain_tree(inner.init)),
         "drop-in": Form([compiled(ours.update)] * K, plain_tree(ours.init)),
         "split": Form([plain] * (K - 1) + [syncing], parked),
@@ -225,22 +240,35 @@ def measure(inner: optax.GradientTransformation, shapes: Any, rounds: int, pairs
     return times
 
 
-def quartiles(pairs: list[tuple[list[float], list[float]]]) -> str:
-    """Median and quartiles of the ratios."""
-    ratios = [sum(ours) / sum(theirs) for ours, theirs in pairs]
-    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+def ratios(pairs: list[tuple[list[float], list[float]]]) -> Spread:
+    return spread([sum(ours) / sum(theirs) for ours, theirs in pairs])
 
 
-def report(times: Times) -> dict[str, str]:
-    bare = statistics.median(sum(cycle) / K for _, cycle in times["drop-in", "bare"])
-    rows = {"bare, ms a step": f"{1e3 * bare:.1f}"}
+def rows(times: Times) -> dict[str, Spread]:
+    """What is reported of one size and inner optimizer."""
+    bare = [1e3 * sum(cycle) / K for _, cycle in times["drop-in", "bare"]]
+    found = {"bare, ms a step": spread(bare)}
     for (ours, theirs), pairs in times.items():
-        rows[f"{ours} / {theirs}"] = quartiles(pairs)
+        found[f"{ours} / {theirs}"] = ratios(pairs)
     for name, steps in STEPS.items():
         pairs = [(ours[steps], theirs[steps]) for ours, theirs in times["drop-in", "bare"]]
-        rows[f"{name} of drop-in / bare"] = quartiles(pairs)
-    return rows
+        found[f"{name} of drop-in / bare"] = ratios(pairs)
+    return found
+
+
+def tabulate(rounds: int, quick: bool, report: Tables, pairs: Any = PAIRS) -> None:
+    """The table of JAX, a column for each size and inner optimizer."""
+    for size, shapes in SHAPES.items():
+        if quick:
+            shapes = {name: smaller(shape) for name, shape in shapes.items()}
+        for name, make in INNERS.items():
+            there = [pair for pair in pairs if BRAINTOOLS not in pair or find_spec(BRAINTOOLS)]
+            found = rows(measure(make(), shapes, rounds, there))
+            for row, value in found.items():
+                report.put(TITLE, row, f"{name}, {size}", value)
+            for ours, theirs in pairs:
+                if (ours, theirs) not in there:
+                    report.put(TITLE, f"{ours} / {theirs}", f"{name}, {size}", NOT_INSTALLED)
 
 
 def main() -> None:
@@ -248,16 +276,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=28)
     parser.add_argument("--drop-in", action="store_true", help="measure this form alone")
     arguments = parser.parse_args()
-    rounds, pairs = arguments.rounds, DROP_IN if arguments.drop_in else list(PAIRS)
-    columns = {}
-    for size, shapes in SHAPES.items():
-        for name, make in INNERS.items():
-            columns[f"{name}, {size}"] = report(measure(make(), shapes, rounds, pairs))
-    print(f"jax {jax.__version__}, optax {optax.__version__}, k = {K}, {rounds} rounds: medians")
-    print("of paired ratios (quartiles)\n")
-    print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    for row in next(iter(columns.values())):
-        print(f"| {row} | {' | '.join(column[row] for column in columns.values())} |")
+    report = Tables(environment("jax", "optax", rounds=arguments.rounds))
+    tabulate(arguments.rounds, False, report, DROP_IN if arguments.drop_in else PAIRS)
+    print(report.markdown())
 
 
 if __name__ == "__main__":
