@@ -7,7 +7,8 @@ between devices, pinned memory, and that they do not wait, are NOT verified.
 import pytest
 import torch
 
-from lookahead_core.adapters._torch_kernel import anchor_each, by_device, move_distant
+from lookahead_core.adapters._torch_kernel import anchor_each, move_distant
+from lookahead_core.adapters._torch_lists import by_device
 from lookahead_core.adapters._torch_memory import Home
 from lookahead_core.adapters._torch_template import is_asked_for
 from lookahead_core.adapters.torch import Lookahead
