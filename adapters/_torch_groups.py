@@ -45,7 +45,7 @@ def rule_of(group: Group, rule: SyncRule) -> SyncRule:
     outer = rule.outer
     if ALPHA in group:
         if not isinstance(outer, Interpolate):
-            raise ValueError(f"{ALPHA} in a group needs an outer rule that has an alpha, {outer!r}")
+            raise ValueError(f"{ALPHA} in a group needs a rule that has an alpha, got {outer!r}")
         outer = Interpolate(group[ALPHA])
     return replace(rule, sync_period=period(group, rule), outer=outer)
 
