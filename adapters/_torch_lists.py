@@ -9,14 +9,15 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lookahead_core.typing import Leaves
 
-__all__ = ["Lists", "Row", "by_device", "near", "pieces", "sort"]
+__all__ = ["Lists", "Row", "by_device", "cut", "near", "pieces", "sort"]
 
 Row: TypeAlias = tuple[Tensor, ...]
 Lists: TypeAlias = tuple[list[Tensor], ...]
-# A leaf that needs a cast goes in so many pieces: casts then take less room than one leaf.
+# A leaf that needs a cast, or room, goes in so many pieces: they take less than one leaf then.
 PIECES = 4
 
 
@@ -28,7 +29,7 @@ def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
     for row in close:
         slow = row[0]
         # A subclass may lack foreach: DTensor has no strategy for _foreach_copy_ (torch 2.13).
-        if slow.dtype != row[1].dtype or type(slow) is not Tensor:
+        if slow.dtype != row[1].dtype or type(slow) not in (Tensor, Parameter):
             others.append(row)
             continue
         lists = groups.setdefault((slow.device, slow.dtype), tuple([] for _ in row))
@@ -54,10 +55,15 @@ def near(row: Row, where: torch.device) -> Row:
     return tuple(leaf.to(where, non_blocking=True) for leaf in row)
 
 
-def pieces(slow: Tensor, fast: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def pieces(slow: Tensor, fast: Tensor) -> Iterator[Row]:
     """Views that together are the two leaves; the leaves themselves where no cast is needed."""
-    if slow.dtype == fast.dtype or slow.dim() == 0:
-        return iter([(slow, fast)])
-    if slow.is_contiguous() and fast.is_contiguous():
-        slow, fast = slow.view(-1), fast.view(-1)
-    return zip(slow.chunk(PIECES), fast.chunk(PIECES), strict=True)
+    return iter([(slow, fast)]) if slow.dtype == fast.dtype else cut(slow, fast)
+
+
+def cut(*row: Tensor) -> Iterator[Row]:
+    """Views that together are the leaves."""
+    if row[0].dim() == 0:
+        return iter([row])
+    if all(leaf.is_contiguous() for leaf in row):
+        row = tuple(leaf.view(-1) for leaf in row)
+    return zip(*(leaf.chunk(PIECES) for leaf in row), strict=True)

@@ -8,7 +8,6 @@ themselves hold the pseudo-gradient for a while and no second copy of the model 
     slow <- slow + fast
 """
 
-from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from lookahead_core.typing import Fraction, Leaves
 
-from ._torch_lists import Lists, Row, by_device, near, sort
+from ._torch_lists import Lists, Row, by_device, cut, near, sort
 
 __all__ = ["fits_graph", "momentum_compiled", "momentum_foreach", "momentum_plain"]
 
@@ -59,7 +58,10 @@ def momentum_compiled(
     lr, momentum = float(lr), float(momentum)
     close, distant = by_device(slow, fast, buffer)
     if graph := [row for row in close if fits_graph(row[0])]:
-        compiled()(graph, lr, momentum, nesterov)
+        # As tensors: one graph for all values. With floats that change, torch 2.13 compiles
+        # `s.sub_(g.add_(b, alpha=momentum), alpha=lr)` to something that is wrong.
+        numbers = torch.tensor(lr, dtype=torch.float64), torch.tensor(momentum, dtype=torch.float64)
+        compiled()(graph, *numbers, nesterov)
     step_each([row for row in close if not fits_graph(row[0])], lr, momentum, nesterov)
     step_distant(distant, lr, momentum, nesterov)
     return slow, buffer
@@ -73,7 +75,7 @@ def fits_graph(leaf: Tensor) -> bool:
 
 @cache
 def compiled() -> Any:
-    return torch.compile(step_each)
+    return torch.compile(step_graph)
 
 
 def step_lists(lists: Lists, lr: float, momentum: float, nesterov: bool) -> None:
@@ -87,12 +89,27 @@ def step_lists(lists: Lists, lr: float, momentum: float, nesterov: bool) -> None
     torch._foreach_add_(slow, fast)
 
 
-def step_each(rows: Iterable[Row], lr: float, momentum: float, nesterov: bool) -> None:
-    """As the formula is written: one leaf of room for slow - fast."""
-    for s, f, b in rows:
-        gradient = s - f
-        b.mul_(momentum).add_(gradient)
-        s.sub_(gradient.add_(b, alpha=momentum) if nesterov else b, alpha=lr)
+def step_each(rows: list[Row], lr: float, momentum: float, nesterov: bool) -> None:
+    for row in rows:
+        for s, f, b in cut(*row):
+            step_leaf(s, f, b, lr, momentum, nesterov)
+
+
+def step_graph(rows: list[Row], lr: Tensor, momentum: Tensor, nesterov: bool) -> None:
+    """As the formula is written: the compiler needs no room for it."""
+    for slow, fast, buffer in rows:
+        gradient = slow - fast
+        buffer.copy_(momentum * buffer + gradient)
+        slow.copy_(slow - lr * (gradient + momentum * buffer if nesterov else buffer))
+
+
+def step_leaf(
+    slow: Tensor, fast: Tensor, buffer: Tensor, lr: float, momentum: float, nesterov: bool
+) -> None:
+    """As the formula is written, with room for slow - fast."""
+    gradient = slow - fast
+    buffer.mul_(momentum).add_(gradient)
+    slow.sub_(gradient.add_(buffer, alpha=momentum) if nesterov else buffer, alpha=lr)
 
 
 def step_distant(rows: list[Row], lr: float, momentum: float, nesterov: bool) -> None:
