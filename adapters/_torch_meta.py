@@ -163,15 +163,24 @@ class MetaOptimizer(Optimizer):
         if template.is_asked_for(self.inner, closure):
             return template.make(self.inner, self._cycle.memory)
         if closure is None:
-            self._require_gradient()
+            self._require_gradient("step")
         template.drop(self.inner, self._cycle.memory)
         return self._captured_step(closure) if self.capturable else self._branching_step(closure)
 
     step.hooked = True  # type: ignore[attr-defined]
 
     def sync(self) -> None:
-        """Sync now, whatever the counter says, and start it again (clause C05)."""
+        """Sync now, whatever the counter says, and start it again (clause C05).
+
+        Raises
+        ------
+        RuntimeError
+            Inside `slow_weights()` or after `eval()`, or if the rule asks for gradients and no
+            parameter has one; nothing is changed.
+        """
         self._refuse_while_evaluating("sync")
+        if self.rule.needs_gradient:
+            self._require_gradient("sync")
         parts = by_rule(self.param_groups, self.rule)
         self._cycle.participating(self.param_groups)
         self._cycle.anchor(self._cycle.between())
@@ -330,15 +339,15 @@ class MetaOptimizer(Optimizer):
     def _checked(self, closure: Closure) -> Closure:
         def checked() -> Any:
             loss = closure()
-            self._require_gradient()
+            self._require_gradient("step")
             return loss
 
         return checked
 
-    def _require_gradient(self) -> None:
+    def _require_gradient(self, action: str) -> None:
         if not any(leaf.grad is not None for leaf in leaves_of(self.param_groups)):
             raise RuntimeError(
-                "step() needs a gradient: no parameter has one (.grad is None for all); "
+                f"{action}() needs a gradient: no parameter has one (.grad is None for all); "
                 "call loss.backward() before it"
             )
 

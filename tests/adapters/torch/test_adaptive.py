@@ -237,10 +237,23 @@ def test_a_group_may_have_a_plain_alpha_beside_an_adaptive_one():
     assert weights[1].item() == 1.0
 
 
+@pytest.mark.clause("C25", "C77")
+def test_a_forced_sync_without_any_gradient_is_refused():
+    weight = single()
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0), 3, AdaptiveAlpha())
+    pull_down(optimizer, weight)
+    optimizer.zero_grad()
+    with pytest.raises(RuntimeError, match=r"sync\(\) needs a gradient: no parameter has one"):
+        optimizer.sync()
+    assert weight.item() == -1.0
+
+
 @pytest.mark.clause("C77")
-def test_without_any_trained_parameter_it_does_nothing():
-    frozen = single(3.0)
+def test_a_group_whose_parameters_are_all_frozen_is_passed_over():
+    weight, frozen = single(), single(3.0)
     frozen.requires_grad_(False)
-    optimizer = Lookahead(torch.optim.SGD([frozen], lr=1.0), 1, AdaptiveAlpha())
-    optimizer.sync()
-    assert frozen.item() == 3.0
+    groups = [{"params": [frozen], "lookahead_sync_period": 2}, {"params": [weight]}]
+    optimizer = Lookahead(torch.optim.SGD(groups, lr=1.0), 1, AdaptiveAlpha())
+    for _ in range(2):
+        pull_down(optimizer, weight)
+    assert (weight.item(), frozen.item()) == (-2.0, 3.0)
