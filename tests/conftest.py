@@ -199,8 +199,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True
     if name in MODULES_OF and not MODULES_OF[name] & set(asked):
         return True
-    # The tests of this file and of the table say nothing about a backend: once is enough.
-    if name == "matrix" and collection_path.is_dir() and "numpy" not in asked:
+    # The tests of this file, of the table and of formulas say nothing about a backend: once.
+    if name in {"matrix", "analysis"} and collection_path.is_dir() and "numpy" not in asked:
         return True
     if collection_path.is_dir() and collection_path.parent.name == "adapters":
         wanted = {FOLDERS.get(backend) for backend in asked}

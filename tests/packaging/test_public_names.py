@@ -7,6 +7,7 @@ import pytest
 
 MODULES = [
     "lookahead_core",
+    "lookahead_core.analysis",
     "lookahead_core.conformance",
     "lookahead_core.adapters",
     "lookahead_core.adapters.cupy",  # imports without CuPy
