@@ -1,14 +1,17 @@
 """What a checkpoint says of the rule that made it: a run resumes under the same rule or not at all.
 
 Names and numbers only; where they are kept, and the arrays beside them, is an adapter's matter.
-A schedule of alpha is in the code and an array may be learned, so a checkpoint says of either that
-it is one, and not which.
+A schedule is in the code and an array may be learned, so a checkpoint says of either that it is
+one, and not which.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from operator import index
 from typing import Any
 
+from lookahead_core.namespace import is_array
+from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
 
 __all__ = ["check_settings", "counters", "settings"]
@@ -16,10 +19,17 @@ __all__ = ["check_settings", "counters", "settings"]
 
 def settings(rule: SyncRule) -> dict[str, int | float | str]:
     """The settings of `rule` by name, as plain numbers and strings."""
+    outer = rule.outer
+    # alpha by itself: torch users may move it in a parameter group.
+    alpha = {"alpha": _told(outer.alpha)} if isinstance(outer, Interpolate) else {}
     return {
         "sync_period": rule.sync_period,
-        "alpha": _told(rule.outer.alpha),
+        "outer": "Interpolate" if alpha else _told(outer),
+        **alpha,
         "inner_state": rule.inner_state,
+        "restart": rule.restart,
+        "restart_period": rule.restart_period,
+        "start": rule.start,
     }
 
 
@@ -38,7 +48,8 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> tuple[int, int]:
 
     A count beyond the period would never come to a sync again.
     """
-    count, syncs = (_whole(name, saved.get(name)) for name in ("count", "syncs"))
+    count = _at_least(-rule.start, "count", saved.get("count"))
+    syncs = _at_least(0, "syncs", saved.get("syncs"))
     if count >= rule.sync_period:
         raise ValueError(
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
@@ -46,17 +57,22 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> tuple[int, int]:
     return count, syncs
 
 
-def _told(alpha: Any) -> float | str:
-    if callable(alpha):
-        return "a schedule"
-    return alpha if isinstance(alpha, float) else "an array"
+def _told(value: Any) -> Any:
+    if isinstance(value, int | float | str):
+        return value
+    if is_dataclass(value):
+        own = (f"{field.name}={_told(getattr(value, field.name))!r}" for field in fields(value))
+        return f"{type(value).__name__}({', '.join(own)})"
+    if is_array(value):
+        return "an array"
+    return "a schedule" if callable(value) else type(value).__name__
 
 
-def _whole(name: str, value: Any) -> int:
+def _at_least(least: int, name: str, value: Any) -> int:
     try:
-        number = -1 if isinstance(value, bool) else index(value)
+        number = least - 1 if isinstance(value, bool) else index(value)
     except TypeError:
-        number = -1
-    if number < 0:
-        raise ValueError(f"the checkpoint's {name} must be an int >= 0, got {value!r}")
+        number = least - 1
+    if number < least:
+        raise ValueError(f"the checkpoint's {name} must be an int >= {least}, got {value!r}")
     return number

@@ -7,12 +7,12 @@ No weights here, and no counter: those are outer.py and schedule.py.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lookahead_core.kernel import Kernel, move_toward
 from lookahead_core.leaves import copied
 from lookahead_core.namespace import namespace
-from lookahead_core.typing import Fraction, Leaves
+from lookahead_core.typing import Leaves
 
 __all__ = ["POLICIES", "InnerStatePolicy"]
 
@@ -28,11 +28,12 @@ class InnerStatePolicy(NamedTuple):
         The slow copy that the policy needs, never an alias of the live state: the reference code
         of the paper aliases them, and is wrong from its second sync.
     sync : callable, (inner, inner_slow, initial, alpha, kernel) -> (inner', inner_slow')
-        `initial` holds the leaves that a restart goes back to, or None for zeros.
+        `initial` holds the leaves that a restart goes back to, or None for zeros. `alpha` is the
+        part of the way that the sync goes, where the policy is `interpolate`.
     """
 
     init: Callable[[Leaves], Leaves]
-    sync: Callable[[Leaves, Leaves, Leaves | None, Fraction, Kernel], Pair]
+    sync: Callable[[Leaves, Leaves, Leaves | None, Any, Kernel], Pair]
 
 
 def no_copy(inner: Leaves) -> Leaves:
@@ -44,14 +45,14 @@ def copy_of(inner: Leaves) -> Leaves:
 
 
 def maintain(
-    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Fraction, kernel: Kernel
+    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Any, kernel: Kernel
 ) -> Pair:
     """Leave the inner state alone (clause C16)."""
     return inner, inner_slow
 
 
 def reset(
-    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Fraction, kernel: Kernel
+    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Any, kernel: Kernel
 ) -> Pair:
     """Start the inner state again (clause C17).
 
@@ -63,7 +64,7 @@ def reset(
 
 
 def interpolate(
-    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Fraction, kernel: Kernel
+    inner: Leaves, inner_slow: Leaves, initial: Leaves | None, alpha: Any, kernel: Kernel
 ) -> Pair:
     """Blend the inner state like the weights; integers stay as they are (clause C18)."""
     inner_slow, inner = move_toward(inner_slow, inner, alpha, kernel)

@@ -5,7 +5,7 @@
 Sequences of leaves are kernel.py; what is averaged at all is leaves.py.
 """
 
-from lookahead_core.leaves import copied
+from lookahead_core.leaves import copied, in_precision_of
 from lookahead_core.namespace import is_array, namespace
 from lookahead_core.typing import Array, Fraction
 
@@ -66,8 +66,7 @@ def _selected(slow: Array, fast: Array, alpha: Array) -> Array:
     """Both branches, and `where` between them: a traced `alpha` cannot be asked."""
     xp = namespace(slow)
     fast = xp.astype(fast, slow.dtype, copy=False)
-    # In the precision of the leaf: a wider `alpha` would promote it.
-    alpha = xp.astype(alpha, xp.real(slow).dtype if "complex" in str(slow.dtype) else slow.dtype)
+    alpha = in_precision_of(slow, alpha)
     way = fast - slow
     # At the ends there is no way to go, and 0 * inf is NaN. Selected here and not afterwards: the
     # derivative at the ends is `way` too, and one of a NaN that was not selected would be NaN.

@@ -5,21 +5,36 @@ work in place or to launch once for many leaves (`torch._foreach_*`). The contra
 operation is a set of clauses in docs/spec.md; `lookahead_core.conformance` runs it on any kernel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from lookahead_core.interpolation import interpolate
-from lookahead_core.leaves import copied, is_averaged
+from lookahead_core.leaves import averaged, chosen, copied, merged
+from lookahead_core.momentum import move_with_momentum
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Fraction, Leaves
 
-__all__ = ["REFERENCE_KERNEL", "Kernel", "anchored", "move_toward"]
+__all__ = ["REFERENCE_KERNEL", "Kernel", "anchored", "live_copies", "move_toward"]
 
 
 def interpolate_leaves(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
     """Reference for `Kernel.interpolate`: pure, leaf by leaf."""
     moved = tuple(interpolate(s, f, alpha) for s, f in zip(slow, fast, strict=True))
     return moved, tuple(copied(s, f.dtype) for s, f in zip(moved, fast, strict=True))
+
+
+def move_leaves(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
+    """Reference for `Kernel.move`: pure, leaf by leaf."""
+    return tuple(interpolate(s, f, alpha) for s, f in zip(slow, fast, strict=True))
+
+
+def momentum_leaves(
+    slow: Leaves, fast: Leaves, buffer: Leaves, lr: Fraction, momentum: Fraction, nesterov: bool
+) -> tuple[Leaves, Leaves]:
+    """Reference for `Kernel.momentum`: pure, leaf by leaf."""
+    leaves = zip(slow, fast, buffer, strict=True)
+    moved = [move_with_momentum(*leaf, lr, momentum, nesterov) for leaf in leaves]
+    return tuple(s for s, _ in moved), tuple(b for _, b in moved)
 
 
 def anchor_leaves(slow: Leaves, fast: Leaves) -> Leaves:
@@ -38,15 +53,21 @@ def anchored(slow: Array, fast: Array) -> Array:
 class Kernel(NamedTuple):
     """List-level arithmetic of a sync.
 
-    Both lists are *donated*: a kernel may overwrite and return the arrays that it was given, and
-    the caller never reads the old ones again. The reference kernel overwrites nothing.
+    What is *donated* a kernel may overwrite and return, and the caller never reads the old arrays
+    again. The reference kernel overwrites nothing. An operation that is not given is the reference.
 
     Attributes
     ----------
     interpolate : callable, (slow, fast, alpha) -> (slow', fast')
         `slow'` is `interpolation.interpolate` leaf by leaf; `fast'` is `slow'` in the dtype of
-        `fast`, in buffers of its own (clauses C07, C08, C10, C23). Gets floating and complex
-        leaves only, perhaps of several dtypes and devices, perhaps none.
+        `fast`, in buffers of its own (clauses C07, C08, C10, C23). Donates both. Gets floating and
+        complex leaves only, perhaps of several dtypes and devices, perhaps none.
+    move : callable, (slow, fast, alpha) -> slow'
+        The first half of that: donates `slow` alone, and changes nothing in `fast` (C07, C08, C23).
+        With the two exchanged it brings the fast weights back to the slow ones, in their own dtype.
+    momentum : callable, (slow, fast, buffer, lr, momentum, nesterov) -> (slow', buffer')
+        `momentum.move_with_momentum` leaf by leaf (clauses C71, C23). Donates `slow` and `buffer`,
+        and changes nothing in `fast`.
     anchor : callable, (slow, fast) -> slow'
         The slow weights taken from `fast` again; donates `slow` alone. A leaf in a wider dtype
         keeps its extra bits where `fast` still is its rounding (clause C26). Gets all leaves.
@@ -60,6 +81,8 @@ class Kernel(NamedTuple):
 
     interpolate: Callable[[Leaves, Leaves, Fraction], tuple[Leaves, Leaves]] = interpolate_leaves
     anchor: Callable[[Leaves, Leaves], Leaves] = anchor_leaves
+    move: Callable[[Leaves, Leaves, Fraction], Leaves] = move_leaves
+    momentum: Callable[..., tuple[Leaves, Leaves]] = momentum_leaves
 
 
 REFERENCE_KERNEL = Kernel()
@@ -72,18 +95,13 @@ def move_toward(
 
     A leaf that is not averaged keeps its live value, and `slow` takes a copy of it (clause C14).
     """
-    # Once a dtype, not once a leaf: NumPy takes 2 microseconds for the name of a dtype.
-    kinds = {dtype: is_averaged(dtype) for dtype in {leaf.dtype for leaf in fast}}
-    averaged = [kinds[leaf.dtype] for leaf in fast]
-    if all(averaged):
-        return kernel.interpolate(slow, fast, alpha)
-    moved_slow, moved_fast = kernel.interpolate(
-        [leaf for leaf, kind in zip(slow, averaged, strict=True) if kind],
-        [leaf for leaf, kind in zip(fast, averaged, strict=True) if kind],
-        alpha,
-    )
-    rest_slow, rest_fast = iter(moved_slow), iter(moved_fast)
-    return (
-        tuple(next(rest_slow) if a else copied(f) for f, a in zip(fast, averaged, strict=True)),
-        tuple(next(rest_fast) if a else f for f, a in zip(fast, averaged, strict=True)),
-    )
+    which = averaged(fast)
+    moved, back = kernel.interpolate(chosen(slow, which), chosen(fast, which), alpha)
+    return merged(moved, live_copies(fast, which), which), merged(back, fast, which)
+
+
+def live_copies(fast: Leaves, which: Sequence[bool]) -> Leaves:
+    """`fast`, with copies of the leaves that `which` does not mark."""
+    if all(which):
+        return fast
+    return [f if mark else copied(f) for f, mark in zip(fast, which, strict=True)]

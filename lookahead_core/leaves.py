@@ -4,10 +4,22 @@ Floating and complex leaves are averaged. Integers, booleans and the like (count
 keys) have no halfway point: the live value stays as it is and the slow copy takes it (clause C14).
 """
 
-from lookahead_core.namespace import namespace
+from collections.abc import Sequence
+
+from lookahead_core.namespace import is_array, namespace
 from lookahead_core.typing import Array, DType, Leaves
 
-__all__ = ["check_match", "copied", "is_averaged", "widened"]
+__all__ = [
+    "averaged",
+    "check_match",
+    "chosen",
+    "copied",
+    "in_precision_of",
+    "is_averaged",
+    "merged",
+    "widened",
+    "zeros",
+]
 
 
 def is_averaged(dtype: DType) -> bool:
@@ -15,6 +27,33 @@ def is_averaged(dtype: DType) -> bool:
     # By name, because `isdtype` raises TypeError for ml_dtypes' bfloat16 in NumPy, and no 16-bit
     # float but its own namespace's is in the standard.
     return "float" in str(dtype) or "complex" in str(dtype)
+
+
+def averaged(leaves: Leaves) -> list[bool]:
+    """For each leaf, whether it is averaged."""
+    # Once a dtype, not once a leaf: NumPy takes 2 microseconds for the name of a dtype.
+    kinds = {dtype: is_averaged(dtype) for dtype in {leaf.dtype for leaf in leaves}}
+    return [kinds[leaf.dtype] for leaf in leaves]
+
+
+def chosen(leaves: Leaves, which: Sequence[bool]) -> Leaves:
+    """The leaves that `which` marks; the same sequence where it marks all."""
+    if all(which):
+        return leaves
+    return [leaf for leaf, mark in zip(leaves, which, strict=True) if mark]
+
+
+def merged(picked: Leaves, others: Leaves, which: Sequence[bool]) -> Leaves:
+    """`others`, with those that `which` marks replaced by `picked`."""
+    if all(which):
+        return picked
+    rest = iter(picked)
+    return tuple(next(rest) if mark else leaf for leaf, mark in zip(others, which, strict=True))
+
+
+def zeros(leaves: Leaves) -> Leaves:
+    """New arrays of zeros like `leaves`."""
+    return tuple(namespace(leaf).zeros_like(leaf) for leaf in leaves)
 
 
 def copied(leaf: Array, dtype: DType | None = None) -> Array:
@@ -27,6 +66,14 @@ def widened(leaf: Array, dtype: DType | None) -> Array:
     if dtype is None or not is_averaged(leaf.dtype):
         return copied(leaf)
     return copied(leaf, namespace(leaf).result_type(leaf.dtype, dtype))
+
+
+def in_precision_of(leaf: Array, number: float | Array) -> float | Array:
+    """A number that will not promote `leaf`, nor make it complex: a wider 0-d array would."""
+    if not is_array(number):
+        return number
+    xp = namespace(leaf)
+    return xp.astype(number, xp.real(leaf).dtype if "complex" in str(leaf.dtype) else leaf.dtype)
 
 
 def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> None:

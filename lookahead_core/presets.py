@@ -1,17 +1,33 @@
-"""Presets: methods by name, each one setting of `SyncRule`."""
+"""Presets: methods by name, each one setting of `SyncRule`. docs/family.md compares them."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
-from lookahead_core.outer import Interpolate
+from lookahead_core.adaptive import AdaptiveAlpha
+from lookahead_core.nested import Nested
+from lookahead_core.outer import Interpolate, Momentum
 from lookahead_core.rule import SyncRule
-from lookahead_core.typing import Count, Fraction
+from lookahead_core.scheduled import Scheduled
+from lookahead_core.typing import Array, Count
+from lookahead_core.validation import fraction
 
-__all__ = ["lookahead"]
+__all__ = [
+    "bmuf",
+    "diloco",
+    "ema",
+    "lookahead",
+    "nested",
+    "polyak",
+    "reptile",
+    "slowmo",
+    "snoo",
+    "swa",
+    "switch_ema",
+]
 
 
 def lookahead(
     sync_period: int = 5,
-    alpha: Fraction | Callable[[Count], Fraction] = 0.5,
+    alpha: Scheduled | AdaptiveAlpha = 0.5,
     inner_state: str = "maintain",
 ) -> SyncRule:
     """Lookahead: k inner steps forward, then the fraction alpha of the way, and start there.
@@ -22,9 +38,10 @@ def lookahead(
     ----------
     sync_period : int
         Inner steps between syncs, k >= 1; the paper uses 5 and 10.
-    alpha : float, 0-d array or callable, (syncs) -> float or 0-d array
+    alpha : float, 0-d array, callable (syncs) -> float or 0-d array, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]; the paper uses 0.5 and 0.8. An array is
-        not checked; a callable is a schedule of the number of syncs so far.
+        not checked; a callable is a schedule of the number of syncs so far. `AdaptiveAlpha()`
+        estimates it.
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner optimizer's own state; the paper maintains it.
 
@@ -44,6 +61,404 @@ def lookahead(
     Examples
     --------
     >>> lookahead(sync_period=10, alpha=0.8)
-    SyncRule(sync_period=10, outer=Interpolate(alpha=0.8), inner_state='maintain')
+    SyncRule(sync_period=10, outer=Interpolate(alpha=0.8), inner_state='maintain', restart=1.0, \
+restart_period=1, start=0)
     """
     return SyncRule(sync_period, Interpolate(alpha), inner_state)
+
+
+def ema(decay: float = 0.999, sync_period: int = 1, start: int = 0) -> SyncRule:
+    """Exponential moving average of the weights, to evaluate: training does not see it.
+
+    slow' = decay * slow + (1 - decay) * fast; fast' = fast
+
+    Parameters
+    ----------
+    decay : float
+        In [0, 1]. About 1 / (1 - decay) syncs are remembered; 0.999 is usual, Keras has 0.99.
+    sync_period : int
+        Inner steps between syncs, k >= 1; 1 is usual.
+    start : int
+        Inner steps before the average begins.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Polyak and Juditsky 1992, doi:10.1137/0330046; Tarvainen and Valpola 2017, arXiv:1703.01780.
+
+    Examples
+    --------
+    >>> rule = ema(0.99)
+    >>> rule.restart, round(rule.outer.alpha, 12)
+    (0.0, 0.01)
+    """
+    alpha = 1 - fraction("decay", decay, "weight of the old average")
+    return SyncRule(sync_period, Interpolate(alpha), restart=0.0, start=start)
+
+
+def polyak(start: int = 0) -> SyncRule:
+    """Polyak-Ruppert average: the mean of the weights after each step.
+
+    slow' = slow + (fast - slow) / n at the n-th step; fast' = fast
+
+    Parameters
+    ----------
+    start : int
+        Inner steps before the average begins.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Ruppert 1988; Polyak and Juditsky 1992, doi:10.1137/0330046.
+
+    Examples
+    --------
+    >>> rule = polyak(start=1000)
+    >>> rule.outer.alpha(0), rule.outer.alpha(3)
+    (1.0, 0.25)
+    """
+    return SyncRule(1, Interpolate(_one_in_next), restart=0.0, start=start)
+
+
+def swa(sync_period: int, start: int = 0) -> SyncRule:
+    """Stochastic weight averaging: the mean of the weights at the start and of every k-th after it.
+
+    slow' = (n * slow + fast) / (n + 1), n = 1, 2, ...; fast' = fast
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1: an epoch, or a period of the
+        learning-rate schedule.
+    start : int
+        Inner steps before the first weights that count, 75 % of the budget in the paper's runs.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    Statistics of batch normalisation belong to the weights that they were taken with: take them
+    anew for the average (`torch.optim.swa_utils.update_bn`).
+
+    References
+    ----------
+    Izmailov et al. 2018, Algorithm 1, arXiv:1803.05407.
+
+    Examples
+    --------
+    >>> rule = swa(sync_period=100, start=7500)
+    >>> rule.outer.alpha(0), rule.outer.alpha(2)
+    (0.5, 0.25)
+    """
+    return SyncRule(sync_period, Interpolate(_one_in_next_but_one), restart=0.0, start=start)
+
+
+def reptile(
+    sync_period: int = 20, step_size: Scheduled = 0.1, inner_state: str = "maintain"
+) -> SyncRule:
+    """Reptile: k steps on one task, then a part of the way to where they led; then the next task.
+
+    slow' = slow + step_size * (fast - slow); fast' = slow'
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1: the steps on a task.
+    step_size : float, 0-d array or callable, (syncs) -> float or 0-d array
+        The meta step, in [0, 1]; the authors anneal it to 0, as a schedule does.
+    inner_state : {"maintain", "reset", "interpolate"}
+        What a sync does to the inner state; "reset" starts each task with a new one.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Nichol, Achiam, Schulman 2018, arXiv:1803.02999; defaults of openai/supervised-reptile.
+
+    Examples
+    --------
+    >>> rule = reptile(step_size=lambda syncs: 1 - syncs / 1000)
+    >>> rule.outer.alpha(500)
+    0.5
+    """
+    return SyncRule(sync_period, Interpolate(step_size), inner_state)
+
+
+def slowmo(sync_period: int = 48, momentum: float = 0.5, slow_lr: Scheduled = 1.0) -> SyncRule:
+    """SlowMo: the heavy ball on the pseudo-gradient.
+
+    u' = momentum * u + (slow - fast) / lr; slow' = slow - slow_lr * lr * u'; fast' = slow'
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    momentum : float
+        In [0, 1); the best grew with the number of workers, from 0 to 0.6.
+    slow_lr : float, 0-d array or callable, (syncs) -> float or 0-d array
+        Factor of the step, >= 0.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    The inner learning rate `lr` cancels where it is constant; ours keeps lr * u. Where it changes,
+    the paper's buffer changes its length with it, and ours does not.
+
+    References
+    ----------
+    Wang et al. 2020, Algorithm 1, arXiv:1910.00643; defaults of fairscale.
+
+    Examples
+    --------
+    >>> rule = slowmo()
+    >>> rule.outer
+    Momentum(lr=1.0, momentum=0.5, nesterov=False)
+    """
+    return SyncRule(sync_period, Momentum(slow_lr, momentum, nesterov=False))
+
+
+def bmuf(
+    sync_period: int = 50,
+    momentum: float = 0.875,
+    block_lr: Scheduled = 1.0,
+    nesterov: bool = False,
+) -> SyncRule:
+    """Blockwise model-update filtering: block momentum on the pseudo-gradient.
+
+    b' = momentum * b + block_lr * (slow - fast); slow' = slow - b'; fast' = slow'
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    momentum : float
+        Block momentum, in [0, 1); 1 - 1/W for W workers is the paper's rule.
+    block_lr : float, 0-d array or callable, (syncs) -> float or 0-d array
+        Block learning rate, >= 0.
+    nesterov : bool
+        The Nesterov form of block momentum.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Chen and Huo 2016, eq. 6 to 9, doi:10.1109/ICASSP.2016.7472805; defaults of fairseq.
+
+    Examples
+    --------
+    >>> rule = bmuf()
+    >>> rule.outer
+    Momentum(lr=1.0, momentum=0.875, nesterov=False)
+    """
+    return SyncRule(sync_period, Momentum(block_lr, momentum, nesterov))
+
+
+def snoo(sync_period: int = 28, lr: Scheduled = 0.68, momentum: float = 0.37) -> SyncRule:
+    """SNOO: Nesterov momentum on the pseudo-gradient of one worker.
+
+    b' = momentum * b + D, D = slow - fast; slow' = slow - lr * (D + momentum * b'); fast' = slow'
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    lr : float, 0-d array or callable, (syncs) -> float or 0-d array
+        Outer learning rate, >= 0.
+    momentum : float
+        Outer momentum, in [0, 1).
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Kallusky et al. 2025, arXiv:2510.15830; defaults of the modded-nanogpt record that uses it.
+
+    Examples
+    --------
+    >>> rule = snoo()
+    >>> rule.outer
+    Momentum(lr=0.68, momentum=0.37, nesterov=True)
+    """
+    return SyncRule(sync_period, Momentum(lr, momentum))
+
+
+def diloco(sync_period: int = 500, lr: Scheduled = 0.7, momentum: float = 0.9) -> SyncRule:
+    """DiLoCo: Nesterov momentum on the pseudo-gradient, after many inner steps.
+
+    As `snoo`, with the mean of slow - fast over the workers; here there is one worker.
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1; the inner optimizer is AdamW.
+    lr : float, 0-d array or callable, (syncs) -> float or 0-d array
+        Outer learning rate, >= 0.
+    momentum : float
+        Outer momentum, in [0, 1).
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Douillard et al. 2023, Algorithm 1 and section 3, arXiv:2311.08105.
+
+    Examples
+    --------
+    >>> rule = diloco()
+    >>> rule.outer
+    Momentum(lr=0.7, momentum=0.9, nesterov=True)
+    """
+    return SyncRule(sync_period, Momentum(lr, momentum))
+
+
+def switch_ema(
+    restart_period: int, decay: float = 0.999, inner_state: str = "maintain"
+) -> SyncRule:
+    """An average that training goes on from now and then: Switch EMA, Hare and Tortoise.
+
+    slow' = decay * slow + (1 - decay) * fast; fast' = slow' at every restart_period-th step
+
+    Parameters
+    ----------
+    restart_period : int
+        Inner steps between two that put the weights onto the average: an epoch.
+    decay : float
+        In [0, 1].
+    inner_state : {"maintain", "reset"}
+        What a step that puts the weights back does to the inner state.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Li et al. 2024, arXiv:2402.09240; Lee et al. 2024, arXiv:2406.02596. Keras has it as
+    `ema_overwrite_frequency`.
+
+    Examples
+    --------
+    >>> rule = switch_ema(restart_period=500)
+    >>> rule.sync_period, rule.restart_period
+    (1, 500)
+    """
+    return replace(ema(decay), restart=1.0, restart_period=restart_period, inner_state=inner_state)
+
+
+def nested(first: SyncRule, second: SyncRule) -> SyncRule:
+    """Two rules: the slow weights of the first are the fast weights of the second.
+
+    Each sync of `second` follows one of `first`, with its result in the place of the fast weights.
+
+    Parameters
+    ----------
+    first : SyncRule
+        The faster rule; what happens to the inner state is its decision.
+    second : SyncRule
+        The slower one. Its period is a multiple of that of the first.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Pushkin and Barba 2021, Multilayer Lookahead, arXiv:2110.14254; the super-slow copy of
+    Chavdarova et al. 2021, arXiv:2006.14567.
+
+    Examples
+    --------
+    >>> rule = nested(lookahead(5, 0.5), lookahead(50, 0.5))
+    >>> rule.sync_period, rule.outer.period
+    (5, 10)
+    """
+    period, rest = divmod(second.sync_period, first.sync_period)
+    if rest or not first.restarts_always:
+        raise ValueError(
+            "first must have a period that divides that of second and put the fast weights back, "
+            f"got {first!r} for {second!r}"
+        )
+    if (second.inner_state, second.restart_period, second.start) != ("maintain", 1, 0):
+        raise ValueError(
+            "second must leave the inner state, the restart's period and the start to first, "
+            f"got {second!r}"
+        )
+    return replace(first, outer=Nested(first.outer, second.outer, period, second.restart))
+
+
+# Named, so that rules compare equal and can be pickled.
+def _one_in_next(syncs: Count) -> float | Array:
+    return 1 / (syncs + 1)
+
+
+def _one_in_next_but_one(syncs: Count) -> float | Array:
+    return 1 / (syncs + 2)

@@ -6,16 +6,17 @@ kernel.py.
 """
 
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
-from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
-from lookahead_core.leaves import check_match, widened
+from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, live_copies
+from lookahead_core.leaves import averaged, check_match, chosen, merged, widened
 from lookahead_core.namespace import namespace
-from lookahead_core.outer import Interpolate
-from lookahead_core.schedule import advance
+from lookahead_core.outer import Interpolate, OuterRule, SyncContext
+from lookahead_core.schedule import advance, every, selected, where
 from lookahead_core.state import SyncState
-from lookahead_core.typing import Array, Count, DType, Leaves
-from lookahead_core.validation import one_of, positive_int
+from lookahead_core.typing import Array, Count, DType, Leaves, Slots
+from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
 
 __all__ = ["SyncRule"]
 
@@ -24,7 +25,7 @@ Synced = tuple[Leaves, Leaves, SyncState]
 
 @dataclass(frozen=True)
 class SyncRule:
-    """When to sync, how the slow weights move, and what happens to the inner state.
+    """When to sync, how the slow weights move, what the fast weights do, and the inner state.
 
     `fast` and `inner` are flat sequences of arrays throughout: the weights that the inner
     optimizer moves, and its own moments and counts (`inner` may be empty). With the default
@@ -35,10 +36,19 @@ class SyncRule:
     ----------
     sync_period : int
         Inner steps between syncs, k >= 1.
-    outer : Interpolate
-        How the slow weights move.
+    outer : OuterRule
+        How the slow weights move: `Interpolate`, `Momentum`, or one of your own.
     inner_state : {"maintain", "reset", "interpolate"}
-        What a sync does to the inner state.
+        What a sync does to the inner state, where it puts the fast weights back. `interpolate`
+        needs an outer rule with a fraction of the way, and fast weights put back at every sync.
+    restart : float
+        How far the fast weights go back to the slow ones after a sync, in [0, 1]: 1 is Lookahead, 0
+        leaves them alone, so that the slow ones are an average that nothing feeds on.
+    restart_period : int
+        Syncs between two that put the fast weights back, >= 1.
+    start : int
+        Inner steps before the first cycle, >= 0. The slow weights are taken from the fast ones
+        there; until then they are the fast ones.
 
     Raises
     ------
@@ -63,15 +73,57 @@ class SyncRule:
     """
 
     sync_period: int = 5
-    outer: Interpolate = field(default_factory=Interpolate)
+    outer: OuterRule = field(default_factory=Interpolate)
     inner_state: str = "maintain"
+    restart: float = 1.0
+    restart_period: int = 1
+    start: int = 0
 
     def __post_init__(self) -> None:
-        period = positive_int("sync_period", self.sync_period, "inner steps between syncs")
-        object.__setattr__(self, "sync_period", period)
-        if not isinstance(self.outer, Interpolate):
-            raise ValueError(f"outer must be an outer rule (Interpolate), got {self.outer!r}")
+        missing = [name for name in ("init", "update") if not hasattr(self.outer, name)]
+        if missing or isinstance(self.outer, type):
+            raise ValueError(
+                f"outer must be an outer rule (init and update, see OuterRule), got {self.outer!r}"
+            )
         one_of("inner_state", self.inner_state, tuple(POLICIES))
+        checks = {
+            "sync_period": (positive_int, "inner steps between syncs"),
+            "restart": (fraction, "how far the fast weights go back after a sync"),
+            "restart_period": (positive_int, "syncs between restarts"),
+            "start": (non_negative_int, "inner steps before the first cycle"),
+        }
+        for name, (check, meaning) in checks.items():
+            object.__setattr__(self, name, check(name, getattr(self, name), meaning))
+        self._check_inner_state()
+
+    def _check_inner_state(self) -> None:
+        policy = self.inner_state
+        if policy != "maintain" and self.restart == 0:
+            raise ValueError(
+                f"inner_state must be 'maintain' with restart=0 (no sync puts the fast weights "
+                f"back), got {policy!r}"
+            )
+        if policy == "interpolate" and not (
+            self.restarts_always and hasattr(self.outer, "fraction")
+        ):
+            raise ValueError(
+                "inner_state='interpolate' needs restart=1, restart_period=1 and an outer rule "
+                f"with a fraction of the way, got {self!r}"
+            )
+
+    @property
+    def restarts_always(self) -> bool:
+        """Whether each sync puts the fast weights back onto the slow ones, whole.
+
+        The slow weights of the next cycle can be taken from them then, and are (clause C26). Else
+        they are what the last sync left, whatever the fast weights are.
+        """
+        return self.restart == 1 and self.restart_period == 1
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the outer rule asks for gradients; `step` and `sync` must be given them then."""
+        return bool(getattr(self.outer, "needs_gradient", False))
 
     def init(
         self,
@@ -88,15 +140,17 @@ class SyncRule:
         fast, inner : sequence of arrays
             Weights and inner state before the first inner step.
         count : int or 0-d integer array, equal to 0
-            The counter to use. A Python int branches: k - 1 of k steps touch no array. An array
-            selects: works under jit, vmap and scan, and reads every array at every step.
+            The counter to use; it begins `start` below. A Python int branches: k - 1 of k steps
+            touch no array. An array selects: works under jit, vmap and scan, and reads every array
+            at every step.
         slow_dtype : dtype, optional
             Keep floating slow weights in this dtype where it is wider than the leaf's own: in
             bfloat16 a small move is rounded away (clause C15).
         """
         slow = tuple(widened(leaf, slow_dtype) for leaf in fast)
         inner_slow = POLICIES[self.inner_state].init(inner)
-        return SyncState(slow, count, count * 0, self.outer.init(slow), inner_slow)
+        outer = self.outer.init(chosen(slow, averaged(slow)))
+        return SyncState(slow, count - self.start, count * 0, outer, inner_slow)
 
     def step(
         self,
@@ -106,23 +160,27 @@ class SyncRule:
         *,
         kernel: Kernel = REFERENCE_KERNEL,
         initial: Leaves | None = None,
+        gradient: Leaves | None = None,
+        curvature: Leaves | None = None,
     ) -> Synced:
         """Count one applied inner step; sync if it is the sync_period-th (clause C02).
 
         Call it after every inner step that changed `fast`, and after no other (clause C03).
         Parameters and result are those of `sync`.
         """
+        state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period)
+        evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
         if isinstance(due, bool):
             if due:
-                return self.sync(fast, inner, state, kernel=kernel, initial=initial)
+                return self.sync(fast, inner, state, kernel=kernel, **evidence)
             return fast, inner, state._replace(count=count)
         if kernel is not REFERENCE_KERNEL:
             raise ValueError(
                 "kernel must be REFERENCE_KERNEL when state.count is an array: both outcomes are "
                 "computed and one is selected, so no array may be overwritten"
             )
-        synced = self.sync(fast, inner, state, initial=initial)
+        synced = self.sync(fast, inner, state, **evidence)
         return _select(due, synced, (fast, inner, state._replace(count=count)))
 
     def due(self, state: SyncState) -> bool | Array:
@@ -137,6 +195,8 @@ class SyncRule:
         *,
         kernel: Kernel = REFERENCE_KERNEL,
         initial: Leaves | None = None,
+        gradient: Leaves | None = None,
+        curvature: Leaves | None = None,
     ) -> Synced:
         """Sync now, whatever the counter says, and start it again (clause C05).
 
@@ -150,6 +210,10 @@ class SyncRule:
             How the arithmetic runs.
         initial : sequence of arrays, optional
             Inner state to go back to under `inner_state="reset"`; zeros if not given.
+        gradient : sequence of arrays, optional
+            Gradient of the last inner step, like `fast`; for an outer rule that asks for it.
+        curvature : sequence of arrays, optional
+            Diagonal of the curvature that the inner optimizer has, like `fast`; likewise.
 
         Returns
         -------
@@ -167,12 +231,41 @@ class SyncRule:
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
         if initial is not None:
             check_match("initial", initial, "inner", inner)
-        rule = self.outer.at(state.syncs)
-        slow, fast, outer = rule.update(state.slow, fast, state.outer, kernel)
-        inner, inner_slow = POLICIES[self.inner_state].sync(
-            inner, state.inner_slow, initial, rule.alpha, kernel
-        )
-        return fast, inner, SyncState(slow, state.count * 0, state.syncs + 1, outer, inner_slow)
+        which = averaged(fast)
+        slow, moving = chosen(state.slow, which), chosen(fast, which)
+        gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
+        context = SyncContext(state.syncs, kernel, gradient, curvature)
+        alpha = self._fraction(slow, moving, state.outer, context)
+        slow, moving, outer = self._moved(slow, moving, state.outer, alpha, context)
+        restarted = POLICIES[self.inner_state].sync(inner, state.inner_slow, initial, alpha, kernel)
+        due = every(self.restart_period, state.syncs)
+        inner, inner_slow = selected(due, restarted, (inner, state.inner_slow))
+        slow = merged(slow, live_copies(fast, which), which)
+        state = SyncState(slow, state.count * 0, state.syncs + 1, outer, inner_slow)
+        return merged(moving, fast, which), inner, state
+
+    def _fraction(self, slow: Leaves, fast: Leaves, outer: Slots, context: SyncContext) -> Any:
+        """The part of the way of this sync, where it is asked for before the weights move."""
+        if self.inner_state == "interpolate" or self._at_once:
+            return cast(Any, self.outer).fraction(slow, fast, outer, context)
+        return None
+
+    def _moved(
+        self, slow: Leaves, fast: Leaves, outer: Slots, alpha: Any, context: SyncContext
+    ) -> tuple[Leaves, Leaves, Slots]:
+        """Weights after the outer rule and the restart, and the rule's state."""
+        kernel = context.kernel
+        if self._at_once:
+            return *kernel.interpolate(slow, fast, alpha), outer
+        slow, outer = self.outer.update(slow, fast, outer, context)
+        due = every(self.restart_period, context.syncs) if self.restart else False
+        back = fast if due is False else kernel.move(fast, slow, self.restart)
+        return slow, selected(due, (back,), (fast,))[0], outer
+
+    @property
+    def _at_once(self) -> bool:
+        """Lookahead itself: a kernel moves both copies, and reads and writes each of them once."""
+        return isinstance(self.outer, Interpolate) and self.restarts_always
 
     def slow(self, fast: Leaves, state: SyncState) -> Leaves:
         """Weights to evaluate or ship: the slow ones, in their own dtype (clause C22).
@@ -180,9 +273,24 @@ class SyncRule:
         Between a sync and the next inner step they are what `anchor` would take.
         """
         if isinstance(state.count, int):
-            return state.slow if state.count else self.anchor(fast, state).slow
+            return state.slow if state.count > 0 else self.anchor(fast, state).slow
         anchored = self.anchor(fast, state).slow
-        return _where(state.count == 0, anchored, state.slow)
+        return where(state.count <= 0, anchored, state.slow)
+
+    def watch(self, state: SyncState, gradient: Leaves | None) -> SyncState:
+        """Show the outer rule the gradient of the first inner step of a cycle, if it asks for it.
+
+        `step` does this itself; it is for loops that count themselves and call `sync`.
+        """
+        if not self.needs_gradient or not hasattr(self.outer, "watch"):
+            return state
+        if isinstance(state.count, int) and state.count != 0:
+            return state
+        if gradient is not None:
+            gradient = chosen(gradient, averaged(state.slow))
+        seen = self.outer.watch(state.outer, gradient)
+        first = True if isinstance(state.count, int) else state.count == 0
+        return state._replace(outer=selected(first, seen, state.outer))
 
     def anchor(
         self, fast: Leaves, state: SyncState, *, kernel: Kernel = REFERENCE_KERNEL
@@ -190,19 +298,17 @@ class SyncRule:
         """Take the slow weights from `fast` again, where it was changed from outside.
 
         Call it before the first inner step of a cycle if weights may have been loaded or edited
-        since the last sync (clause C26). Donates the slow weights of `state` to `kernel`.
+        since the last sync (clause C26). Where a sync does not put the fast weights back whole, it
+        takes nothing after the first cycle has begun: the slow weights are not to be had from them.
+        Donates the slow weights of `state` to `kernel`.
         """
         check_match("fast", fast, "state.slow", state.slow)
-        return state._replace(slow=kernel.anchor(state.slow, fast))
-
-
-def _where(condition: Array, chosen: Leaves, other: Leaves) -> Leaves:
-    # `where`, never `mask * x`: 0 * inf is NaN, so a masked infinity at a non-sync step would
-    # poison the slow weights for good (optax.lookahead does; clause C12).
-    return tuple(
-        c if c is o else namespace(c).where(condition, c, o)
-        for c, o in zip(chosen, other, strict=True)
-    )
+        if self.restarts_always:
+            return state._replace(slow=kernel.anchor(state.slow, fast))
+        if isinstance(state.syncs, int):
+            return state if state.syncs else state._replace(slow=kernel.anchor(state.slow, fast))
+        anchored = REFERENCE_KERNEL.anchor(state.slow, fast)
+        return state._replace(slow=where(state.syncs == 0, anchored, state.slow))
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
@@ -210,10 +316,10 @@ def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
     fast, inner, after = synced
     old_fast, old_inner, before = passed
     state = SyncState(
-        slow=_where(due, after.slow, before.slow),
+        slow=where(due, after.slow, before.slow),
         count=before.count,
         syncs=namespace(before.count).where(due, after.syncs, before.syncs),
-        outer=_where(due, after.outer, before.outer),
-        inner_slow=_where(due, after.inner_slow, before.inner_slow),
+        outer=selected(due, after.outer, before.outer),
+        inner_slow=where(due, after.inner_slow, before.inner_slow),
     )
-    return _where(due, fast, old_fast), _where(due, inner, old_inner), state
+    return where(due, fast, old_fast), where(due, inner, old_inner), state

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from lookahead_core.typing import Count, Leaves
+from lookahead_core.typing import Count, Leaves, Slots
 
 __all__ = ["SyncState"]
 
@@ -15,11 +15,13 @@ class SyncState(NamedTuple):
     slow : sequence of arrays
         The slow weights as the last sync left them, theta_0 before the first (clause C01).
     count : int or 0-d integer array
-        Inner steps applied since then, 0 .. sync_period - 1.
+        Inner steps applied since then, 0 .. sync_period - 1; negative until the first cycle begins,
+        if the rule has a later start.
     syncs : int or 0-d integer array
         Syncs so far.
-    outer : sequence of arrays
-        Leaves of the outer rule (its momentum); empty for interpolation.
+    outer : sequence of slots
+        State of the outer rule (its momentum): each slot has an array for each averaged leaf of
+        `slow`. Empty for interpolation.
     inner_slow : sequence of arrays
         Slow copy of the inner state; empty unless `inner_state="interpolate"`.
     """
@@ -27,5 +29,5 @@ class SyncState(NamedTuple):
     slow: Leaves
     count: Count
     syncs: Count
-    outer: Leaves
+    outer: Slots
     inner_slow: Leaves

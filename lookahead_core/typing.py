@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 Array: TypeAlias = Any
 DType: TypeAlias = Any
 Leaves: TypeAlias = Sequence[Array]
+# State of an outer rule: each slot has an array for each averaged leaf (outer.py).
+Slots: TypeAlias = Sequence[Leaves]
 # A Python int branches, a 0-d integer array selects (schedule.py).
 Count: TypeAlias = Any
 # A Python float branches, a 0-d array selects (interpolation.py).

@@ -5,30 +5,30 @@ import operator
 from numbers import Real
 from typing import Any
 
-from lookahead_core.namespace import is_array
-from lookahead_core.typing import Fraction
-
-__all__ = ["below_one", "boolean", "fraction", "non_negative", "one_of", "positive", "positive_int"]
+__all__ = [
+    "below_one",
+    "boolean",
+    "fraction",
+    "non_negative",
+    "non_negative_int",
+    "one_of",
+    "positive",
+    "positive_int",
+]
 
 
 def positive_int(name: str, value: Any, meaning: str) -> int:
     """`value` as an int >= 1, or ValueError; True, 2.5 and 5.0 are refused."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name} must be an int >= 1 ({meaning}), got {value!r}")
-    return number
+    return _int_from(1, name, value, meaning)
 
 
-def fraction(name: str, value: Any, meaning: str) -> Fraction:
-    """`value` as a float in [0, 1], or ValueError; True and NaN are refused.
+def non_negative_int(name: str, value: Any, meaning: str) -> int:
+    """`value` as an int >= 0, or ValueError; True, 2.5 and 5.0 are refused."""
+    return _int_from(0, name, value, meaning)
 
-    A 0-d array of real numbers is taken as it is: it may be traced, and cannot be asked then.
-    """
-    if _is_real_scalar(value):
-        return value
+
+def fraction(name: str, value: Any, meaning: str) -> float:
+    """`value` as a float in [0, 1], or ValueError; True and NaN are refused."""
     number = _real(value)
     if not 0 <= number <= 1:
         raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {value!r}")
@@ -73,13 +73,16 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
+def _int_from(least: int, name: str, value: Any, meaning: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name} must be an int >= {least} ({meaning}), got {value!r}")
+    return number
+
+
 def _real(value: Any) -> float:
     """`value` as a float, NaN if it is not a real number."""
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
-
-
-def _is_real_scalar(value: Any) -> bool:
-    """Whether `value` is a 0-d array, not a number of Python or NumPy, with a real dtype."""
-    if isinstance(value, Real) or not is_array(value) or value.shape != ():
-        return False
-    return "float" in str(value.dtype) or "int" in str(value.dtype)

@@ -125,11 +125,6 @@ def test_a_schedule_out_of_range_is_refused_before_anything_moves(xp):
         rule.step(fast, (), rule.init(fast))
 
 
-def test_a_rule_at_a_sync_has_the_number(xp):
-    assert Interpolate(lambda syncs: syncs / 4).at(3) == Interpolate(0.75)
-    assert Interpolate(0.3).at(3) == Interpolate(0.3)
-
-
 @pytest.mark.clause("C06")
 def test_a_checkpoint_says_the_kind_of_alpha(xp):
     kinds = {"a schedule": lambda syncs: 0.5, "an array": array(xp, 0.5)}

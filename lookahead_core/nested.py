@@ -1,0 +1,73 @@
+"""Two rules in one: the slow weights of the first are the fast weights of the second.
+
+Multilayer Lookahead (Pushkin and Barba 2021, arXiv:2110.14254), and the super-slow copy of
+Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
+"""
+
+from dataclasses import dataclass
+
+from lookahead_core.leaves import zeros
+from lookahead_core.outer import OuterRule, SyncContext
+from lookahead_core.schedule import every, selected
+from lookahead_core.typing import Leaves, Slots
+
+__all__ = ["Nested"]
+
+
+@dataclass(frozen=True)
+class Nested:
+    """Sync by `first`; at every `period`-th sync, `second` syncs a super-slow copy with the result.
+
+    Keeps the slots of `first`, those of `second`, and last one slot for the super-slow copy: its
+    distance from the slow weights, so that the whole commutes with translation (clause C21).
+
+    Parameters
+    ----------
+    first, second : OuterRule
+        How the slow and the super-slow weights move.
+    period : int
+        Syncs of the first between two of the second, >= 1.
+    restart : float
+        How far the slow weights go back to the super-slow ones then, in [0, 1].
+    """
+
+    first: OuterRule
+    second: OuterRule
+    period: int
+    restart: float = 1.0
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the first rule asks for gradients; the second sees none."""
+        return bool(getattr(self.first, "needs_gradient", False))
+
+    def init(self, slow: Leaves) -> Slots:
+        """Slots of both rules, and a distance of zero."""
+        return (*self.first.init(slow), *self.second.init(slow), zeros(slow))
+
+    def watch(self, state: Slots, gradient: Leaves | None) -> Slots:
+        """Hand the gradient on to the first rule."""
+        if not hasattr(self.first, "watch"):
+            return state
+        number = len(self.first.init(()))
+        return (*self.first.watch(state[:number], gradient), *state[number:])
+
+    def update(
+        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
+    ) -> tuple[Leaves, Slots]:
+        """One sync: (slow', state')."""
+        number = len(self.first.init(()))
+        first, second, deep = state[:number], state[number:-1], self.super_slow(slow, state)
+        slow, first = self.first.update(slow, fast, first, context)
+        due = every(self.period, context.syncs)
+        if due is not False:
+            above = SyncContext(context.syncs // self.period, context.kernel)
+            moved, after = self.second.update(deep, slow, second, above)
+            back = context.kernel.move(slow, moved, self.restart)
+            slow, deep, *second = selected(due, (back, moved, *after), (slow, deep, *second))
+        distance = tuple(d - s for d, s in zip(deep, slow, strict=True))
+        return slow, (*first, *second, distance)
+
+    def super_slow(self, slow: Leaves, state: Slots) -> Leaves:
+        """The super-slow weights that belong to these slow ones: the ones to ship."""
+        return tuple(s + distance for s, distance in zip(slow, state[-1], strict=True))
