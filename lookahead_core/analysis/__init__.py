@@ -25,11 +25,10 @@ from .noisy_quadratic import (
 )
 from .outer import (
     effective_learning_rate,
-    momentum_outer_gain,
-    momentum_outer_variance_factor,
     reset_gain,
     variance_factor,
 )
+from .rules import outer_gain
 from .stability import (
     Band,
     inner_stability_limit,
@@ -55,9 +54,8 @@ __all__ = [
     "lookahead_variance_factor",
     "moments_after_step",
     "moments_after_sync",
-    "momentum_outer_gain",
-    "momentum_outer_variance_factor",
     "optimal_alpha",
+    "outer_gain",
     "peak_traffic",
     "reset_gain",
     "secant_alpha",

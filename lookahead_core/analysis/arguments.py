@@ -6,12 +6,10 @@ The formulas use operators alone, so a number and an array of any namespace go t
 from typing import Any
 
 from lookahead_core.namespace import is_array, namespace
-from lookahead_core.outer import Interpolate
-from lookahead_core.rule import SyncRule
 from lookahead_core.typing import Array
-from lookahead_core.validation import below_one, non_negative
+from lookahead_core.validation import below_one
 
-__all__ = ["all_of", "fixed_alpha", "inner_momentum", "inside"]
+__all__ = ["all_of", "inner_momentum", "inside"]
 
 
 def all_of(condition: Any) -> bool:
@@ -26,18 +24,9 @@ def inside(name: str, value: Array, low: float, high: float, meaning: str) -> Ar
     return value
 
 
-def fixed_alpha(rule: SyncRule) -> Any:
-    """alpha of a rule whose formula is known: a number, > 0, not a schedule of the syncs."""
-    if not isinstance(rule.outer, Interpolate) or callable(rule.outer.alpha):
-        raise ValueError(f"rule must interpolate with a fixed alpha here, got {rule!r}")
-    if not rule.outer.alpha > 0:
-        raise ValueError(f"alpha must be > 0 here (at 0 nothing ever moves), got {rule!r}")
-    return rule.outer.alpha
-
-
 def inner_momentum(momentum: float, nesterov: bool) -> float:
     """`momentum` of the inner optimizer, checked: Nesterov's needs some."""
     checked = below_one("momentum", momentum, "of the inner optimizer")
-    if nesterov and non_negative("momentum", checked, "of the inner optimizer") == 0:
+    if nesterov and checked == 0:
         raise ValueError(f"momentum must be > 0 with nesterov=True, got {momentum!r}")
     return checked

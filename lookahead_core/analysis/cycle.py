@@ -57,8 +57,7 @@ def _then(first: Cycle, second: Cycle) -> Cycle:
 
 def interpolating_cycle(inner: Cycle, alpha: Any, inner_state: str) -> Cycle:
     """slow' = (1 - alpha) * slow + alpha * fast, and v by the policy."""
-    from_end = {"maintain": 1, "reset": 0, "interpolate": alpha}[inner_state]
-    from_start = {"maintain": 0, "reset": 0, "interpolate": 1 - alpha}[inner_state]
+    from_start, from_end = _policy(inner_state, alpha)
     take = ((alpha, 0), (0, from_end))
     keep = ((1 - alpha, 0), (0, from_start))
     return Cycle(add(keep, product(take, inner.matrix)), congruent(take, inner.noise))
@@ -67,14 +66,18 @@ def interpolating_cycle(inner: Cycle, alpha: Any, inner_state: str) -> Cycle:
 def momentum_cycle(
     inner: Cycle, lr: float, momentum: float, nesterov: bool, inner_state: str
 ) -> Cycle:
-    """m' = momentum * m + (slow - fast); slow' = slow - lr * m', or its Nesterov form.
-
-    `inner_state` is "maintain" or "reset": no fraction says how far to interpolate it.
-    """
+    """m' = momentum * m + (slow - fast); slow' = slow - lr * m', or its Nesterov form."""
     # Nesterov: slow' = slow - lr * ((slow - fast) + momentum * m')
-    moved, remembered = (1 + momentum, momentum**2) if nesterov else (1, momentum)
-    from_end = {"maintain": 1, "reset": 0}[inner_state]
+    moved, remembered = (1 + momentum, momentum**2) if nesterov else (1.0, momentum)
+    from_start, from_end = _policy(inner_state, min(lr * moved, 1.0))
     take = ((lr * moved, 0), (0, from_end), (-1, 0))
-    keep = ((1 - lr * moved, 0, -lr * remembered), (0, 0, 0), (1, 0, momentum))
+    keep = ((1 - lr * moved, 0, -lr * remembered), (0, from_start, 0), (1, 0, momentum))
     widened = tuple((*row, 0) for row in inner.matrix)
     return Cycle(add(keep, product(take, widened)), congruent(take, inner.noise))
+
+
+def _policy(inner_state: str, fraction: Any) -> tuple[Any, Any]:
+    """What v' takes from v at the start and at the end of the cycle."""
+    return {"maintain": (0, 1), "reset": (0, 0), "interpolate": (1 - fraction, fraction)}[
+        inner_state
+    ]

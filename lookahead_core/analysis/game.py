@@ -8,8 +8,8 @@ from typing import Any
 from lookahead_core.rule import SyncRule
 from lookahead_core.typing import Array
 
-from .arguments import fixed_alpha
 from .matrices import Matrix, add, power, product, spectral_radius
+from .rules import fixed_alpha
 
 __all__ = ["bilinear_game_rate"]
 

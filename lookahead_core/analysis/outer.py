@@ -1,24 +1,22 @@
 """What a rule makes of the inner learning rate and of the noise: effective rate, variance factor.
 
-Momentum rules come as plain numbers, since the functions are about the formula; `SyncRule`s come as
-they are.
+On the noisy quadratic, for any inner momentum and outer rule. The closed forms for plain SGD are
+noisy_quadratic.py.
 """
 
 from typing import Any
 
 from lookahead_core.rule import SyncRule
 from lookahead_core.typing import Array
-from lookahead_core.validation import below_one, one_of, positive, positive_int
+from lookahead_core.validation import positive, positive_int
 
 from .arguments import all_of, inner_momentum
-from .cycle import Cycle, after_inner_steps, inner_map, momentum_cycle
+from .cycle import Cycle, after_inner_steps, inner_map
 from .matrices import spectral_radius, steady_state_covariance
 from .rules import cycle_of, outer_gain
 
 __all__ = [
     "effective_learning_rate",
-    "momentum_outer_gain",
-    "momentum_outer_variance_factor",
     "reset_gain",
     "variance_factor",
 ]
@@ -27,8 +25,8 @@ __all__ = [
 def effective_learning_rate(rule: SyncRule, learning_rate: float, momentum: float = 0.0) -> float:
     """Learning rate of the plain gradient descent that moves as far along a constant gradient.
 
-    lr_eff = outer gain * policy gain * learning_rate / (1 - momentum). Outer gain: alpha, or
-    lr / (1 - momentum) of a momentum outer rule; policy gain: `reset_gain` for "reset", else 1.
+    lr_eff = outer gain * policy gain * learning_rate / (1 - momentum), with `outer_gain`, and with
+    `reset_gain` for the policy "reset", else 1.
 
     Parameters
     ----------
@@ -48,7 +46,7 @@ def effective_learning_rate(rule: SyncRule, learning_rate: float, momentum: floa
     Raises
     ------
     ValueError
-        If an argument is out of range, or alpha is a schedule.
+        If an argument is out of range, or the rule has no fixed linear form.
 
     References
     ----------
@@ -105,42 +103,6 @@ def reset_gain(momentum: float, sync_period: int) -> float:
     return sum(1 - momentum**step for step in range(1, period + 1)) / period
 
 
-def momentum_outer_gain(lr: float, momentum: float) -> float:
-    """How far a momentum outer rule moves for each unit of pseudo-gradient, in the long run.
-
-    lr / (1 - momentum): also the factor of the variance of SGD in flat directions. Above 1 the rule
-    accelerates and makes the slow weights noisier than the inner optimizer; below 1 it averages.
-
-    Parameters
-    ----------
-    lr : float
-        Outer learning rate, > 0.
-    momentum : float
-        Outer momentum, in [0, 1), Nesterov's or the heavy ball's.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
-    References
-    ----------
-    Derived in docs/theory.md.
-
-    Examples
-    --------
-    >>> from lookahead_core.analysis import momentum_outer_gain
-    >>> print(f"{momentum_outer_gain(lr=0.7, momentum=0.9):.4f}")
-    7.0000
-    """
-    rate = positive("lr", lr, "of the outer rule")
-    return rate / (1 - below_one("momentum", momentum, "of the outer rule"))
-
-
 def variance_factor(
     rule: SyncRule,
     learning_rate: Array,
@@ -150,8 +112,8 @@ def variance_factor(
 ) -> Any:
     """Steady-state variance of the slow weights over that of the bare inner optimizer.
 
-    Both solve S = C S C' + N: C the map of one cycle, or of one inner step, and N the noise that it
-    adds. Around plain SGD with interpolation this is `lookahead_variance_factor`.
+    Both solve S = C S C' + N: C the map of one cycle, or of one inner step, N the noise it adds.
+    Around plain SGD with interpolation this is `lookahead_variance_factor`.
 
     Parameters
     ----------
@@ -177,7 +139,8 @@ def variance_factor(
 
     References
     ----------
-    Derived in docs/theory.md; the noise is that of Zhang et al. 2019, eq. 4.
+    Derived in docs/theory.md; the noise is that of Zhang et al. 2019, eq. 4. In flat directions it
+    tends to `outer_gain`, times `reset_gain` under that policy.
 
     Examples
     --------
@@ -190,65 +153,6 @@ def variance_factor(
     step, momentum = learning_rate * curvature, inner_momentum(momentum, nesterov)
     inner = after_inner_steps(step, momentum, nesterov, rule.sync_period)
     return _settled(cycle_of(rule, inner)) / _settled(inner_map(step, momentum, nesterov))
-
-
-def momentum_outer_variance_factor(
-    learning_rate: Array,
-    curvature: Array,
-    sync_period: int,
-    lr: float,
-    momentum: float,
-    nesterov: bool = True,
-    inner_state: str = "maintain",
-) -> Any:
-    """Steady-state variance of slow weights under a momentum outer rule, over that of plain SGD.
-
-    m' = momentum * m + D, D = slow - fast; slow' = slow - lr * (D + momentum * m'), or
-    slow - lr * m' without Nesterov. Tends to lr / (1 - momentum) in flat directions.
-
-    Parameters
-    ----------
-    learning_rate, curvature : float or array
-        Of the inner SGD; eigenvalues of the Hessian.
-    sync_period : int
-        Inner steps k between syncs.
-    lr : float
-        Outer learning rate, > 0.
-    momentum : float
-        Outer momentum, in [0, 1).
-    nesterov : bool
-        Nesterov's form, as SNOO and DiLoCo have it.
-    inner_state : {"maintain", "reset"}
-        What a sync does to the inner state; plain SGD has none.
-
-    Returns
-    -------
-    float or array
-        By eigenvalue, right after a sync.
-
-    Raises
-    ------
-    ValueError
-        If the rule is unstable there, or an argument is out of range.
-
-    References
-    ----------
-    Derived in docs/theory.md; not in Zhang et al. 2019.
-
-    Examples
-    --------
-    >>> from lookahead_core.analysis import momentum_outer_variance_factor
-    >>> factor = momentum_outer_variance_factor(0.001, 1.0, sync_period=5, lr=0.7, momentum=0.9)
-    >>> print(f"{factor:.6f}")
-    6.818628
-    """
-    period = positive_int("sync_period", sync_period, "inner steps between syncs")
-    momentum_outer_gain(lr, momentum)
-    one_of("inner_state", inner_state, ("maintain", "reset"))
-    step = learning_rate * curvature
-    inner = after_inner_steps(step, 0.0, False, period)
-    cycle = momentum_cycle(inner, lr, momentum, nesterov, inner_state)
-    return _settled(cycle) / _settled(inner_map(step, 0.0, False))
 
 
 def _settled(cycle: Cycle) -> Any:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from lookahead_core.outer import Interpolate, Momentum
 from lookahead_core.rule import SyncRule
 from lookahead_core.validation import positive, positive_int
 
@@ -107,9 +108,12 @@ def _control(s: Settings, step: float) -> float:
 
 def _memory(s: Settings) -> str:
     copied = 1 if s.rule.inner_state == "interpolate" and s.momentum else 0
-    total = extra_memory(s.parameters, interpolated_buffers=copied)
-    what = "slow weights and a slow copy of the momentum" if copied else "slow weights"
-    return f"{_bytes(total)} for {what} in float32"
+    outer = 1 if isinstance(s.rule.outer, Momentum) else 0
+    total = extra_memory(s.parameters, outer_buffers=outer, interpolated_buffers=copied)
+    parts = ["slow weights"]
+    parts += ["outer momentum"] if outer else []
+    parts += ["a slow copy of the inner momentum"] if copied else []
+    return f"{_bytes(total)} for {', '.join(parts)} in float32"
 
 
 def _traffic(s: Settings) -> str:
@@ -122,10 +126,11 @@ def _traffic(s: Settings) -> str:
 
 def _band(band: Band, s: Settings) -> str:
     low, high = _over_lr(band.low, s), _over_lr(band.high, s)
+    averages = isinstance(s.rule.outer, Interpolate)
     return (
         f"unstable band: a direction of curvature {low} to {high} grows by up to {band.rate:.3f} a "
         f"step (lr * curvature {band.low:.4g} to {band.high:.4g}), where the inner optimizer alone "
-        'converges; inner_state="interpolate" has no such band'
+        "converges" + ('; inner_state="interpolate" has no such band' if averages else "")
     )
 
 

@@ -218,7 +218,7 @@ def test_bad_settings_are_named():
         contraction_rate(lookahead(), 0.1, 1.0, momentum=1.0)
     with pytest.raises(ValueError, match=r"momentum must be > 0 with nesterov=True, got 0\.0"):
         inner_contraction_rate(0.1, 1.0, nesterov=True)
-    with pytest.raises(ValueError, match="must interpolate with a fixed alpha"):
+    with pytest.raises(ValueError, match="outer must be Interpolate or Momentum of fixed"):
         contraction_rate(lookahead(5, lambda syncs: 0.5), 0.1, 1.0)
     with pytest.raises(ValueError, match="alpha must be > 0 here"):
         bilinear_game_rate(lookahead(5, 0.0), 0.1)

@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookahead_core import lookahead
+from coefficients import bare, run, variance
+from lookahead_core import AdaptiveAlpha, Interpolate, Momentum, SyncRule, lookahead
 from lookahead_core.analysis import (
+    contraction_rate,
     effective_learning_rate,
     lookahead_variance_factor,
-    momentum_outer_gain,
-    momentum_outer_variance_factor,
+    outer_gain,
     reset_gain,
-    sgd_variance,
+    variance_factor,
 )
 
 # Outer lr, momentum, Nesterov, k; then V_slow / V_SGD at lr * curvature = .001, .01, .1, .5.
@@ -51,51 +52,64 @@ def test_reset_gains_are_the_printed_ones(momentum, k, gain):
 def test_variance_factors_of_momentum_rules_are_the_printed_ones(
     lr, momentum, nesterov, k, a, b, c, d
 ):
-    steps = np.asarray([0.001, 0.01, 0.1, 0.5])
-    factors = momentum_outer_variance_factor(steps, 1.0, k, lr, momentum, nesterov)
+    rule = SyncRule(k, Momentum(lr, momentum, nesterov))
+    factors = variance_factor(rule, np.asarray([0.001, 0.01, 0.1, 0.5]), 1.0)
     np.testing.assert_allclose(factors, [a, b, c, d], rtol=1e-9)
 
 
+@pytest.mark.parametrize("inner_state", ["maintain", "reset", "interpolate"])
 @pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize(("step", "k"), [(0.1, 5), (0.5, 3), (1.4, 4)])
-def test_the_factor_is_that_of_the_loop_on_symbols(step, k, nesterov):
-    lr, momentum, steps = 0.7, 0.6, 480
-    slow = fast = buffer = np.zeros(steps)
-    for index, noise in enumerate(np.eye(steps), start=1):
-        fast = fast - step * (fast - noise)
-        if index % k == 0:
-            pseudo_gradient = slow - fast
-            buffer = momentum * buffer + pseudo_gradient
-            move = pseudo_gradient + momentum * buffer if nesterov else buffer
-            slow = fast = slow - lr * move
-    expected = (slow**2).sum() / sgd_variance(step, 1.0)
-    found = momentum_outer_variance_factor(step, 1.0, k, lr, momentum, nesterov)
-    assert found == pytest.approx(expected, rel=1e-10)
+@pytest.mark.parametrize(("step", "k", "lr"), [(0.1, 5, 0.7), (0.5, 3, 0.3), (0.9, 4, 0.5)])
+def test_the_factor_of_a_momentum_rule_is_that_of_the_real_core(step, k, lr, nesterov, inner_state):
+    rule = SyncRule(k, Momentum(lr, 0.5, nesterov), inner_state)
+    slow = run(rule, step, 900, momentum=0.6).slow[900 - 900 % k - 1]
+    alone = run(bare(), step, 900, momentum=0.6).fast[-1]
+    expected = variance(slow) / variance(alone)
+    assert variance_factor(rule, step, 1.0, 0.6) == pytest.approx(expected, rel=1e-10)
 
 
 @given(st.floats(0.01, 1.99), st.integers(1, 20), st.floats(0.05, 1.0), st.booleans())
 def test_without_outer_momentum_it_is_lookahead(step, k, alpha, nesterov):
-    found = momentum_outer_variance_factor(step, 1.0, k, alpha, 0.0, nesterov)
+    found = variance_factor(SyncRule(k, Momentum(alpha, 0.0, nesterov)), step, 1.0)
     assert found == pytest.approx(lookahead_variance_factor(step, 1.0, k, alpha), rel=1e-9)
 
 
-@pytest.mark.parametrize(("lr", "momentum", "gain"), [(0.7, 0.9, 7.0), (0.68, 0.37, 0.68 / 0.63)])
-def test_the_gain_is_the_factor_in_flat_directions(lr, momentum, gain):
-    assert momentum_outer_gain(lr, momentum) == pytest.approx(gain, rel=1e-12)
-    flat = momentum_outer_variance_factor(1e-7, 1.0, 5, lr, momentum)
-    assert flat == pytest.approx(gain, rel=1e-4)
+@pytest.mark.parametrize(
+    ("outer", "gain"),
+    [
+        (Momentum(0.7, 0.9), 7.0),
+        (Momentum(0.6, 0.5, False), 1.2),
+        (Interpolate(0.3), 0.3),
+    ],
+)
+def test_the_gain_is_the_factor_in_flat_directions(outer, gain):
+    rule = SyncRule(5, outer)
+    assert outer_gain(rule) == pytest.approx(gain, rel=1e-12)
+    assert variance_factor(rule, 1e-7, 1.0) == pytest.approx(gain, rel=1e-4)
+
+
+@pytest.mark.parametrize("inner_state", ["maintain", "reset", "interpolate"])
+def test_the_rate_of_a_momentum_rule_is_that_of_the_real_core(inner_state):
+    rule = SyncRule(4, Momentum(0.6, 0.5), inner_state)
+    places = abs(run(rule, 0.02, 2000, momentum=0.3).slow[:, 0])
+    measured = (places[-1] / places[-1001]) ** (1 / 1000)
+    assert contraction_rate(rule, 0.02, 1.0, 0.3) == pytest.approx(measured, rel=1e-12)
 
 
 def test_bad_settings_are_named():
     with pytest.raises(ValueError, match="learning_rate must be a finite number > 0"):
         effective_learning_rate(lookahead(), 0.0)
-    with pytest.raises(ValueError, match="must interpolate with a fixed alpha"):
-        effective_learning_rate(lookahead(5, lambda syncs: 0.5), 0.1)
-    with pytest.raises(ValueError, match=r"lr must be a finite number > 0 .* got -1"):
-        momentum_outer_gain(-1, 0.9)
-    with pytest.raises(ValueError, match=r"momentum must be a number in \[0, 1\) .* got 1"):
-        momentum_outer_variance_factor(0.1, 1.0, 5, 0.7, 1)
-    with pytest.raises(ValueError, match="inner_state must be one of 'maintain', 'reset'"):
-        momentum_outer_variance_factor(0.1, 1.0, 5, 0.7, 0.9, inner_state="interpolate")
+    for outer in (
+        Interpolate(lambda syncs: 0.5),
+        Momentum(lambda syncs: 0.5),
+        Interpolate(AdaptiveAlpha()),
+    ):
+        with pytest.raises(ValueError, match="outer must be Interpolate or Momentum of fixed"):
+            effective_learning_rate(SyncRule(5, outer), 0.1)
+    with pytest.raises(ValueError, match="lr must be > 0 here"):
+        outer_gain(SyncRule(5, Momentum(0.0)))
+    for outer in (Interpolate(0.5), Momentum()):
+        with pytest.raises(ValueError, match="rule must have restart=1"):
+            variance_factor(SyncRule(5, outer, restart=0.5), 0.1, 1.0)
     with pytest.raises(ValueError, match="are stable"):
-        momentum_outer_variance_factor(2.5, 1.0, 5, 0.7, 0.9)
+        variance_factor(SyncRule(5, Momentum()), 2.5, 1.0)

@@ -47,6 +47,13 @@ def test_memory_and_traffic_follow_the_settings(capsys):
     assert "875 MB at each sync" in rows["traffic"]
 
 
+def test_a_momentum_rule_takes_the_place_of_alpha(capsys):
+    rows, _ = printed(capsys, "--outer-lr", "0.7", "--outer-momentum", "0.9")
+    assert rows["effective learning rate"].startswith("0.7 ")
+    assert "6.82 at 0.001 (control 7.02)" in rows["variance factor"]
+    assert rows["extra memory"] == "8 MB for slow weights, outer momentum in float32"
+
+
 def test_it_warns_of_each_unstable_band(capsys):
     _, warnings = printed(capsys, "--momentum", "0.9")
     assert ["curvature 25.97 to 29 " in w for w in warnings] == [True, False]
@@ -75,6 +82,9 @@ def test_it_warns_beyond_the_limit_where_there_is_no_band(capsys):
         (["--sync-period", "0"], "sync_period must be an int >= 1"),
         (["--alpha", "1.5"], "alpha must be a number in [0, 1]"),
         (["--alpha", "0"], "alpha must be > 0"),
+        (["--alpha", "0.5", "--outer-lr", "0.7"], "alpha must be left out with --outer-lr"),
+        (["--outer-lr", "0.7"], "must be given together"),
+        (["--outer-lr", "-1", "--outer-momentum", "0"], "lr must be a finite number >= 0"),
         (["--momentum", "1"], "momentum must be a number in [0, 1)"),
         (["--nesterov"], "momentum must be > 0 with nesterov=True"),
         (["--lr", "-1"], "lr must be a finite number > 0"),
