@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from lookahead_core import interpolate
 from lookahead_core.analysis import adaptive_alpha, optimal_alpha, secant_alpha
 
@@ -59,6 +60,7 @@ def test_a_full_hessian_and_its_diagonal_are_one():
     assert adaptive_alpha(*args, turn @ gradient(FAST), hessian) == pytest.approx(BEST)
 
 
+@examples
 @given(st.lists(st.floats(-5, 5), min_size=6, max_size=6), st.floats(0.1, 10))
 def test_the_optimal_alpha_does_not_change_with_the_scale_of_the_loss(numbers, scale):
     slow, fast = np.asarray(numbers[:3]), np.asarray(numbers[3:])

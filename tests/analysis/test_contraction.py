@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from examples import examples
 from lookahead_core import lookahead
 from lookahead_core.analysis import (
     best_heavy_ball,
@@ -76,6 +77,7 @@ def test_the_rate_is_that_of_the_real_core(step, nesterov, policy, k):
     assert found == pytest.approx(radius ** (1 / k), rel=1e-12)
 
 
+@examples
 @given(st.floats(0.001, 5.0), momenta, periods, alphas, st.sampled_from(POLICIES), st.booleans())
 def test_the_rate_is_that_of_the_real_core_wherever(step, momentum, k, alpha, policy, nesterov):
     rule = lookahead(k, alpha, policy)
@@ -85,6 +87,7 @@ def test_the_rate_is_that_of_the_real_core_wherever(step, momentum, k, alpha, po
     assert abs(found - radius) <= 1e-6 * (1 + largest)
 
 
+@examples
 @given(st.floats(0.001, 0.999), momenta, periods, alphas, st.booleans())
 def test_interpolating_the_inner_state_never_loses_stability(part, momentum, k, alpha, nesterov):
     step = part * inner_stability_limit(momentum, nesterov)
@@ -184,6 +187,7 @@ def test_the_real_core_plays_the_bilinear_game_at_the_rate():
     assert bilinear_game_rate(rule, 0.1) == pytest.approx(measured, rel=1e-12)
 
 
+@examples
 @given(st.lists(st.floats(-2, 2), min_size=9, max_size=9))
 def test_the_radius_of_three_rows_is_numpy_s(entries):
     matrix = np.asarray(entries).reshape(3, 3)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coefficients import bare, run, variance
+from examples import examples
 from lookahead_core import lookahead
 from lookahead_core.analysis import (
     Moments,
@@ -104,18 +105,21 @@ def test_the_variance_is_that_of_sampled_chains_within_their_error(step, k, alph
     assert abs(slow.var(ddof=1) - moments.slow_variance) / error < 3
 
 
+@examples
 @given(steps, periods, alphas)
 def test_the_general_factor_is_proposition_2_without_momentum(step, k, alpha):
     general = variance_factor(lookahead(k, alpha), step, 1.0)
     assert general == pytest.approx(lookahead_variance_factor(step, 1.0, k, alpha), rel=1e-9)
 
 
+@examples
 @given(st.floats(0.001, 1.0), periods, alphas)
 def test_the_factor_lies_between_its_two_limits(step, k, alpha):
     factor = lookahead_variance_factor(step, 1.0, k, alpha)
     assert alpha / (2 - alpha) * (1 - 1e-12) <= factor <= alpha * (1 + 1e-12)
 
 
+@examples
 @given(steps, alphas)
 def test_with_k_1_lookahead_is_sgd_at_alpha_times_the_rate(step, alpha):
     slow = lookahead_variance(step, 1.0, 1, alpha)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coefficients import bare, run, variance
+from examples import examples
 from lookahead_core import AdaptiveAlpha, Interpolate, Momentum, SyncRule, lookahead
 from lookahead_core.analysis import (
     contraction_rate,
@@ -68,6 +69,7 @@ def test_the_factor_of_a_momentum_rule_is_that_of_the_real_core(step, k, lr, nes
     assert variance_factor(rule, step, 1.0, 0.6) == pytest.approx(expected, rel=1e-10)
 
 
+@examples
 @given(st.floats(0.01, 1.99), st.integers(1, 20), st.floats(0.05, 1.0), st.booleans())
 def test_without_outer_momentum_it_is_lookahead(step, k, alpha, nesterov):
     found = variance_factor(SyncRule(k, Momentum(alpha, 0.0, nesterov)), step, 1.0)
