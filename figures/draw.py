@@ -13,8 +13,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
+import matplotlib
 import numpy as np
 from rich.console import Console
+
+import style
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "figures"
@@ -67,7 +70,8 @@ def draw(name: str, folder: Path) -> bytes:
     """Run one program; what it wrote."""
     began = perf_counter()
     path = folder / f"{name}.png"
-    with np.errstate(over="ignore", invalid="ignore"):  # divergence is a result here
+    # Divergence is a result here.
+    with np.errstate(over="ignore", invalid="ignore"), matplotlib.rc_context(style.SETTINGS):
         import_module(name).draw(path)
     contents = path.read_bytes()
     seconds = perf_counter() - began

@@ -8,7 +8,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -20,6 +19,7 @@ __all__ = [
     "GREY",
     "ORANGE",
     "PURPLE",
+    "SETTINGS",
     "SKY",
     "VERMILLION",
     "panels",
@@ -33,26 +33,25 @@ BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#777777"
 WIDTH = 3.6
 DPI = 200
 COLOURS = 160
-matplotlib.rcParams.update(
-    {
-        "font.size": 8,
-        "axes.titlesize": 8.5,
-        "axes.titlelocation": "left",
-        "axes.labelsize": 8,
-        "xtick.labelsize": 7.5,
-        "ytick.labelsize": 7.5,
-        "legend.fontsize": 7.5,
-        "legend.frameon": False,
-        "legend.handlelength": 1.8,
-        "lines.linewidth": 1.5,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": "#DDDDDD",
-        "grid.linewidth": 0.5,
-    }
-)
+# Of matplotlib; draw.py has them hold while a program draws.
+SETTINGS = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "lines.linewidth": 1.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+}
 
 
 def panels(count: int, height: float = 2.3, **options: Any) -> tuple[Figure, list[Axes]]:
