@@ -8,6 +8,7 @@ where the settings lie in an unstable band. The formulas hold for SGD on a quadr
 
 import argparse
 from collections.abc import Sequence
+from textwrap import fill
 
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.outer import Interpolate, Momentum, OuterRule
@@ -16,6 +17,8 @@ from lookahead_core.rule import SyncRule
 from .plan import Settings, plan, warnings
 
 __all__ = ["main"]
+
+COLUMNS = 80
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, text in rows:
         print(f"{name:<{width}}  {text}")
     for warning in warned:
-        print(f"\nWARNING: {warning}")
+        print(f"\n{fill(f'WARNING: {warning}', COLUMNS)}")
 
 
 def _settings(options: argparse.Namespace) -> Settings:

@@ -11,7 +11,7 @@ from .cost import extra_memory, peak_traffic, traffic_per_step
 from .cycle import inner_map
 from .matrices import steady_state_covariance
 from .outer import effective_learning_rate, variance_factor
-from .stability import Band, inner_stability_limit, stability_limit, unstable_bands
+from .stability import Band, inner_stability_limit, limit_of, unstable_bands
 
 __all__ = ["Settings", "plan", "warnings"]
 
@@ -44,7 +44,7 @@ class Settings:
     @cached_property
     def limit(self) -> float:
         """Stability limit of lr * curvature."""
-        return stability_limit(self.rule, self.momentum, self.nesterov)
+        return limit_of(self.bands, self.rule, self.momentum, self.nesterov)
 
     @cached_property
     def bands(self) -> tuple[Band, ...]:
@@ -58,7 +58,8 @@ def plan(settings: Settings) -> list[tuple[str, str]]:
     alone = inner_stability_limit(s.momentum, s.nesterov)
     return [
         ("effective learning rate", _effective(s)),
-        ("variance factor", _variance(s)),
+        ("variance factor", "slow weights over inner optimizer; control: the same effective rate"),
+        *((f"  at lr * curvature {step:g}", _variance(s, step)) for step in SHOWN_STEPS),
         ("stability limit", f"curvature < {_over_lr(s.limit, s)} (lr * curvature < {s.limit:.4g})"),
         ("  inner optimizer alone", f"curvature < {_over_lr(alone, s)} ({alone:.4g})"),
         ("extra memory", _memory(s)),
@@ -83,27 +84,25 @@ def _effective(s: Settings) -> str:
     return f"{slow:.4g} (plain SGD's, for slow gradients); inner optimizer alone {inner:.4g}"
 
 
-def _variance(s: Settings) -> str:
-    """Of the slow weights, and of the control that moves equally fast."""
-    shown = []
-    for step in SHOWN_STEPS:
-        if step >= s.limit:
-            shown.append(f"unstable at {step:g}")
-            continue
-        slow = variance_factor(s.rule, step, 1.0, s.momentum, s.nesterov)
-        shown.append(f"{slow:.3g} at {step:g} (control {_control(s, step):.3g})")
-    return f"by lr * curvature: {', '.join(shown)}"
+def _variance(s: Settings, step: float) -> str:
+    """Of the slow weights, and of the control that moves equally fast, where they are stable."""
+    if step >= s.limit:
+        return "unstable"
+    slow = variance_factor(s.rule, step, 1.0, s.momentum, s.nesterov)
+    return f"{slow:.3g} (control: {_control(s, step)})"
 
 
-def _control(s: Settings, step: float) -> float:
+def _control(s: Settings, step: float) -> str:
     """Variance of the bare inner optimizer at the same effective rate, over that at `lr`."""
     alone = s.learning_rate / (1 - s.momentum)
     gain = effective_learning_rate(s.rule, s.learning_rate, s.momentum) / alone
+    if step * gain >= inner_stability_limit(s.momentum, s.nesterov):
+        return "unstable"
     variances = [
         steady_state_covariance(*inner_map(size, s.momentum, s.nesterov))[0][0]
         for size in (step * gain, step)
     ]
-    return float(variances[0] / variances[1])
+    return f"{variances[0] / variances[1]:.3g}"
 
 
 def _memory(s: Settings) -> str:

@@ -16,6 +16,7 @@ from .contraction import contraction_rate
 __all__ = [
     "Band",
     "inner_stability_limit",
+    "limit_of",
     "sgd_stability_limit",
     "stability_limit",
     "unstable_bands",
@@ -141,7 +142,7 @@ def stability_limit(rule: SyncRule, momentum: float = 0.0, nesterov: bool = Fals
     Returns
     -------
     float
-        0 where no learning rate is stable.
+        Nearly 0 where no learning rate is stable.
 
     Raises
     ------
@@ -160,7 +161,13 @@ def stability_limit(rule: SyncRule, momentum: float = 0.0, nesterov: bool = Fals
     >>> print(f"{stability_limit(lookahead(sync_period=5, alpha=0.5), momentum=0.9):.3f}")
     2.597
     """
-    bands = unstable_bands(rule, momentum, nesterov)
+    return limit_of(unstable_bands(rule, momentum, nesterov), rule, momentum, nesterov)
+
+
+def limit_of(
+    bands: tuple[Band, ...], rule: SyncRule, momentum: float = 0.0, nesterov: bool = False
+) -> float:
+    """`stability_limit`, where the bands are known: finding them takes the time."""
     if bands:
         return bands[0].low
     rate = _rate(rule, momentum, nesterov)
@@ -219,7 +226,7 @@ def unstable_bands(
         steps, found = zip(*run, strict=True)
         if diverges:
             after = steps[-1] + limit / points
-            low = _edge(rate, before, steps[0]) if before else 0.0
+            low = _edge(rate, before, steps[0])
             high = _edge(rate, after, steps[-1]) if after < limit * (1 - 1e-9) else limit
             bands.append(Band(low, high, max(*found, rate(high))))
         before = steps[-1]

@@ -136,6 +136,14 @@ def test_arrays_of_a_namespace_give_its_arrays(xp):
     assert [float(general[0]), float(general[1])] == pytest.approx(expected, rel=1e-12)
 
 
+def test_variances_are_proportional_to_that_of_the_noise():
+    assert sgd_variance(0.5, 1.0, 3.0) == pytest.approx(3 * sgd_variance(0.5, 1.0))
+    thrice = lookahead_variance(0.5, 1.0, 5, 0.5, 3.0)
+    assert thrice == pytest.approx(3 * lookahead_variance(0.5, 1.0, 5, 0.5))
+    moments = moments_after_step(Moments.at(0.0), 0.5, 1.0, 3.0)
+    assert moments.fast_variance == pytest.approx(3 * 0.25)
+
+
 def test_the_expected_loss_is_the_mean_over_samples():
     curvature, noise = np.asarray([1.0, 4.0]), np.asarray([2.0, 0.5])
     rng = np.random.default_rng(0)

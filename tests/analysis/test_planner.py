@@ -14,6 +14,7 @@ def printed(capsys, *arguments):
     """Rows by name, and the warnings."""
     main(["--lr", "0.1", *arguments])
     rows, *warnings = capsys.readouterr().out.split("\nWARNING: ")
+    warnings = [" ".join(warning.split()) for warning in warnings]
     split = (line.strip().partition("  ") for line in rows.splitlines())
     return {name: text.strip() for name, _, text in split}, warnings
 
@@ -24,14 +25,15 @@ def test_the_rows_are_what_the_functions_say(capsys):
     assert rows["effective learning rate"].startswith(
         f"{effective_learning_rate(rule, 0.1, 0.9):.4g} "
     )
-    assert f"{variance_factor(rule, 0.1, 1.0, 0.9):.3g} at 0.1 " in rows["variance factor"]
+    factor = variance_factor(rule, 0.1, 1.0, 0.9)
+    assert rows["at lr * curvature 0.1"].startswith(f"{factor:.3g} (control: ")
     assert f"curvature < {stability_limit(rule, 0.9) / 0.1:.4g} " in rows["stability limit"]
     assert rows["inner optimizer alone"] == "curvature < 38 (3.8)"
 
 
 def test_the_control_of_plain_sgd_at_alpha_times_the_rate_is_beside_the_factor(capsys):
     rows, _ = printed(capsys, "--sync-period", "1")
-    assert "0.487 at 0.1 (control 0.487)" in rows["variance factor"]
+    assert rows["at lr * curvature 0.1"] == "0.487 (control: 0.487)"
 
 
 def test_memory_and_traffic_follow_the_settings(capsys):
@@ -50,7 +52,8 @@ def test_memory_and_traffic_follow_the_settings(capsys):
 def test_a_momentum_rule_takes_the_place_of_alpha(capsys):
     rows, _ = printed(capsys, "--outer-lr", "0.7", "--outer-momentum", "0.9")
     assert rows["effective learning rate"].startswith("0.7 ")
-    assert "6.82 at 0.001 (control 7.02)" in rows["variance factor"]
+    assert rows["at lr * curvature 0.001"] == "6.82 (control: 7.02)"
+    assert rows["at lr * curvature 1"] == "1.91 (control: unstable)"
     assert rows["extra memory"] == "8 MB for slow weights, outer momentum in float32"
 
 
@@ -73,7 +76,14 @@ def test_bands_beyond_the_known_curvature_are_not_warned_of(capsys, curvature, c
 
 def test_it_warns_beyond_the_limit_where_there_is_no_band(capsys):
     _, warnings = printed(capsys, "--curvature", "25")
-    assert warnings == ["unstable: lr * curvature = 2.5 is not below 2.246\n"]
+    assert warnings == ["unstable: lr * curvature = 2.5 is not below 2.246"]
+
+
+def test_a_rule_that_is_stable_hardly_anywhere_is_planned_and_warned_of(capsys):
+    rows, warnings = printed(capsys, "--outer-lr", "1000", "--outer-momentum", "0.9")
+    assert rows["stability limit"].startswith("curvature < 0.002")
+    assert rows["at lr * curvature 0.001"] == "unstable"
+    assert "curvature 0.002" in warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -110,4 +120,4 @@ def test_it_runs_as_a_module_without_numpy():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("effective learning rate  0.05 ")
+    assert result.stdout.startswith("effective learning rate    0.05 ")
