@@ -12,7 +12,7 @@ from .assertions import require_equal, require_within
 from .driver import AdapterDriver
 from .oracle import Oracle
 from .registry import clause
-from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients
+from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies
 from .setup import Inner, Outer, Setup
 
 __all__ = ["PRESETS"]
@@ -53,9 +53,9 @@ def c71_momentum(driver: AdapterDriver) -> None:
     for nesterov in (True, False):
         outer = Outer(0.75, 0.5, nesterov)
         follow(driver, Setup(LEAVES, 3, outer=outer), f"nesterov={nesterov}")
-        if {"momentum", "reset"} <= driver.capabilities:
-            setup = Setup(LEAVES, 3, 0.5, "reset", MOMENTUM, outer=outer)
-            follow(driver, setup, f"nesterov={nesterov}, reset")
+        for policy in policies(driver) if "momentum" in driver.capabilities else ():
+            setup = Setup(LEAVES, 3, 0.5, policy, MOMENTUM, outer=outer._replace(lr=0.375))
+            follow(driver, setup, f"nesterov={nesterov}, {policy}")
     none = Setup(LEAVES, 3, outer=Outer(0.25, 0.0))
     follow(driver, none, "momentum 0")
     poisoned(driver, Setup(LEAVES, 3, outer=Outer()))

@@ -225,6 +225,15 @@ def test_the_super_slow_weights_are_read_from_the_slots(xp):
     assert values(rule.outer.super_slow(state.slow, state.outer)[0]) == [-1.0]
 
 
+@pytest.mark.clause("C75", "C78")
+def test_a_schedule_of_the_second_rule_counts_its_own_syncs(xp):
+    rule, start = nested(lookahead(1, 1.0), swa(2)), (leaf(xp, 0.0),)
+    for count in (0, xp.asarray(0)):
+        _, _, state = stepped(rule, rule.init(start, count=count), start, times=4)
+        deep = values(rule.outer.super_slow(state.slow, state.outer)[0])
+        assert deep == pytest.approx([-2.0], abs=1e-12)  # the mean of 0, -2 and -4
+
+
 # --- what is refused ---
 
 

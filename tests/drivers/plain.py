@@ -149,7 +149,10 @@ class PlainLookahead:
         return cast(value, self.setup.slow_dtype or self.setup.leaves[i].dtype)
 
     def alpha(self):
-        alpha = self.setup.alpha
+        """The part of the way that a sync goes."""
+        alpha, outer = self.setup.alpha, self.setup.outer
+        if outer:
+            return min(1.0, outer.lr * (1 + outer.momentum if outer.nesterov else 1))
         return alpha(self.syncs) if callable(alpha) else alpha
 
     def blend(self, slow, fast):

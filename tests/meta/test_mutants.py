@@ -417,6 +417,14 @@ class TakesTheHeavyBallForNesterov(PlainLookahead):
 
 
 @killed_by("C71")
+class BlendsTheInnerStateByAlpha(PlainLookahead):
+    """Which a momentum rule has not."""
+
+    def alpha(self):
+        return self.setup.alpha if self.setup.outer else super().alpha()
+
+
+@killed_by("C71")
 class PutsTheRateIntoTheBuffer(PlainLookahead):
     """BMUF's form with Nesterov's direction: the same only where the rate is 1."""
 
