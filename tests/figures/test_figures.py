@@ -92,6 +92,9 @@ def test_the_plane_goes_through_both_ends_and_the_middle_of_the_cycle():
     for vector in (weight_plane.flat(middle), weight_plane.unsynced(run, 0)):
         beside = vector - origin - directions.T @ (directions @ (vector - origin))
         assert np.linalg.norm(beside) < 1e-12
+    before, after = (weight_plane.flat(weights) for weights in run.slow[:2])
+    halfway = before + weight_plane.ALPHA * (weight_plane.unsynced(run, 0) - before)
+    np.testing.assert_allclose(halfway, after, rtol=1e-12, atol=1e-12)
     again = weight_plane.reshaped(origin, run.fast[0])
     assert all(np.array_equal(again[name], leaf) for name, leaf in run.fast[0].items())
 
@@ -117,7 +120,7 @@ def test_all_methods_of_a_seed_see_the_same_start_and_batches():
 
 
 def test_the_width_counts_the_rates_near_the_best():
-    mean = np.asarray([90.0, 96.0, 97.0, 98.0, 96.5, 50.0])
+    mean = np.asarray([90.0, 95.5, 96.0, 97.0, 98.0, 96.5, 50.0])
     assert learning_rates.octaves(mean) == 2.0  # four points, half an octave each
 
 
