@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 import style
@@ -32,6 +33,13 @@ def play(rule: SyncRule) -> NDArray[np.float64]:
 def draw(path: Path) -> None:
     """Two paths, and the rate against the sync period."""
     figure, (upper, lower) = style.panels(2, height=2.7)
+    draw_paths(upper)
+    draw_rates(lower)
+    style.save(figure, path)
+
+
+def draw_paths(upper: Axes) -> None:
+    """Both players' weights, with Lookahead and without."""
     bare, slow = play(lookahead(1, alpha=1.0)), play(lookahead(6, ALPHA))
     upper.plot(
         *bare[:22].T,
@@ -50,6 +58,10 @@ def draw(path: Path) -> None:
     upper.set(xlabel="first player's weight", ylabel="second player's weight")
     upper.set_title(f"Learning rate {LEARNING_RATE:g}, alpha = {ALPHA:g}")
     upper.legend(loc="upper right", handlelength=1.3)
+
+
+def draw_rates(lower: Axes) -> None:
+    """Rate per step against the sync period."""
     for step, (colour, marker) in GAMES.items():
         rates = [bilinear_game_rate(lookahead(k, ALPHA), step) for k in PERIODS]
         lower.plot(
@@ -67,4 +79,3 @@ def draw(path: Path) -> None:
     lower.set_ylim(0.87, 1.1)
     lower.set(xlabel="sync period k (steps)", ylabel="rate per step\n(below 1 converges)")
     lower.legend(loc="upper left", ncols=2, handlelength=1.3, columnspacing=1.0)
-    style.save(figure, path)
