@@ -1,11 +1,12 @@
 """The alpha that minimises a quadratic between the slow and the fast weights, exact and estimated.
 
-One array of weights at a time; a model's leaves can be concatenated, or their inner products
-added. A schedule of alpha is the core's: `Interpolate(callable)`.
+One array of weights at a time. The estimates are those of the core's `AdaptiveAlpha`, which takes a
+model's leaves; here a line without a minimum is an error and not alpha = 1.
 """
 
 from typing import Any
 
+from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import fraction
@@ -99,8 +100,9 @@ def adaptive_alpha(
     """
     low = fraction("alpha_low", alpha_low, "least alpha of the estimate")
     way = slow - fast
-    curvature = _positive(_dot(way, _times(hessian, way)))
-    return _clipped(1 + _dot(gradient, way) / curvature, low)
+    _positive(_dot(way, _times(hessian, way)))
+    estimate = AdaptiveAlpha(low, lambda direction: [_times(hessian, direction[0])]).estimate
+    return estimate([slow], [fast], (), [gradient], None)
 
 
 def secant_alpha(
@@ -143,9 +145,8 @@ def secant_alpha(
     0.75
     """
     low = fraction("alpha_low", alpha_low, "least alpha of the estimate")
-    way = slow - fast
-    rise = _positive(_dot(slow_gradient - fast_gradient, way))
-    return _clipped(_dot(slow_gradient, way) / rise, low)
+    _positive(_dot(slow_gradient - fast_gradient, slow - fast))
+    return AdaptiveAlpha(low).estimate([slow], [fast], [[slow_gradient]], [fast_gradient], None)
 
 
 def _dot(left: Array, right: Array) -> Any:
@@ -163,7 +164,3 @@ def _positive(curvature: Any) -> Any:
             f"got {float(curvature):g} for d' A d with d = slow - fast"
         )
     return curvature
-
-
-def _clipped(alpha: Any, low: Any) -> Any:
-    return namespace(alpha).clip(alpha, low, 1.0)
