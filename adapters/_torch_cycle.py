@@ -6,13 +6,14 @@ hooks and checkpoints are not: they are the optimizer's.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import SyncRule, SyncState
+from lookahead_core import Interpolate, SyncRule, SyncState
+from lookahead_core.outer import SyncContext
 from lookahead_core.schedule import every
 
 from ._torch_groups import Group, Parts, by_rule, leaves_of, members_of, period
@@ -20,6 +21,7 @@ from ._torch_inner_state import InnerName, Kind, initial, inner_leaves, plain_en
 from ._torch_kernel import KERNELS
 from ._torch_memory import Home, Memory, assign
 from ._torch_outer import by_leaf, evidence, gradients, slots_of
+from ._torch_plan import Plan, ids, plan_for, usual
 
 __all__ = ["Cycle"]
 
@@ -52,9 +54,11 @@ class Cycle:
 
     def between(self) -> list[Group]:
         """Groups that are in no cycle: between two, or before the first."""
-        count = int(self.memory.count)
+        count, behind = int(self.memory.count), self.memory.behind
         return [
-            g for g in self.inner.param_groups if count < 0 or count % period(g, self.rule) == 0
+            g
+            for g in self.inner.param_groups
+            if count < 0 or count % period(g, self.rule) == 0 or any(g is b for b in behind)
         ]
 
     def starting(self) -> list[Group]:
@@ -74,13 +78,18 @@ class Cycle:
         """Start a cycle: capture the slow weights of the parameters that are trainable now."""
         memory = self.memory
         for rule, own in by_rule(groups, self.rule):
+            if plan := self._plan(rule, own):
+                plan.anchor()
+                continue
             for leaf in dict.fromkeys(leaves_of(own)):
                 self._hold(rule, leaf)
             if members := members_of(own, memory.slow):
                 state = self._state(rule, members, ())
                 self._keep(members, rule.anchor(members, state, kernel=KERNELS[self.kernel]))
-        for gone in memory.slow.keys() - set(leaves_of(self.inner.param_groups)):
-            del memory.slow[gone], memory.outer[gone]
+            memory.plans[ids(own)] = plan_for(own, memory.slow)
+        memory.behind = [b for b in memory.behind if not any(b is g for g in groups)]
+        if len(memory.slow) > sum(len(group["params"]) for group in self.inner.param_groups):
+            self._forget_gone()
         self.hold_inner_state(groups, live=True)
 
     @torch.no_grad()
@@ -96,7 +105,12 @@ class Cycle:
     def sync(self, parts: Parts) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
-            if members := members_of(groups, self.memory.slow):
+            if plan := self._plan(rule, groups):
+                context = SyncContext(int(self.memory.syncs), KERNELS[self.kernel])
+                alpha = cast(Interpolate, rule.outer).fraction((), (), (), context)
+                plan.sync(float(alpha))
+                self.memory.behind += groups
+            elif members := members_of(groups, self.memory.slow):
                 self._sync(rule, groups, members)
         self.memory.syncs += 1
 
@@ -119,6 +133,26 @@ class Cycle:
         if rule.inner_state == "reset" and every(rule.restart_period, int(memory.syncs)):
             for entries, key, value in [*self.plain_entries(groups)]:
                 entries[key] = value
+
+    @torch.no_grad()
+    def catch_up(self) -> None:
+        """Bring slow weights along that the last sync has left to the next anchor."""
+        slow, behind = self.memory.slow, self.memory.behind
+        members = members_of(behind, slow)
+        KERNELS[self.kernel].anchor([slow[leaf] for leaf in members], members)
+        self.memory.behind = []
+
+    def _plan(self, rule: SyncRule, groups: list[Group]) -> Plan | None:
+        """What is prepared for these groups, if it is all that they need and still holds."""
+        plan = self.memory.plans.get(ids(groups)) if usual(rule, self.kernel) else None
+        return plan if plan is not None and plan.holds(groups) else None
+
+    def _forget_gone(self) -> None:
+        """Drop what is kept of parameters that are no longer there."""
+        memory = self.memory
+        for gone in memory.slow.keys() - set(leaves_of(self.inner.param_groups)):
+            del memory.slow[gone], memory.outer[gone]
+        memory.plans.clear()
 
     def participating(self, groups: list[Group]) -> dict[InnerName, tuple[Tensor, Kind]]:
         """Live tensors of the inner state that the policy acts on; ValueError for unknown ones."""

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from lookahead_core import SyncRule
 
+from ._torch_groups import Group
 from ._torch_inner_state import InnerName
+from ._torch_plan import Plan
 
 __all__ = ["Home", "Memory", "assign", "read_pinned"]
 
@@ -26,6 +28,10 @@ class Memory:
         What the outer rule keeps of each of them, one tensor for each of its slots.
     inner_slow : dict
         Slow copy of the inner state, by parameter and key, under `inner_state="interpolate"`.
+    behind : list of dict
+        Parameter groups whose parameters are the slow weights: the last sync has not written them.
+    plans : dict
+        What is prepared for the usual sync, by the identities of the groups.
     count, syncs : int or 0-d Tensor
         Steps since the counter last started, negative before the first cycle; and syncs so far.
         Tensors if capturable.
@@ -40,6 +46,8 @@ class Memory:
     slow: dict[Tensor, Tensor] = field(default_factory=dict)
     outer: dict[Tensor, list[Tensor]] = field(default_factory=dict)
     inner_slow: dict[InnerName, Tensor] = field(default_factory=dict)
+    behind: list[Group] = field(default_factory=list)
+    plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
     count: Any = 0
     syncs: Any = 0
     kept: dict[Tensor, Tensor] = field(default_factory=dict)

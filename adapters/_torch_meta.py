@@ -210,6 +210,7 @@ class MetaOptimizer(Optimizer):
         memory = self._cycle.memory
         if memory.evaluating:
             return
+        self._cycle.catch_up()
         members = members_of(self._cycle.apart(), memory.slow)
         memory.kept = {leaf: leaf.clone() for leaf in members}
         memory.evaluating = True
@@ -240,6 +241,7 @@ class MetaOptimizer(Optimizer):
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
         read_pinned(self._cycle.memory)
+        self._cycle.catch_up()
         self._cycle.hold_inner_state(self.param_groups)
         state_dict = pack(self.inner, self.rule, self._cycle.memory)
         for post_hook in self._optimizer_state_dict_post_hooks.values():
