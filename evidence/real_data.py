@@ -1,8 +1,9 @@
-"""Train on real data with and without Lookahead; rewrite the tables in docs/evidence.md.
+"""Train on real data with and without Lookahead; rewrite the tables in docs/evidence.md
+and the picture on it.
 
 python evidence/real_data.py              everything: up to half an hour on two cores
 python evidence/real_data.py --quick      a few minutes, to see that it works; writes no table
-python evidence/real_data.py --tables     the tables again, from docs/evidence.json alone
+python evidence/real_data.py --tables     tables and picture again, from docs/evidence.json alone
 
 What is finished is kept: started again, it goes on where it was cut off.
 """
@@ -10,7 +11,6 @@ What is finished is kept: started again, it goes on where it was cut off.
 import argparse
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
@@ -26,6 +26,7 @@ __all__ = ["fill", "main"]
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "evidence.md", ROOT / "docs" / "evidence.json"
+PICTURE = ROOT / "docs" / "evidence.png"
 # XLA's threads wait for each other on programs as small as these: a process a core is faster.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -43,16 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         import results
 
         results.save(RESULTS, cells.read(options.cache, wanted))
+    import picture_of_rates
     import tables
 
     tables.rewrite(PAGE, RESULTS)
-    print(f"Tables: {PAGE}")
+    picture_of_rates.draw(RESULTS, PICTURE)
+    print(f"Tables: {PAGE}\nPicture: {PICTURE}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Lookahead and its controls on real data.")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 5 learning rates, 50 steps")
-    parser.add_argument("--tables", action="store_true", help="train nothing; rewrite the tables")
+    parser.add_argument("--tables", action="store_true", help="train nothing; only write and draw")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes; default 2")
     parser.add_argument(
         "--cache",
@@ -101,4 +104,4 @@ def _compute_all(folder: Path, job: Sequence[Cell]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

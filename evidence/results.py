@@ -181,10 +181,12 @@ def load(path: Path) -> list[Table]:
 def _scores(cell: Record, part: str, sizes: Record) -> Floats:
     """Percent, or minus bits; a run that diverged does as well as a blind guess of a character."""
     if f"{part}_correct" in cell:
-        return 100 * np.asarray(cell[f"{part}_correct"], float) / sizes[part]
+        correct = np.asarray(cell[f"{part}_correct"], float)
+        return 100 * correct / float(sizes[part])
     nats = np.asarray(cell[f"{part}_loss"], float)  # None becomes NaN
     blind = math.log2(sizes["classes"])
-    return -np.minimum(np.nan_to_num(nats / math.log(2), nan=blind), blind)
+    bits: Floats = np.minimum(np.nan_to_num(nats / math.log(2), nan=blind), blind)
+    return -bits
 
 
 def difference(row: Row, other: Row) -> Estimate:

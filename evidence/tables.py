@@ -3,12 +3,12 @@
 Every number on the page that is ours is in one of them. What the numbers mean is results.py.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from compared import SCHEDULES
 from results import Estimate, Floats, Row, Table, difference, load, touches_the_end, width
 from tasks import TASKS
 
@@ -17,6 +17,7 @@ __all__ = ["TABLES", "cell_text", "rewrite"]
 INNERS = {"sgd": "SGD, momentum", "adamw": "AdamW"}
 TITLES = {task.name: task.title for task in TASKS}
 DEFAULT = "LA k=5 α=0.5 maintain"
+END = "<!-- end -->"
 EMAS = ("inner, EMA 0.9", "inner, EMA 0.98")
 POLICIES = ("maintain", "reset", "interpolate")
 
@@ -25,13 +26,11 @@ def rewrite(page: Path, results: Path) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- end -->` by the table of that name."""
     tables, text = load(results), page.read_text()
     for name, make in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        body = make(tables)
-        text, found = re.subn(pattern, lambda m, b=body: m[1] + b + m[2], text, flags=re.DOTALL)
+        found = text.count(f"<!-- {name} -->\n")
         if found != 1:
-            raise ValueError(
-                f"page must have one <!-- {name} --> … <!-- end -->, {page} has {found}"
-            )
+            raise ValueError(f"{page} must have <!-- {name} --> once, got {found}")
+        before, marker, rest = text.partition(f"<!-- {name} -->\n")
+        text = before + marker + make(tables) + END + rest.partition(END)[2]
     page.write_text(text)
 
 
@@ -53,6 +52,30 @@ def best(tables: Sequence[Table]) -> str:
         )
     head = ["data", "inner", "rate", "inner alone", "EMA", "LA 5, 0.5, maintain", "best LA of 12"]
     return _markdown(head, rows)
+
+
+def tally(tables: Sequence[Table]) -> str:
+    """In how many rows a method differs from the inner optimizer by more than its interval."""
+    groups = {
+        "inner at 0.5 or 0.8 lr": "lr",
+        "EMA 0.9 or 0.98": "EMA",
+        **{f"LA {policy}": f" {policy}" for policy in (*POLICIES, "reset moments")},
+    }
+    rows = []
+    for schedule in SCHEDULES:
+        for title, part in groups.items():
+            gains = [
+                difference(row, table.rows["inner"])
+                for table in tables
+                if table.schedule == schedule
+                for name, row in table.rows.items()
+                if (name.endswith(part) or f", {part} " in name)
+            ]
+            better = sum(gain.mean > gain.half for gain in gains)
+            worse = sum(gain.mean < -gain.half for gain in gains)
+            rest = len(gains) - better - worse
+            rows.append([title, schedule, str(better), str(worse), str(rest)])
+    return _markdown(["method", "rate", "better", "worse", "cannot be told"], rows)
 
 
 def widths(tables: Sequence[Table]) -> str:
@@ -87,7 +110,7 @@ def policy_widths(tables: Sequence[Table]) -> str:
             np.mean([width(row, table.bar).mean for row in _lookaheads(table, policy)]) - inner
             for policy in POLICIES
         ]
-        rows.append([*_place(table), *(f"{mean:+.1f}" for mean in means)])
+        rows.append([*_place(table), *(f"{round(mean, 1) + 0.0:+.1f}" for mean in means)])
     return _markdown(["data", "inner", "rate", *POLICIES], rows)
 
 
@@ -164,7 +187,8 @@ def _score(table: Table, estimate: Estimate) -> str:
 
 def _signed(table: Table, estimate: Estimate) -> str:
     digits = 3 if table.is_text else 1
-    text = f"{estimate.mean:+.{digits}f} ± {estimate.half:.{digits}f}"
+    mean = round(estimate.mean, digits) + 0.0  # no negative zero
+    text = f"{mean:+.{digits}f} ± {estimate.half:.{digits}f}"
     return f"**{text}**" if abs(estimate.mean) > estimate.half else text
 
 
@@ -181,6 +205,7 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 TABLES: dict[str, Callable[[Sequence[Table]], str]] = {
     "best": best,
+    "tally": tally,
     "widths": widths,
     "policies": policies,
     "policy widths": policy_widths,

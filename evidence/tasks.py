@@ -101,11 +101,11 @@ def _scaled(x: Any, y: Any, test_x: Any, test_y: Any, train: int) -> Split:
         x, y, train_size=train, stratify=y, random_state=0
     )
     centre, scale = train_x.mean(axis=0), train_x.std()
-    parts = [((part - centre) / scale).astype(np.float32) for part in (train_x, val_x, test_x)]
-    labels = [np.asarray(part, np.int32) for part in (train_y, val_y, test_y)]
-    return Split(
-        parts[0], labels[0], parts[1], labels[1], parts[2], labels[2], int(labels[0].max()) + 1
+    train_x, val_x, test_x = (
+        ((part - centre) / scale).astype(np.float32) for part in (train_x, val_x, test_x)
     )
+    train_y, val_y, test_y = (np.asarray(part, np.int32) for part in (train_y, val_y, test_y))
+    return Split(train_x, train_y, val_x, val_y, test_x, test_y, int(train_y.max()) + 1)
 
 
 def _digits() -> Split:
@@ -149,8 +149,10 @@ def _text() -> Split:
     val, test = [part[rng.permutation(len(part))[:WINDOWS]] for part in rest]
     # Shuffled, so that its first WINDOWS are a sample too.
     train = train[rng.permutation(len(train))]
-    parts = [column for part in (train, val, test) for column in (part[:, :-1], part[:, -1])]
-    return Split(*parts, classes=len(alphabet))
+    (train_x, train_y), (val_x, val_y), (test_x, test_y) = (
+        (part[:, :-1], part[:, -1]) for part in (train, val, test)
+    )
+    return Split(train_x, train_y, val_x, val_y, test_x, test_y, len(alphabet))
 
 
 TASKS = (

@@ -67,7 +67,8 @@ class Training:
     def __init__(
         self, model: nn.Module, inner: torch.optim.Optimizer, options: argparse.Namespace
     ) -> None:
-        self._model, self._limit = model, options.steps
+        self._model = model
+        self._limit: int | None = options.steps
         self._average: AveragedModel | None = None
         self.optimizer, self.taken = inner, 0
         if options.method == "lookahead":

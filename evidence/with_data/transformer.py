@@ -31,6 +31,8 @@ Pair = tuple[Tensor, Tensor]
 class Translator(nn.Module):
     """`forward` takes source and target codes, shape (batch, length); returns logits."""
 
+    positions: Tensor
+
     def __init__(self, vocabulary: int, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=PAD)
@@ -62,7 +64,8 @@ class Translator(nn.Module):
 
     def _embedded(self, codes: Tensor) -> Tensor:
         scaled = self.embedding(codes) * math.sqrt(self.embedding.embedding_dim)
-        return self.dropout(scaled + self.positions[: codes.shape[1]])
+        embedded: Tensor = self.dropout(scaled + self.positions[: codes.shape[1]])
+        return embedded
 
 
 def sinusoids(length: int, width: int) -> Tensor:
@@ -75,8 +78,8 @@ def sinusoids(length: int, width: int) -> Tensor:
 def load(options: argparse.Namespace) -> tuple[list[Pair], list[Pair], int]:
     """Training and validation pairs, and the size of the vocabulary."""
     if options.synthetic:
-        words = 100 if options.tiny else 37_000
-        return random_pairs(256, words), random_pairs(64, words), words
+        size = 100 if options.tiny else 37_000
+        return random_pairs(256, size), random_pairs(64, size), size
     if options.data is None:
         raise SystemExit(
             "transformer.py: --data must be the folder of the data, or --synthetic given"
@@ -123,7 +126,11 @@ def batches(texts: list[Pair], size: int) -> Iterator[Pair]:
     """Padded batches in random order."""
     for rows in torch.randperm(len(texts)).split(size):
         source, target = zip(*(texts[row] for row in rows), strict=True)
-        yield tuple(pad_sequence(list(side), True, PAD).to(device()) for side in (source, target))
+        yield padded(source), padded(target)
+
+
+def padded(side: tuple[Tensor, ...]) -> Tensor:
+    return pad_sequence(list(side), True, PAD).to(device())
 
 
 def loss_of(model: nn.Module, pair: Pair, smoothing: float) -> Tensor:
@@ -166,7 +173,7 @@ def factor(width: int, warmup: int) -> Callable[[int], float]:
 
     def at(step: int) -> float:
         rising = (step + 1) * warmup**-1.5 if warmup else math.inf
-        return width**-0.5 * min((step + 1) ** -0.5, rising)
+        return float(width**-0.5 * min((step + 1) ** -0.5, rising))
 
     return at
 
