@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compared import SCHEDULES
+from compared import CONTROLS, SCHEDULES
 from results import Estimate, Floats, Row, Table, difference, load, touches_the_end, width
 from tasks import TASKS
 
@@ -41,6 +41,7 @@ def best(tables: Sequence[Table]) -> str:
         inner = table.rows["inner"]
         ema = _chosen([table.rows[name] for name in EMAS])
         lookahead = _chosen(_lookaheads(table))
+        control = _chosen([table.rows[method.name] for method in CONTROLS])
         rows.append(
             [
                 *_place(table),
@@ -48,9 +49,11 @@ def best(tables: Sequence[Table]) -> str:
                 _signed(table, difference(ema, inner)),
                 _signed(table, difference(table.rows[DEFAULT], inner)),
                 f"{_signed(table, difference(lookahead, inner))} ({_settings(lookahead)})",
+                _signed(table, difference(lookahead, control)),
             ]
         )
     head = ["data", "inner", "rate", "inner alone", "EMA", "LA 5, 0.5, maintain", "best LA of 12"]
+    head.append("best LA − best control")
     return _markdown(head, rows)
 
 
