@@ -111,7 +111,7 @@ def settings(cell: Cell) -> Record:
     }
     return {
         "task": task,
-        "data": load_split(cell.task.name).sha256(),
+        "data": load_split(cell.task.name).sha256,
         "inner": cell.inner,
         "schedule": cell.schedule,
         "method": asdict(cell.method),

@@ -62,7 +62,7 @@ def save(path: Path, records: Mapping[Cell, Record]) -> None:
 def _sizes(cell: Cell) -> Record:
     split = load_split(cell.task.name)
     return {
-        "sha256": split.sha256(),
+        "sha256": split.sha256,
         "steps": cell.task.steps,
         "batch": cell.task.batch,
         "train": len(split.train_y),

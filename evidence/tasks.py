@@ -9,7 +9,7 @@ import hashlib
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -47,6 +47,7 @@ class Split:
     test_y: NDArray[np.int32]
     classes: int
 
+    @cached_property
     def sha256(self) -> str:
         """Of all arrays: a cell of the table belongs to one set of data."""
         digest = hashlib.sha256()
