@@ -2,10 +2,12 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "evidence" / "with_data"
@@ -55,6 +57,48 @@ def test_the_method_asked_for_is_the_method_that_runs(script):
     assert scores["inner"] == scores["alpha 1"]
     if script != "cifar":  # a few hundred images are classified by chance
         assert scores["alpha 0"] != scores["inner"] != scores["ema"]
+
+
+def write_cifar(folder):
+    """The format of the authors' Python files: rows of 3072 bytes, and labels."""
+    rng = np.random.default_rng(0)
+    for path, labels, rows in [
+        *((f"cifar-10-batches-py/data_batch_{i}", b"labels", 8) for i in range(1, 6)),
+        ("cifar-10-batches-py/test_batch", b"labels", 8),
+        ("cifar-100-python/train", b"fine_labels", 40),
+        ("cifar-100-python/test", b"fine_labels", 8),
+    ]:
+        (folder / path).parent.mkdir(exist_ok=True)
+        images = rng.integers(256, size=(rows, 3072), dtype=np.uint8)
+        content = {b"data": images, labels: rng.integers(10, size=rows).tolist()}
+        (folder / path).write_bytes(pickle.dumps(content))
+
+
+def write_text(folder):
+    """A sentence a line; the last word of the test text is in no other."""
+    for part, last in {"train": "cat", "valid": "cat", "test": "dog"}.items():
+        (folder / f"ptb.{part}.txt").write_text(f" the <unk> sat on the {last} \n" * 40)
+    for part in ("train", "valid"):
+        (folder / f"{part}.en").write_text("the cat sat\n\n" * 20)
+        (folder / f"{part}.de").write_text("die Kat@@ ze saß\n\n" * 20)
+
+
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("cifar", ["--classes", "10"]),
+        ("cifar", ["--classes", "100"]),
+        ("penn_treebank", []),
+        ("transformer", []),
+    ],
+)
+def test_files_in_the_format_of_the_data_are_read(script, options, tmp_path):
+    write_cifar(tmp_path)
+    write_text(tmp_path)
+    small = ("--tiny", "--batch", "8", "--steps", "2", "--epochs", "2")
+    result = run(script, "--data", str(tmp_path), *small, *options)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["step"] == 2
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
