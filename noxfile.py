@@ -10,7 +10,7 @@
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
-    nox -s evidence           train on real data, with controls; writes the tables in docs/evidence.md
+    nox -s evidence           train on real data, with controls; writes docs/evidence.md
 
 Tests run against the built wheel, from an empty folder. With LOOKAHEAD_BACKENDS=numpy,cupy in the
 environment the matrix is those backends, and one that is not there is an error. The results by
