@@ -372,6 +372,17 @@ def test_the_width_is_the_length_of_the_axis_above_the_bar():
     assert not touches_the_end(a_row(80, 90, 80), 85)
 
 
+def test_a_run_of_text_that_diverged_scores_as_a_blind_guess(tmp_path):
+    losses = [[None, 99.0], [math.log(2), 2 * math.log(2)]]
+    cell = {"task": "text", "inner": "sgd", "schedule": "constant", "method": "inner"}
+    sizes = {"val": 9, "test": 9, "classes": 8}
+    about = {"lrs": {"sgd": [1.0, 2.0]}, "tasks": {"text": sizes}}
+    cells = [{**cell, "val_loss": losses, "test_loss": losses}]
+    (tmp_path / "results.json").write_text(json.dumps({"about": about, "cells": cells}))
+    (table,) = load(tmp_path / "results.json")
+    np.testing.assert_allclose(table.rows["inner"].test, [[-3, -3], [-1, -2]])
+
+
 def test_the_validation_set_chooses_and_the_test_set_is_reported():
     row = Row("", np.array([1.0, 2.0]), np.array([[1, 1], [2, 2]]), np.array([[9, 9], [5, 7]]))
     assert row.at_best.tolist() == [5, 7]
