@@ -20,6 +20,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import cells
+import picture_of_rates
+import results
+import tables
 from cells import Cell, Plan
 
 __all__ = ["fill", "main"]
@@ -27,7 +30,7 @@ __all__ = ["fill", "main"]
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "evidence.md", ROOT / "docs" / "evidence.json"
 PICTURE = ROOT / "docs" / "evidence.png"
-# XLA's threads wait for each other on programs as small as these: a process a core is faster.
+# Parallel by processes: in each, XLA shall not start threads of its own for the same cores.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
@@ -41,12 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.quick:
             print(f"{len(wanted)} cells in {options.cache}; a quick run writes no table")
             return
-        import results
-
         results.save(RESULTS, cells.read(options.cache, wanted))
-    import picture_of_rates
-    import tables
-
     tables.rewrite(PAGE, RESULTS)
     picture_of_rates.draw(RESULTS, PICTURE)
     print(f"Tables: {PAGE}\nPicture: {PICTURE}")
