@@ -1,5 +1,6 @@
 """The scripts for data that is not here run on synthetic data of the same shape."""
 
+import importlib
 import json
 import os
 import pickle
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 FOLDER = Path(__file__).parents[2] / "evidence" / "with_data"
 SCRIPTS = {
@@ -40,6 +42,19 @@ def test_a_few_steps_run_and_are_counted(script):
     record = last_record(script, "--steps", "6")
     assert record["step"] == 6
     assert all(isinstance(number, int | float) for number in record.values())
+
+
+def test_the_steps_that_are_counted_are_those_that_moved_the_weights(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    shipped = importlib.import_module("shipped")
+    options = shipped.options_of("").parse_args(["--method", "inner", "--steps", "3"])
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    training = shipped.Training(model, torch.optim.SGD(model.parameters(), lr=1.0), options)
+    while not training.finished and training.taken < 10:
+        model.weight.grad = torch.ones_like(model.weight)
+        training.step()
+    assert model.weight.item() == -3.0
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
