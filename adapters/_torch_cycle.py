@@ -212,6 +212,8 @@ class Cycle:
             return
         if old is None or old.shape != leaf.shape:
             old, slots = self.home.new(rule, leaf)
+        elif rule.needs_gradient and not slots:  # its group had an alpha of its own until now
+            _, slots = self.home.new(rule, leaf)
         memory.slow[leaf], memory.outer[leaf] = old, slots
         self._settle(leaf)
 

@@ -237,6 +237,22 @@ def test_a_group_may_have_a_plain_alpha_beside_an_adaptive_one():
     assert weights[1].item() == 1.0
 
 
+@pytest.mark.clause("C42", "C77")
+def test_a_group_may_change_to_an_adaptive_alpha_and_back_between_cycles():
+    expected, seen = descend("secant", plain_sgd, 2)
+    assert is_not_clipped(seen)
+    model = Quadratic()
+    groups = [{"params": [*model.parameters()], "lookahead_alpha": 1.0}]
+    optimizer = Lookahead(torch.optim.SGD(groups, lr=0.3), 2, AdaptiveAlpha(low=0.0))
+    del optimizer.param_groups[0]["lookahead_alpha"]
+    train(optimizer, model, 2)
+    assert torch.equal(model.x, expected.x)
+    optimizer.param_groups[0]["lookahead_alpha"] = 0.0
+    before = model.x.tolist()
+    train(optimizer, model, 2)
+    assert model.x.tolist() == before
+
+
 @pytest.mark.clause("C25", "C77")
 def test_a_forced_sync_without_any_gradient_is_refused():
     weight = single()
