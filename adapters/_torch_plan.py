@@ -8,7 +8,7 @@ anything but plain Lookahead on plain tensors goes its general way (_torch_cycle
 
 from collections.abc import Sequence
 from operator import attrgetter, is_
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,7 +21,10 @@ from ._torch_groups import Group, leaves_of
 
 __all__ = ["Plan", "ids", "plan_for", "usual"]
 
-looks = attrgetter("requires_grad", "dtype", "device", "shape")
+looks = attrgetter("requires_grad", "shape")
+# From so many numbers on, a pass over memory costs more than a call from Python.
+LARGE = 1 << 14
+Lists: TypeAlias = list[tuple[list[Tensor], list[Tensor]]]
 
 
 class Plan(NamedTuple):
@@ -35,11 +38,17 @@ class Plan(NamedTuple):
         What each of them was like when the plan was made.
     lists : list of (slow weights, parameters)
         Those that take part, by device and dtype.
+    small : list of (slow weights, parameters)
+        Of these, what a sync moves in few calls.
+    large : list of (Tensor, Tensor)
+        The others, which it moves in one pass each.
     """
 
     leaves: list[Tensor]
     seen: list[Any]
-    lists: list[tuple[list[Tensor], list[Tensor]]]
+    lists: Lists
+    small: Lists
+    large: list[tuple[Tensor, Tensor]]
 
     def holds(self, groups: list[Group]) -> bool:
         """Whether the parameters of `groups` are those of the plan, and as they were."""
@@ -53,17 +62,21 @@ class Plan(NamedTuple):
             torch._foreach_copy_(slows, fasts)
 
     def sync(self, alpha: float) -> None:
-        """Interpolate into the parameters alone: the next `anchor` brings the slow weights along.
+        """Move the parameters; the slow weights are complete after the next `anchor` only.
 
-        The same formula as `slow.lerp_(fast, alpha)` with its ends exchanged. Writing the slow
-        weights here too would be done twice in each cycle, since a cycle begins with an anchor.
+        That writes all of them again in any case. For large ones on a CPU they are read here and
+        not written, which is one of the three passes over memory that a cycle else takes.
         """
-        for slows, fasts in self.lists:
-            # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
-            if alpha == 0:
+        # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
+        if alpha == 0:
+            for slows, fasts in self.lists:
                 torch._foreach_copy_(fasts, slows)
-            elif alpha < 1:
-                torch._foreach_lerp_(fasts, slows, 1 - alpha)
+        elif alpha < 1:
+            for slows, fasts in self.small:
+                torch._foreach_lerp_(slows, fasts, alpha)
+                torch._foreach_copy_(fasts, slows)
+            for slow, fast in self.large:
+                torch.lerp(slow, fast, alpha, out=fast)
 
 
 def usual(rule: SyncRule, kernel: str) -> bool:
@@ -80,7 +93,7 @@ def usual(rule: SyncRule, kernel: str) -> bool:
 
 
 def seen(leaves: Sequence[Tensor]) -> list[Any]:
-    # The pointer tells of a parameter whose data has been replaced.
+    # Where the data is tells of a parameter that was moved or cast, or whose data was replaced.
     return [*map(looks, leaves), *(leaf.data_ptr() for leaf in leaves)]
 
 
@@ -95,18 +108,26 @@ def plan_for(groups: list[Group], slow: dict[Tensor, Tensor]) -> Plan | None:
     members = list(dict.fromkeys(leaf for leaf in leaves if leaf in slow))
     if not members or not all(map(plain, members)) or not all(averaged(members)):
         return None
-    # Interpolated in place, storage that two parameters share would move twice.
+    # Large ones are interpolated in place: storage that two of them share would move twice.
     if len({leaf.untyped_storage().data_ptr() for leaf in members}) < len(members):
         return None
+    pairs = [(slow[leaf], leaf) for leaf in members]
+    if not all(type(s) is Tensor and (s.dtype, s.device) == (f.dtype, f.device) for s, f in pairs):
+        return None
+    large = [(s, f) for s, f in pairs if f.device.type == "cpu" and f.numel() >= LARGE]
+    some = {id(f) for _, f in large}
+    small = [(s, f) for s, f in pairs if id(f) not in some]
+    return Plan(leaves, seen(leaves), listed(pairs), listed(small), large)
+
+
+def listed(pairs: list[tuple[Tensor, Tensor]]) -> Lists:
+    """Lists for one call each, by device and dtype."""
     lists: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
-    for leaf in members:
-        own = slow[leaf]
-        if type(own) is not Tensor or own.dtype != leaf.dtype or own.device != leaf.device:
-            return None
-        slows, fasts = lists.setdefault((own.device, own.dtype), ([], []))
-        slows.append(own)
-        fasts.append(leaf)
-    return Plan(leaves, seen(leaves), [*lists.values()])
+    for slow, fast in pairs:
+        slows, fasts = lists.setdefault((slow.device, slow.dtype), ([], []))
+        slows.append(slow)
+        fasts.append(fast)
+    return [*lists.values()]
 
 
 def plain(leaf: Tensor) -> bool:

@@ -93,7 +93,9 @@ class TorchDriver:
         return [plain(leaf) for leaf in run.params]
 
     def slow(self, run):
-        # The tensors themselves, and not slow_weights(): that is what C22 compares with them.
+        # The tensors themselves, and not slow_weights(): that is what C22 compares with them. After
+        # a sync they may be left to the next anchor.
+        run.optimizer._cycle.catch_up()
         memory = run.optimizer._cycle.memory
         slow = {id(leaf): tensor for leaf, tensor in memory.slow.items()}
         return [plain(slow.get(id(leaf), leaf)) for leaf in run.params]

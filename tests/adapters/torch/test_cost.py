@@ -67,14 +67,14 @@ def test_the_measure_of_memory_sees_what_is_allocated_inside_an_operation():
 
 @pytest.mark.clause("C44")
 @pytest.mark.parametrize("dtypes", [[torch.float32], [torch.float32, DOUBLE]], ids=len)
-def test_a_cycle_launches_twice_for_each_device_and_dtype(dtypes):
+def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
     weights = [single(dtype=dtype) for dtype in dtypes for _ in range(20)]
     groups = [{"params": weights[::2], "lr": 1.0}, {"params": weights[1::2], "lr": 2.0}]
-    optimizer, bare = Lookahead(torch.optim.SGD(groups), 4, 0.5), torch.optim.SGD(groups)
+    optimizer = Lookahead(torch.optim.SGD(groups), 4, 0.5)
     pull_down(optimizer, *weights)
-    assert launched_by(optimizer.sync) == ["_foreach_lerp_"] * len(dtypes)
-    anchors = ["_foreach_copy_"] * len(dtypes)
-    assert launched_by(optimizer.step) == anchors + launched_by(bare.step)
+    launched = launched_by(optimizer.sync)
+    expected = ["_foreach_lerp_", "_foreach_copy_"]
+    assert sorted(launched) == sorted(expected * len(dtypes))
 
 
 @pytest.mark.clause("C44")
