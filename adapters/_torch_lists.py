@@ -17,8 +17,9 @@ __all__ = ["Lists", "Row", "by_device", "cut", "near", "pieces", "sort"]
 
 Row: TypeAlias = tuple[Tensor, ...]
 Lists: TypeAlias = tuple[list[Tensor], ...]
-# A leaf that needs a cast, or room, goes in so many pieces: they take less than one leaf then.
-PIECES = 4
+# A leaf that needs a cast goes in so many pieces: casts then take less room than one leaf. One of
+# no more than so many numbers goes whole: its room is nothing, and the calls are all its time.
+PIECES, WHOLE = 4, 1 << 12
 
 
 def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
@@ -62,7 +63,7 @@ def pieces(slow: Tensor, fast: Tensor) -> Iterator[Row]:
 
 def cut(*row: Tensor) -> Iterator[Row]:
     """Views that together are the leaves."""
-    if row[0].dim() == 0:
+    if row[0].numel() <= WHOLE:
         return iter([row])
     if all(leaf.is_contiguous() for leaf in row):
         row = tuple(leaf.view(-1) for leaf in row)

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch._dynamo
 
+from lookahead_core.adapters import _torch_plan
 from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.conformance import AdapterConformance, KernelConformance
 from torch_driver import TorchDriver
@@ -24,6 +25,16 @@ def compile_everything():
 
 class TestForeach(AdapterConformance):
     driver = TorchDriver(foreach=True)
+
+
+class TestForeachLarge(AdapterConformance):
+    """Every leaf as a large one on a CPU is: moved in place, its slow weights left for later."""
+
+    driver = TorchDriver(foreach=True)
+
+    @pytest.fixture(autouse=True)
+    def every_leaf_is_large(self, monkeypatch):
+        monkeypatch.setattr(_torch_plan, "LARGE", 1)
 
 
 class TestFused(AdapterConformance):
