@@ -136,3 +136,34 @@ def test_a_list_is_kept_from_cycle_to_cycle(monkeypatch):
     monkeypatch.setattr(_torch_plan, "listed", None)  # nothing is sorted again
     descend(optimizer, weight, steps=4)
     assert_same(weight.detach(), torch.full((3,), -3.0))
+
+
+@pytest.mark.clause("C26")
+def test_a_new_shape_of_the_same_data_is_noticed():
+    weight = leaf(size=4)
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=2)
+    weight.grad = None
+    weight.data = weight.data.view(2, 2)
+    descend(optimizer, weight, steps=2)
+    assert_same(slow(optimizer), torch.full((2, 2), -2.0))
+
+
+def test_another_parameter_on_the_same_data_has_slow_weights_of_its_own():
+    weight = leaf()
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=2)
+    other = optimizer.param_groups[0]["params"][0] = torch.nn.Parameter(weight.data)
+    descend(optimizer, other, steps=2)
+    assert_same(slow(optimizer), torch.full((3,), -2.0))
+
+
+@pytest.mark.clause("C09")
+@pytest.mark.parametrize(("alpha", "end"), [(0.0, 0.0), (1.0, 5.0)])
+def test_at_the_ends_of_alpha_nothing_infinite_on_the_other_side_is_touched(alpha, end):
+    weight = leaf(value=0.0 if alpha == 0 else torch.inf)
+    optimizer = around_sgd(weight, alpha=alpha)
+    descend(optimizer, weight)
+    weight.data.fill_(torch.inf if alpha == 0 else 6.0)
+    descend(optimizer, weight)
+    assert_same(weight.detach(), torch.full((3,), end))
