@@ -10,6 +10,7 @@
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
+    nox -s bench              measure it beside other implementations; -- --quick --out FILE: in short
     nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
     nox -s evidence           train on real data, with controls; writes docs/evidence.md
 
@@ -189,6 +190,14 @@ def evidence(session: nox.Session) -> None:
     install(session, "jax", groups=["evidence"])
     program = ROOT / "evidence" / "real_data.py"
     session.run("python", str(program), *session.posargs, env=ISOLATED)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure time and memory beside other people's Lookaheads; writes docs/performance.md."""
+    install(session, *ALL)
+    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+    session.run("python", str(ROOT / "benchmarks" / "bench.py"), *session.posargs, env=ISOLATED)
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:

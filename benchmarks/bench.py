@@ -7,11 +7,10 @@ The quick form writes to the folder of `--out` alone and never to the page.
 """
 
 import argparse
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import array_sync
-import optax_step
 import torch
 import torch_cost
 import torch_step
@@ -26,6 +25,8 @@ PAGE, DATA = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.json
 PACKAGES = ("torch", *PEERS, "numpy", "jax", "optax", "braintools")
 # Rounds of each set of shapes; a large one shows its spread in few.
 ROUNDS = {"400 tiny": 20, "ResNet-18": 12, "32M in one": 8, "GPT-2 124M": 4}
+# The ones that say most first.
+SECTIONS = ("training", "steps", "syncs", "counts", "numpy", "jax")
 TRAINING, NUMPY, JAX = 60, 15, 8
 
 
@@ -34,32 +35,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="cut-down arrays, two rounds")
     parser.add_argument("--threads", type=int, help="of torch (default: 2, or 1 with --quick)")
+    parser.add_argument("--section", action="append", choices=SECTIONS, help="only this (or these)")
     parser.add_argument("--out", type=Path, help="a JSON file; the page is then left alone")
     arguments = parser.parse_args()
-    if arguments.quick and arguments.out is None:
-        parser.error("--quick needs --out: its times say nothing, and do not belong in the page")
+    if (arguments.quick or arguments.section) and arguments.out is None:
+        parser.error("--quick and --section need --out: the page has one whole run at full size")
     threads = arguments.threads or (1 if arguments.quick else 2)
     torch.set_num_threads(threads)
     report = Tables(environment(*PACKAGES, threads=threads))
     print(report.environment, flush=True)
-    measure_all(report, arguments.quick)
+    measure_all(report, arguments.quick, arguments.section or SECTIONS)
     write(report, arguments.out or DATA, None if arguments.out else PAGE)
     print(report.markdown())
 
 
-def measure_all(report: Tables, quick: bool) -> None:
-    """Every section, the ones that matter most first."""
+def measure_all(report: Tables, quick: bool, chosen: Sequence[str]) -> None:
+    """The sections in their order."""
     rounds = dict.fromkeys(ROUNDS, 2) if quick else ROUNDS
     sections: dict[str, Callable[[], None]] = {
-        "torch, steps": lambda: torch_step.measure(rounds, quick, report),
-        "torch, syncs": lambda: torch_sync.measure(rounds, quick, report),
-        "torch, counts, memory, handling": lambda: torch_cost.measure(rounds, quick, report),
-        "torch, training": lambda: training_step.measure(2 if quick else TRAINING, report),
-        "NumPy": lambda: array_sync.tabulate(2 if quick else NUMPY, quick, report),
-        "JAX": lambda: optax_step.tabulate(2 if quick else JAX, quick, report),
+        "steps": lambda: torch_step.measure(rounds, quick, report),
+        "syncs": lambda: torch_sync.measure(rounds, quick, report),
+        "counts": lambda: torch_cost.measure(rounds, quick, report),
+        "training": lambda: training_step.measure(2 if quick else TRAINING, report),
+        "numpy": lambda: importlib.import_module("array_sync").tabulate(
+            2 if quick else NUMPY, quick, report
+        ),
+        "jax": lambda: importlib.import_module("optax_step").tabulate(
+            2 if quick else JAX, quick, report
+        ),
     }
-    for name, section in sections.items():
-        print(f"{name}: {timed(section):.0f} s", flush=True)
+    for name in SECTIONS:
+        if name in chosen:
+            print(f"{name}: {timed(sections[name]):.0f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,18 @@ class Tables:
             titles.append(f"{json.dumps(title)}: {{\n" + ",\n".join(entries) + "}")
         return "\n".join([*lines, ",\n".join(titles), "}}"]) + "\n"
 
+    @classmethod
+    def read(cls, text: str) -> "Tables":
+        """What `json` has written."""
+        found = json.loads(text)
+        report = cls(found["environment"])
+        for title, rows in found["tables"].items():
+            for row, cells in rows.items():
+                for column, value in cells.items():
+                    cell = Spread(*value) if isinstance(value, list) else value
+                    report.put(title, row, column, cell)
+        return report
+
     def markdown(self) -> str:
         """All tables, each under its title, with its rows by their names."""
         known = ", ".join(f"{name} {value}" for name, value in self.environment.items())
@@ -89,8 +101,9 @@ def inserted(page: str, measured: str) -> str:
 
 
 def write(tables: Tables, json_file: Path, page: Path | None) -> None:
-    """The JSON, and the tables in the page."""
+    """The JSON, and what it says in the page."""
     json_file.write_text(tables.json(), encoding="utf-8")
+    tables = Tables.read(tables.json())  # as it is there, to as many digits
     if page is not None:
         text_of_page = page.read_text(encoding="utf-8")
         page.write_text(inserted(text_of_page, tables.markdown()), encoding="utf-8")

@@ -72,6 +72,7 @@ MODULES_OF = {
     "test_real_data.py": {"jax"},
     "test_with_data.py": {"torch"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
+    "test_bench.py": {"torch"},
     **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax")},
 }
 
