@@ -10,7 +10,7 @@
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
-    nox -s bench              measure it beside other implementations; -- --quick --out FILE: in short
+    nox -s bench              measure it beside others; in short: nox -s bench -- --quick --out FILE
     nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
     nox -s evidence           train on real data, with controls; writes docs/evidence.md
 

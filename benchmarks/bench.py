@@ -8,7 +8,7 @@ The quick form writes to the folder of `--out` alone and never to the page.
 
 import argparse
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ PACKAGES = ("torch", *PEERS, "numpy", "jax", "optax", "braintools")
 ROUNDS = {"400 tiny": 20, "ResNet-18": 12, "32M in one": 8, "GPT-2 124M": 4}
 # The ones that say most first.
 SECTIONS = ("training", "steps", "syncs", "counts", "numpy", "jax")
-TRAINING, NUMPY, JAX = 60, 15, 8
+TRAINING, NUMPY, JAX = 40, 15, 8
 
 
 def main() -> None:
@@ -44,13 +44,15 @@ def main() -> None:
     torch.set_num_threads(threads)
     report = Tables(environment(*PACKAGES, threads=threads))
     print(report.environment, flush=True)
-    measure_all(report, arguments.quick, arguments.section or SECTIONS)
-    write(report, arguments.out or DATA, None if arguments.out else PAGE)
+    data, page = arguments.out or DATA, None if arguments.out else PAGE
+    for section in measured(report, arguments.quick, arguments.section or SECTIONS):
+        print(section, flush=True)
+        write(report, data, page)  # minutes that a later failure does not lose
     print(report.markdown())
 
 
-def measure_all(report: Tables, quick: bool, chosen: Sequence[str]) -> None:
-    """The sections in their order."""
+def measured(report: Tables, quick: bool, chosen: Sequence[str]) -> Iterator[str]:
+    """Measure section after section; what each of them took."""
     rounds = dict.fromkeys(ROUNDS, 2) if quick else ROUNDS
     sections: dict[str, Callable[[], None]] = {
         "steps": lambda: torch_step.measure(rounds, quick, report),
@@ -66,7 +68,7 @@ def measure_all(report: Tables, quick: bool, chosen: Sequence[str]) -> None:
     }
     for name in SECTIONS:
         if name in chosen:
-            print(f"{name}: {timed(sections[name]):.0f} s", flush=True)
+            yield f"{name}: {timed(sections[name]):.0f} s"
 
 
 if __name__ == "__main__":
