@@ -4,8 +4,9 @@
 
 Each framework's sync is put over copies of all weights, measured in the same rounds on the same
 device, and in gigabytes a second: bytes are what an interpolation of both copies must read and
-write (4Nb), so the copies' rate is the memory bandwidth that it can reach. What is not installed, or sees no GPU, is printed as missing and makes
-the exit status 1. `--device cpu` is for trying the script: its numbers say nothing of a GPU.
+write (4Nb), so the rate of the copies is the memory bandwidth that can be had. What is not
+installed, or sees no GPU, is printed as missing and makes the exit status 1. `--device cpu` is for
+trying the script: its numbers say nothing of a GPU.
 """
 
 import argparse
@@ -16,11 +17,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from paired import Make, Rounds, Spread, environment, interleaved, ratio, spread
+from paired import Make, Rounds, environment, interleaved, ratio, spread
 from report import Tables, write
 from workloads import Shapes, elements, smaller, workloads
 
 ALPHA, ROUNDS, BYTES = 0.5, 20, 4
+BETWEEN = "step between syncs"
 PACKAGES = ("torch", "jax", "jaxlib", "cupy-cuda12x", "numpy")
 # One run of each way is timed; as many at once as outweigh waiting for the device.
 REPEATS = {"400 tiny": 20, "ResNet-18": 20, "GPT-2 124M": 5, "32M in one": 10}
@@ -64,7 +66,7 @@ def torch_ways(shapes: Shapes, device: str, repeats: int) -> dict[str, Make]:
         optimizer = ours(Still(parameters(values, values)), 1, kernel=kernel)
         # With k=1 each step takes the anchor and syncs: all that a cycle costs.
         calls[f"anchor and sync, {kernel}"] = optimizer.step
-    calls["step between syncs"] = ours(Still(parameters(values, values)), 10**9).step
+    calls[BETWEEN] = ours(Still(parameters(values, values)), 10**9).step
     return {name: waiting(torch.no_grad()(call), wait, repeats) for name, call in calls.items()}
 
 
@@ -133,15 +135,17 @@ def cupy_ways(shapes: Shapes, device: str, repeats: int) -> dict[str, Make]:
 FRAMEWORKS = {"torch": torch_ways, "JAX": jax_ways, "CuPy": cupy_ways}
 
 
-def tabulate(title: str, row: str, times: Rounds, shapes: Shapes, report: Tables) -> None:
-    """Microseconds, gigabytes a second, and the ratio to the copies if there are any."""
+def tabulate(title: str, sets: str, times: Rounds, shapes: Shapes, report: Tables) -> None:
+    """Microseconds, gigabytes a second, and the ratio to the copies."""
     moved = 4 * BYTES * elements(shapes)
     for name, seconds in times.items():
-        report.put(title, row, f"{name}, µs", spread([1e6 * sum(s) for s in seconds]))
-        rate: Spread = spread([1e-9 * moved / sum(s) for s in seconds])
-        report.put(title, row, f"{name}, GB/s by 4Nb", rate)
-        if "copies" in times and name != "copies":
-            report.put(title, row, f"{name} / copies", ratio(times, name, "copies"))
+        report.put(title, f"{name}, µs", sets, spread([1e6 * sum(s) for s in seconds]))
+        if name == BETWEEN:  # it moves nothing
+            continue
+        rate = spread([1e-9 * moved / sum(s) for s in seconds])
+        report.put(title, f"{name}, GB/s by 4Nb", sets, rate)
+        if name != "copies":
+            report.put(title, f"{name} / copies", sets, ratio(times, name, "copies"))
 
 
 def measure(name: str, device: str, report: Tables) -> bool:
