@@ -96,8 +96,7 @@ class Cycle:
     def watch(self, groups: list[Group]) -> None:
         """Show the outer rule the gradients of the first step of a cycle, if it asks for them."""
         for rule, own in by_rule(groups, self.rule):
-            members = members_of(own, self.memory.slow)
-            if rule.needs_gradient and members:
+            if rule.needs_gradient and (members := members_of(own, self.memory.slow)):
                 state = self._state(rule, members, ())
                 self._keep(members, rule.watch(state, gradients(own, members)))
 

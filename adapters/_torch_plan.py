@@ -94,7 +94,7 @@ def usual(rule: SyncRule, kernel: str) -> bool:
 
 def seen(leaves: Sequence[Tensor]) -> list[Any]:
     # Where the data is tells of a parameter that was moved or cast, or whose data was replaced.
-    return [*map(looks, leaves), *(leaf.data_ptr() for leaf in leaves)]
+    return [*map(looks, leaves), *map(Tensor.data_ptr, leaves)]
 
 
 def ids(groups: list[Group]) -> tuple[int, ...]:
