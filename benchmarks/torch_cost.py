@@ -23,6 +23,8 @@ __all__ = ["measure"]
 COUNTS = "Operations dispatched beside the inner step's, ResNet-18 shapes (62 tensors)"
 MEMORY = "Memory beside the inner optimizer's, in copies of the model, ResNet-18 shapes"
 HANDLING = "Construct, save and load, over the bare inner optimizer, ResNet-18 shapes"
+PHASES = ("first step", "between", "last step")
+WEIGHED = ("construction", "first cycle, peak", "later steps, peak")
 
 
 class Dispatched(TorchDispatchMode):
@@ -64,8 +66,9 @@ def measure(rounds: dict[str, int], quick: bool, report: Tables) -> None:
     more = {"ours, plain": partial(ours, kernel="plain")}
     for name, wrap in (found | more).items():
         if wrap is None:
-            for table in (COUNTS, MEMORY):
-                report.put(table, name, "", NOT_INSTALLED)
+            for table, columns in ((COUNTS, PHASES), (MEMORY, WEIGHED)):
+                for column in columns:
+                    report.put(table, name, column, NOT_INSTALLED)
             continue
         count_and_weigh(name, wrap, shapes, report)
     handling(rounds["ResNet-18"], shapes, found, report)
@@ -77,17 +80,18 @@ def count_and_weigh(name: str, wrap: Wrap, shapes: Shapes, report: Tables) -> No
     model = 4 * elements(shapes)
     leaves = parameters(values, values)
     made: list[Any] = []
+    construction, first_cycle, later_steps = WEIGHED
     report.put(
-        MEMORY, name, "construction", peak(lambda: made.append(wrap(Still(leaves), 3))) / model
+        MEMORY, name, construction, peak(lambda: made.append(wrap(Still(leaves), 3))) / model
     )
     step = made[0].step
     # Peers make their slow weights at the first sync, and one syncs in the first step.
     first = peak(lambda: [step() for _ in range(3)])
-    report.put(MEMORY, name, "first cycle, peak", first / model)
-    for phase in ("first step", "between", "last step"):
+    report.put(MEMORY, name, first_cycle, first / model)
+    for phase in PHASES:
         report.put(COUNTS, name, phase, str(dispatched(step)))
     later = max(peak(step) for _ in range(3))
-    report.put(MEMORY, name, "later steps, peak", later / model)
+    report.put(MEMORY, name, later_steps, later / model)
 
 
 def handling(rounds: int, shapes: Shapes, found: dict[str, Wrap | None], report: Tables) -> None:

@@ -78,6 +78,14 @@ def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
 
 
 @pytest.mark.clause("C44")
+def test_a_large_leaf_on_a_cpu_is_read_and_written_in_one_pass():
+    weight = torch.nn.Parameter(torch.ones(LEAF))
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=0.5), 4, 0.5)
+    pull_down(optimizer, weight)
+    assert launched_by(optimizer.sync) == ["lerp"]
+
+
+@pytest.mark.clause("C44")
 def test_interpolating_the_inner_state_launches_twice_more():
     weights = [single() for _ in range(20)]
     inner = torch.optim.SGD(weights, lr=1.0, momentum=0.9)
