@@ -303,7 +303,8 @@ class MetaOptimizer(Optimizer):
             cycle.anchor(starting)
         taken = rule.restarts_always or not memory.syncs
         loss = self._inner_step(closure, undo=taken and len(starting) == len(groups))
-        cycle.watch(starting)
+        if starting:
+            cycle.watch(starting)
         memory.count = count
         if parts:
             cycle.sync(parts)

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE, DATA = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.json"
 PACKAGES = ("torch", *PEERS, "numpy", "jax", "optax", "braintools")
 # Rounds of each set of shapes; a large one shows its spread in few.
-ROUNDS = {"400 tiny": 20, "ResNet-18": 12, "32M in one": 8, "GPT-2 124M": 4}
+ROUNDS = {"400 tiny": 9, "ResNet-18": 9, "32M in one": 5, "GPT-2 124M": 3}
 # The ones that say most first.
-SECTIONS = ("training", "steps", "syncs", "counts", "numpy", "jax")
-TRAINING, NUMPY, JAX = 40, 15, 8
+SECTIONS = ("training", "syncs", "counts", "numpy", "steps", "jax")
+TRAINING, NUMPY, JAX = 24, 9, 4
 
 
 def main() -> None:

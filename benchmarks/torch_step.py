@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
     def count(self, quick: bool) -> int:
         """Steps that are timed at once: whole cycles, and more of them where a step is short."""
-        least = 1 if quick else 40 if self.workload == "400 tiny" else 5
+        least = 1 if quick else 10 if self.workload == "400 tiny" else 5
         return self.period * max(1, least // self.period)
 
 
