@@ -96,6 +96,20 @@ class Adam(GroupedOptimizer):
         self.decoupled_weight_decay = decoupled_weight_decay
         super().__init__(params, groups, grad_clip_norm, grad_clip_value)
 
+    def curvature(self) -> dict[str, Array]:
+        """Root of the corrected second moment of each leaf, by name: what an adaptive alpha takes.
+
+        NaN before the first step, when there is none.
+        """
+        settings = self._settings()
+        roots = {}
+        for key, second in self.state.items():
+            kind, _, name = key.partition("/")
+            if kind == "second":
+                _, b2 = settings[self._patterns[name]]["betas"]
+                roots[name] = _root(second, b2, _steps(self.state[f"count/{name}"], second))
+        return roots
+
     def _check(self, settings: Settings) -> None:
         betas = settings["betas"]
         if not isinstance(betas, tuple | list) or len(betas) != 2:
@@ -114,13 +128,12 @@ class Adam(GroupedOptimizer):
     def _moved(
         self, leaf: Array, gradient: Array, state: dict[str, Array], settings: Settings
     ) -> tuple[Array, dict[str, Array]]:
-        xp, (b1, b2) = namespace(leaf), settings["betas"]
+        b1, b2 = settings["betas"]
         first = b1 * state["first"] + (1.0 - b1) * gradient
         second = b2 * state["second"] + (1.0 - b2) * (gradient * gradient)
         count = state["count"] + 1
-        # In 16 bits the count itself would be rounded.
-        steps = xp.astype(count, xp.result_type(leaf.dtype, xp.float32))
-        root = xp.sqrt(second / _correction(b2, steps))
+        steps = _steps(count, leaf)
+        root = _root(second, b2, steps)
         moved = leaf - settings["lr"] * (first / _correction(b1, steps)) / (root + settings["eps"])
         return moved, {"first": first, "second": second, "count": count}
 
@@ -186,6 +199,17 @@ class AdamW(Adam):
             grad_clip_value=grad_clip_value,
             groups=groups,
         )
+
+
+def _steps(count: Array, leaf: Array) -> Array:
+    """The count as a float; in 16 bits it would be rounded."""
+    xp = namespace(leaf)
+    return xp.astype(count, xp.result_type(leaf.dtype, xp.float32))
+
+
+def _root(second: Array, beta: float, steps: Array) -> Array:
+    """Root of the second moment, corrected for its start at zero."""
+    return namespace(second).sqrt(second / _correction(beta, steps))
 
 
 def _correction(beta: float, steps: Array) -> Array:

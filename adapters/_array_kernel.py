@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy import add, multiply, subtract
 
-from lookahead_core import Kernel, interpolate
+from lookahead_core import Kernel, interpolate, move_with_momentum
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Fraction, Leaves
@@ -58,12 +58,29 @@ def interpolate_(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, L
     return slow, fast
 
 
+def move_(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
+    """`Kernel.move` in the buffers of `slow`, where they can be written to."""
+    alpha = float(alpha)
+    scratch = Scratch(alpha)
+    return [_moved_alone(s, f, alpha, scratch) for s, f in zip(slow, fast, strict=True)]
+
+
+def momentum_(
+    slow: Leaves, fast: Leaves, buffer: Leaves, lr: Fraction, momentum: Fraction, nesterov: bool
+) -> tuple[Leaves, Leaves]:
+    """`Kernel.momentum` in the buffers of `slow` and `buffer`, where they can be written to."""
+    numbers = float(lr), float(momentum), nesterov
+    leaves = zip(slow, fast, buffer, strict=True)
+    moved = [_moved_with_momentum(*leaf, *numbers) for leaf in leaves]
+    return [s for s, _ in moved], [b for _, b in moved]
+
+
 def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
     """`Kernel.anchor` in the buffers of `slow`, where they can be written to."""
     return [_anchored(s, f) for s, f in zip(slow, fast, strict=True)]
 
 
-IN_PLACE = Kernel(interpolate=interpolate_, anchor=anchor_)
+IN_PLACE = Kernel(interpolate_, anchor_, move_, momentum_)
 
 
 def _moved(slow: Array, fast: Array, alpha: float) -> Pair:
@@ -111,6 +128,34 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) ->
     return True
 
 
+def _moved_alone(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> Array:
+    """The formula, written into `slow` alone."""
+    same = _can_take(slow, fast) and slow.dtype == fast.dtype and slow.dtype.kind in "fc"
+    if not same or alpha in (0, 1):
+        return written(slow, slow if alpha == 0 else interpolate(slow, fast, alpha))
+    for s, f in _blocks(slow, fast):
+        step, factor = scratch.prepare(s)
+        subtract(f, s, step)
+        multiply(step, factor, step)
+        if scratch.near_slow:
+            add(s, step, s)
+        else:
+            subtract(f, step, s)
+    return slow
+
+
+def _moved_with_momentum(
+    slow: Array, fast: Array, buffer: Array, lr: float, momentum: float, nesterov: bool
+) -> Pair:
+    """The formula of `momentum.move_with_momentum`, block by block where it can be."""
+    if not (_can_take(slow, fast) and _can_take(buffer, fast) and _can_take(buffer, slow)):
+        new = move_with_momentum(slow, fast, buffer, lr, momentum, nesterov)
+        return written(slow, new[0]), written(buffer, new[1])
+    for s, f, b in _blocks(slow, fast, buffer):  # so that temporaries stay in cache
+        s[...], b[...] = move_with_momentum(s, f, b, lr, momentum, nesterov)
+    return slow, buffer
+
+
 def _move(slow: Array, fast: Array, step: Array, factor: Array, near_slow: bool) -> None:
     """The formula of `interpolation.interpolate`, operation by operation, without temporaries."""
     subtract(fast, slow, step)
@@ -143,19 +188,19 @@ def _can_take(slow: Array, fast: Array) -> bool:
     return mine.writeable and (apart or not np.may_share_memory(slow, fast))
 
 
-def _blocks(slow: Array, fast: Array) -> Iterable[Pair]:
-    """Pieces of both, of at most BLOCK elements, which write through."""
-    if not (slow.flags.c_contiguous and fast.flags.c_contiguous):
-        return _strided_blocks(slow, fast)
-    slow, fast = slow.reshape(-1), fast.reshape(-1)
-    starts = range(0, slow.size, BLOCK)
-    return ((slow[start : start + BLOCK], fast[start : start + BLOCK]) for start in starts)
+def _blocks(*arrays: Array) -> Iterable[tuple[Array, ...]]:
+    """Pieces of all of them, of at most BLOCK elements, which write through."""
+    if not all(array.flags.c_contiguous for array in arrays):
+        return _strided_blocks(arrays)
+    flat = [array.reshape(-1) for array in arrays]
+    starts = range(0, arrays[0].size, BLOCK)
+    return (tuple(array[start : start + BLOCK] for array in flat) for start in starts)
 
 
-def _strided_blocks(slow: Array, fast: Array) -> Iterator[Pair]:
+def _strided_blocks(arrays: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
     # Any strides, and two layouts at once: pieces that are no plain memory pass through buffers.
     # `Any`, because the stubs want literals.
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
-    access: Any = [["readwrite"], ["readwrite" if fast.flags.writeable else "readonly"]]
-    with np.nditer([slow, fast], flags, access, order="K", buffersize=BLOCK) as pieces:
+    access: Any = [["readwrite" if array.flags.writeable else "readonly"] for array in arrays]
+    with np.nditer(arrays, flags, access, order="K", buffersize=BLOCK) as pieces:
         yield from pieces

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lookahead_core import Kernel, SyncRule, lookahead
+from lookahead_core import AdaptiveAlpha, Kernel, SyncRule, lookahead
 from lookahead_core.checkpoint import check_settings, counters, settings
-from lookahead_core.leaves import check_match, copied
+from lookahead_core.leaves import averaged, check_match, chosen, copied, zeros
 from lookahead_core.namespace import is_array, is_writeable, namespace
+from lookahead_core.scheduled import Scheduled
 from lookahead_core.state import SyncState
-from lookahead_core.typing import Array, Count, DType, Fraction
+from lookahead_core.typing import Array, DType, Leaves
 
 from ._array_inner import InnerOptimizer
 from ._array_kernel import IN_PLACE
@@ -106,15 +107,28 @@ class MetaOptimizer:
         ValueError
             If `grads` does not match the parameters, or is None for all; nothing is changed.
         """
-        checked_gradients(grads, self.params)
+        gradients = checked_gradients(grads, self.params)
         check_match("params", self._fast(), "the slow weights", self._state.slow)
-        self._anchor()
+        if self.rule.needs_curvature and not hasattr(self.inner, "curvature"):
+            raise ValueError(
+                "the rule needs an inner optimizer with a method `curvature` (Adam), got "
+                f"{type(self.inner).__name__}"
+            )
+        if self._state.count == 0:
+            self._anchor()
         self.inner.step(grads)
-        self._apply(self.rule.step)
+        self._apply(self.rule.step, **self._evidence(gradients))
 
     def sync(self) -> None:
-        """Sync now, whatever the counter says, and start it again (clause C05)."""
-        self._anchor()
+        """Sync now, whatever the counter says, and start it again (clause C05).
+
+        Raises
+        ------
+        ValueError
+            If the rule estimates alpha from a gradient, which there is none of here.
+        """
+        if self._state.count <= 0:
+            self._anchor()
         self._apply(self.rule.sync)
 
     def slow_weights(self) -> Tree:
@@ -125,7 +139,8 @@ class MetaOptimizer:
     def state_dict(self) -> StateDict:
         """Flat mapping of names to copies of arrays and to numbers; save the weights beside it.
 
-        `slow/<path>` and `inner_slow/<name>` are ours, `inner/<name>` the inner optimizer's.
+        `slow/<path>`, `outer/<slot>/<path>` and `inner_slow/<name>` are ours, `inner/<name>` the
+        inner optimizer's.
         """
         inner = {f"inner/{name}": value for name, value in self.inner.state_dict().items()}
         arrays = {name: copied(leaf) for name, leaf in self._arrays().items()}
@@ -152,10 +167,13 @@ class MetaOptimizer:
         check_settings(ours, self.rule)
         count, syncs = counters(ours, self.rule)
         self.inner.load_state_dict(theirs)  # refuses before it changes anything, as this does
-        new = [written(old, ours[name]) for name, old in arrays.items()]
-        slow, inner_slow = new[: len(self._state.slow)], new[len(self._state.slow) :]
-        self._state = self._state._replace(
-            slow=slow, inner_slow=inner_slow, count=count, syncs=syncs
+        new = iter([written(old, ours[name]) for name, old in arrays.items()])
+        self._state = SyncState(
+            slow=[next(new) for _ in self._state.slow],
+            count=count,
+            syncs=syncs,
+            outer=[[next(new) for _ in slot] for slot in self._state.outer],
+            inner_slow=list(new),
         )
 
     def _initial(self, slow_dtype: DType | None, slow_buffer: Buffers | None) -> SyncState:
@@ -168,21 +186,39 @@ class MetaOptimizer:
             for name, leaf in zip(self._layout.names, fast, strict=True)
         ]
         state = self.rule.init((), inner)
-        state = state._replace(slow=slow, outer=self.rule.outer.init(slow))
+        outer = self.rule.outer.init(chosen(slow, averaged(slow)))
+        state = state._replace(slow=slow, outer=outer)
         return self.rule.anchor(fast, state, kernel=self._kernel)
 
     def _fast(self) -> list[Array]:
         return self._layout.distinct(self.params)
 
     def _anchor(self) -> None:
-        if self._state.count == 0:
-            self._state = self.rule.anchor(self._fast(), self._state, kernel=self._kernel)
+        self._state = self.rule.anchor(self._fast(), self._state, kernel=self._kernel)
 
-    def _apply(self, transition: Any) -> None:
+    def _evidence(self, gradients: list[Array | None]) -> dict[str, list[Array]]:
+        """What an adaptive alpha is estimated from; zeros where there is no gradient."""
+        if not self.rule.needs_gradient:
+            return {}
+        fast = self._fast()
+        summed = zip(self._layout.summed(gradients), fast, strict=True)
+        evidence = {"gradient": [zeros([f])[0] if g is None else g for g, f in summed]}
+        if self.rule.needs_curvature:
+            known = self.inner.curvature()  # type: ignore[attr-defined]
+            named = zip(self._layout.names, fast, strict=True)
+            evidence["curvature"] = [known.get(name, leaf) for name, leaf in named]
+        return evidence
+
+    def _apply(self, transition: Any, **evidence: Any) -> None:
         """Run `rule.step` or `rule.sync` on weights and inner state, and put back what it gives."""
         names, inner = list(self.inner.state), list(self.inner.state.values())
-        old_fast = self._fast()
-        fast, new, self._state = transition(old_fast, inner, self._state, kernel=self._kernel)
+        old_fast, old = self._fast(), self._state
+        fast, new, state = transition(old_fast, inner, old, kernel=self._kernel, **evidence)
+        # A rule of the user's own gives new arrays; buffers stay what they are.
+        slots = zip(old.outer, state.outer, strict=True)
+        self._state = state._replace(
+            slow=_put(old.slow, state.slow), outer=[_put(*slot) for slot in slots]
+        )
         if not all(map(is_, fast, old_fast)):
             self.params = self._layout.copied(self.params, list(fast))
         new = [written(old, value) for old, value in zip(inner, new, strict=True)]
@@ -191,11 +227,20 @@ class MetaOptimizer:
 
     def _arrays(self) -> dict[str, Array]:
         """The live arrays of the state, by name: slow weights first."""
-        slow = zip(self._layout.names, self._state.slow, strict=True)
+        names, state = self._layout.names, self._state
+        slow = zip(names, state.slow, strict=True)
+        # A slot has an array for each leaf that is averaged.
+        moved = chosen(names, averaged(state.slow))
+        slots = {
+            f"outer/{index}/{name}": leaf
+            for index, slot in enumerate(state.outer)
+            for name, leaf in zip(moved, slot, strict=True)
+        }
         blended = self.inner.state if self._state.inner_slow else ()
         copies = zip(blended, self._state.inner_slow, strict=True)
         return {
             **{f"slow/{name}": leaf for name, leaf in slow},
+            **slots,
             **{f"inner_slow/{name}": leaf for name, leaf in copies},
         }
 
@@ -209,9 +254,9 @@ class Lookahead(MetaOptimizer):
         Moves the fast weights, `inner.params`; `SGD(...)`, `Adam(...)`, or one of yours.
     sync_period : int
         Inner steps between syncs, k >= 1.
-    alpha : float, 0-d array or callable, (syncs) -> float or 0-d array
+    alpha : float, 0-d array, callable (syncs) -> float or 0-d array, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]. An array is not checked; a callable is a
-        schedule of the number of syncs so far.
+        schedule of the number of syncs so far; `AdaptiveAlpha()` estimates it.
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner optimizer's own state.
     slow_dtype : dtype, optional
@@ -245,7 +290,7 @@ class Lookahead(MetaOptimizer):
         self,
         inner: InnerOptimizer,
         sync_period: int = 5,
-        alpha: Fraction | Callable[[Count], Fraction] = 0.5,
+        alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: str = "maintain",
         *,
         slow_dtype: DType | None = None,
@@ -253,6 +298,13 @@ class Lookahead(MetaOptimizer):
     ) -> None:
         rule = lookahead(sync_period, alpha, inner_state)
         super().__init__(inner, rule, slow_dtype=slow_dtype, slow_buffer=slow_buffer)
+
+
+def _put(old: Leaves, new: Leaves) -> Leaves:
+    """`new` in the buffers of `old`."""
+    if new is old:
+        return new
+    return [written(target, value) for target, value in zip(old, new, strict=True)]
 
 
 def _checked_buffer(name: str, leaf: Array, buffer: Any) -> Array:

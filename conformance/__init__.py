@@ -7,12 +7,15 @@ clauses are those of docs/spec.md.
 
 from typing import TYPE_CHECKING, Any
 
-from .clauses import CLAUSES
+from . import clauses as _clauses  # noqa: F401 (fills the register)
+from . import family as _family  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
 from .oracle import Oracle
+from .registry import CLAUSES
 from .report import Outcome, check_adapter
-from .setup import Inner, Leaf, Setup
+from .rules import sync_rule
+from .setup import Inner, Leaf, Outer, Setup
 
 if TYPE_CHECKING:
     from .suite import AdapterConformance, KernelConformance
@@ -28,9 +31,11 @@ __all__ = [
     "Leaf",
     "Oracle",
     "Outcome",
+    "Outer",
     "Setup",
     "check_adapter",
     "check_kernel",
+    "sync_rule",
 ]
 
 

@@ -24,9 +24,13 @@ CAPABILITIES = {
     "learning_rate": "driver.set_learning_rate: a schedule on the inner rate",
     "missing_gradient": "None in the place of a gradient",
     "momentum": "an inner SGD with momentum (Inner.momentum)",
+    "outer_momentum": "momentum on the pseudo-gradient (Setup.outer)",
     "reset": "the policy `reset` (Setup.inner_state)",
+    "restart": "weights that are not put back, or in part (Setup.restart, .restart_period)",
+    "schedule": "a schedule of alpha (Setup.alpha)",
     "skip": "driver.skip: a step that a loss scaler or finite-check throws away",
     "slow_dtype": "wider slow weights (Setup.slow_dtype)",
+    "start": "a later start (Setup.start)",
     "tied": "the same array listed twice (Leaf.same_as)",
     **{name: f"leaves of {name}" for name in DTYPES},
 }

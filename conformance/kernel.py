@@ -5,6 +5,7 @@ The expected values are exact rational numbers (`fractions`), not a second float
 
 from collections.abc import Callable
 from fractions import Fraction
+from itertools import product
 from typing import Any
 
 from lookahead_core import Kernel
@@ -31,6 +32,7 @@ ALPHAS = (
 # then cancellation, different magnitudes and signs.
 SLOW = (-1.0190566778182983, 1.0, -1.0, 1e8, 3.0, 0.1, -2.5e-7, 0.0)
 FAST = (1.0178852081298828, 2.0, 1.0, 1.0, 3.0, 0.3, 1e3, -7.0)
+BUFFER = (0.5, -1.0, 2.0, 1e7, 0.0, 1e-3, -3.0, 4.0)
 # The other end may be anything at all.
 EXTREMES = (1e38, float("inf"), float("nan"), 3e38, -3e38, -0.0, 0.0, 1e-40)
 
@@ -75,10 +77,12 @@ def c07_ends_are_exact(kernel: Kernel, xp: Any) -> None:
             for alpha, end in ((0.0, slow), (1.0, fast)):
                 expected = _values(end)
                 (moved,), _ = kernel.interpolate([_copy(xp, slow)], [_copy(xp, fast)], alpha)
-                _require(
-                    _same(_values(moved), expected),
-                    f"{name}: alpha={alpha} must give {expected}, got {_values(moved)}",
-                )
+                (alone,) = kernel.move([_copy(xp, slow)], [_copy(xp, fast)], alpha)
+                for what, got in (("interpolate", moved), ("move", alone)):
+                    _require(
+                        _same(_values(got), expected),
+                        f"{what}, {name}: alpha={alpha} must give {expected}, got {_values(got)}",
+                    )
 
 
 def c08_values_are_accurate(kernel: Kernel, xp: Any) -> None:
@@ -86,8 +90,11 @@ def c08_values_are_accurate(kernel: Kernel, xp: Any) -> None:
         for alpha in ALPHAS:
             slow, fast = _leaf(xp, name, SLOW), _leaf(xp, name, FAST)
             starts, ends = _values(slow), _values(fast)
+            (alone,) = kernel.move([_copy(xp, slow)], [fast], alpha)
+            _require(_same(_values(fast), ends), "move must not change fast, it did")
             (moved,), _ = kernel.interpolate([slow], [fast], alpha)
-            for start, end, got in zip(starts, ends, _values(moved), strict=True):
+            pairs = [*zip(starts, ends, strict=True)] * 2
+            for (start, end), got in zip(pairs, _values(moved) + _values(alone), strict=True):
                 exact = Fraction(start) + Fraction(alpha) * (Fraction(end) - Fraction(start))
                 bound = 2 * Fraction(eps) * max(abs(Fraction(start)), abs(Fraction(end)))
                 _require(
@@ -122,8 +129,14 @@ def c23_layout_is_kept(kernel: Kernel, xp: Any) -> None:
     for result in kernel.interpolate(leaves(), leaves(), 0.3):
         got = [_layout(leaf) for leaf in result]
         _require(got == expected, f"leaves must keep {expected}, got {got}")
-    slow, fast = kernel.interpolate([], [], 0.5)
-    _require(not slow and not fast, f"no leaves must give no leaves, got {slow}, {fast}")
+    moved = kernel.move(leaves(), leaves(), 0.3)
+    stepped = kernel.momentum(leaves(), leaves(), leaves(), 0.7, 0.9, True)
+    for result in (moved, *stepped):
+        got = [_layout(leaf) for leaf in result]
+        _require(got == expected, f"leaves must keep {expected}, got {got}")
+    nothing = [*kernel.interpolate([], [], 0.5), kernel.move([], [], 0.5)]
+    nothing += kernel.momentum([], [], [], 0.7, 0.9, True)
+    _require(not any(map(len, nothing)), f"no leaves must give no leaves, got {nothing}")
 
 
 def c26_anchor_is_taken_from_fast(kernel: Kernel, xp: Any) -> None:
@@ -143,12 +156,43 @@ def c26_anchor_is_taken_from_fast(kernel: Kernel, xp: Any) -> None:
     )
 
 
+def c71_momentum_is_accurate(kernel: Kernel, xp: Any) -> None:
+    for (name, eps), nesterov in product(EPS.items(), (True, False)):
+        for lr, mu in ((0.7, 0.9), (1.0, 0.5), (0.25, 0.0), (1.7, 0.37)):
+            slow, fast = _leaf(xp, name, SLOW), _leaf(xp, name, FAST)
+            buffer = _leaf(xp, name, BUFFER)
+            leaves = list(zip(*map(_values, (slow, fast, buffer)), strict=True))
+            ends = _values(fast)
+            (slow,), (buffer,) = kernel.momentum([slow], [fast], [buffer], lr, mu, nesterov)
+            case = f"{name}, lr={lr}, momentum={mu}, nesterov={nesterov}"
+            _require(_same(_values(fast), ends), f"{case}: fast must not change, it did")
+            got = zip(_values(slow), _values(buffer), strict=True)
+            for leaf, pair in zip(leaves, got, strict=True):
+                exact = _stepped(*map(Fraction, leaf), Fraction(lr), Fraction(mu), nesterov)
+                bound = 4 * Fraction(eps) * (1 + Fraction(lr)) * max(map(abs, map(Fraction, leaf)))
+                _require(
+                    all(abs(Fraction(g) - e) <= bound for g, e in zip(pair, exact, strict=True)),
+                    f"{case}: slow, fast, buffer {leaf} must give {tuple(map(float, exact))} "
+                    f"within {float(bound)}, got {pair}",
+                )
+            _require(not _share(buffer, slow), f"{case}: slow and buffer must be two arrays")
+
+
+def _stepped(
+    slow: Fraction, fast: Fraction, buffer: Fraction, lr: Fraction, momentum: Fraction, nest: bool
+) -> tuple[Fraction, Fraction]:
+    buffer = momentum * buffer + (slow - fast)
+    direction = (slow - fast) + momentum * buffer if nest else buffer
+    return slow - lr * direction, buffer
+
+
 KERNEL_CHECKS: dict[str, Check] = {
     "C07": c07_ends_are_exact,
     "C08": c08_values_are_accurate,
     "C10": c10_fast_equals_slow_in_its_own_buffer,
     "C23": c23_layout_is_kept,
     "C26": c26_anchor_is_taken_from_fast,
+    "C71": c71_momentum_is_accurate,
 }
 
 

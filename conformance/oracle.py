@@ -1,7 +1,8 @@
-"""The oracle: Algorithm 1 in 60-digit decimal arithmetic, written from the paper.
+"""The oracle: the method in 60-digit decimal arithmetic, written from the papers.
 
 No array library and nothing of lookahead_core: it must not share a mistake with what it judges.
-Zhang, Lucas, Hinton, Ba 2019, arXiv:1907.08610; the inner optimizers are torch's documented forms.
+Zhang, Lucas, Hinton, Ba 2019, arXiv:1907.08610, Algorithm 1; the inner optimizers, and the momentum
+on the pseudo-gradient, are torch's documented forms.
 """
 
 from decimal import Context, Decimal, localcontext
@@ -50,8 +51,15 @@ class Oracle:
         kinds = 2 if setup.inner.kind == "adam" else 1
         self.moments = [[[Decimal(0)] * len(leaf)] * kinds for leaf in self.fast]
         self.slow_moments = [list(moments) for moments in self.moments]
+        self.buffers = [[Decimal(0)] * len(leaf) for leaf in self.fast]
         self.count = 0
-        self.steps = 0
+        self.steps = -setup.start
+        self.syncs = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether a step of the first cycle has been taken."""
+        return self.steps > 0 or self.syncs > 0
 
     def step(self, gradients: Gradients) -> None:
         """One applied inner step, and a sync if it is the sync_period-th."""
@@ -62,22 +70,41 @@ class Oracle:
                     self._move(i, gradient)
             self._tie()
             self.steps += 1
+            if self.steps <= 0:  # the first cycle has not begun
+                self.slow = [list(leaf) for leaf in self.fast]
             if self.steps == self.setup.sync_period:
                 self.sync()
 
     def sync(self) -> None:
-        """Slow weights move the fraction alpha of the way, and fast ones go back to them."""
+        """Slow weights move, and fast ones go back to them where they do."""
         with localcontext(DIGITS):
             self.steps = 0
+            rho = Decimal(self.setup.restart)
+            back = (self.syncs + 1) % self.setup.restart_period == 0 and rho > 0
             for i, leaf in enumerate(self.setup.leaves):
                 if not leaf.trained or leaf.same_as is not None:
                     continue
-                self.slow[i] = self._blend(self.slow[i], self.fast[i])
-                self.fast[i] = list(self.slow[i])
-                self._sync_moments(i)
-            if self.setup.inner_state == "reset":
+                self.slow[i] = self._moved(i)
+                if back:
+                    self.fast[i] = _between(self.fast[i], self.slow[i], rho)
+                    self._sync_moments(i)
+            if self.setup.inner_state == "reset" and back:
                 self.count = 0
+            self.syncs += 1
             self._tie()
+
+    def _moved(self, i: int) -> Vector:
+        """Slow weights of a leaf after the outer rule."""
+        outer = self.setup.outer
+        if outer is None:
+            return self._blend(self.slow[i], self.fast[i])
+        lr, momentum = Decimal(outer.lr), Decimal(outer.momentum)
+        gradient = [s - f for s, f in zip(self.slow[i], self.fast[i], strict=True)]
+        buffer = [momentum * b + g for b, g in zip(self.buffers[i], gradient, strict=True)]
+        self.buffers[i] = buffer
+        if outer.nesterov:
+            buffer = [g + momentum * b for g, b in zip(gradient, buffer, strict=True)]
+        return [s - lr * d for s, d in zip(self.slow[i], buffer, strict=True)]
 
     def _summed(self, gradients: Gradients) -> list[Vector | None]:
         """Gradients of the arrays: that of a tied one is the sum over its listings."""
@@ -103,8 +130,8 @@ class Oracle:
             self.moments[i] = list(self.slow_moments[i])
 
     def _blend(self, slow: Vector, fast: Vector) -> Vector:
-        alpha = Decimal(self.setup.alpha)
-        return [s + alpha * (f - s) for s, f in zip(slow, fast, strict=True)]
+        alpha = self.setup.alpha
+        return _between(slow, fast, Decimal(alpha(self.syncs) if callable(alpha) else alpha))
 
     def _move(self, i: int, gradient: Vector) -> None:
         inner = self.setup.inner
@@ -129,3 +156,7 @@ class Oracle:
         self.moments[i] = [first, second]
         c1, c2 = 1 - b1**self.count, 1 - b2**self.count
         return [(m / c1) / ((n / c2).sqrt() + eps) for m, n in zip(first, second, strict=True)]
+
+
+def _between(start: Vector, end: Vector, part: Decimal) -> Vector:
+    return [s + part * (e - s) for s, e in zip(start, end, strict=True)]

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .clauses import CLAUSES, Clause
 from .driver import CAPABILITIES, AdapterDriver
+from .registry import CLAUSES, Clause
 
 __all__ = ["Outcome", "check_adapter", "check_names", "missing"]
 

@@ -1,12 +1,12 @@
-"""What a check asks a driver to make: leaves, an inner optimizer and Lookahead's settings.
+"""What a check asks a driver to make: leaves, an inner optimizer and the settings of a rule.
 
 Plain Python values, so that the oracle and every backend read the same thing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["EPS", "Gradients", "Inner", "Leaf", "Setup", "Values"]
+__all__ = ["EPS", "Gradients", "Inner", "Leaf", "Outer", "Setup", "Values"]
 
 Values = list[list[float]]  # the values of each leaf, flat; of a complex one its parts in turn
 Gradients = Sequence[Sequence[float] | None]  # one a leaf; None where a leaf has none
@@ -70,8 +70,24 @@ class Inner(NamedTuple):
     momentum: float = 0.0
 
 
+class Outer(NamedTuple):
+    """Momentum on the pseudo-gradient, slow - fast, as torch's SGD writes it.
+
+    Attributes
+    ----------
+    lr, momentum : float
+        Outer learning rate and momentum.
+    nesterov : bool
+        Nesterov's form, or the heavy ball.
+    """
+
+    lr: float = 0.75
+    momentum: float = 0.5
+    nesterov: bool = True
+
+
 class Setup(NamedTuple):
-    """One Lookahead optimizer on some leaves.
+    """One optimizer of the family on some leaves: Lookahead, unless it says more.
 
     Attributes
     ----------
@@ -79,19 +95,31 @@ class Setup(NamedTuple):
         Weights to start from.
     sync_period : int
         Inner steps between syncs.
-    alpha : float
-        How far the slow weights move at a sync.
+    alpha : float, or callable, (syncs) -> float
+        How far the slow weights move at a sync; a schedule of the syncs so far ("schedule").
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner state.
     inner : Inner
         The inner optimizer.
     slow_dtype : str, or None
         Wider dtype of the slow weights.
+    outer : Outer, or None
+        Momentum in the place of `alpha` ("outer_momentum").
+    restart : float
+        How far the fast weights go back to the slow ones after a sync ("restart").
+    restart_period : int
+        Syncs between two that put them back ("restart").
+    start : int
+        Inner steps before the first cycle ("start").
     """
 
     leaves: tuple[Leaf, ...]
     sync_period: int = 5
-    alpha: float = 0.5
+    alpha: float | Callable[[int], float] = 0.5
     inner_state: str = "maintain"
     inner: Inner = Inner()
     slow_dtype: str | None = None
+    outer: Outer | None = None
+    restart: float = 1.0
+    restart_period: int = 1
+    start: int = 0

@@ -11,9 +11,9 @@ import pytest
 
 from lookahead_core import Kernel
 
-from .clauses import CLAUSES
 from .driver import AdapterDriver
 from .kernel import KERNEL_CHECKS
+from .registry import CLAUSES
 from .report import check_names, missing
 
 __all__ = ["AdapterConformance", "KernelConformance"]

@@ -41,6 +41,11 @@ class Nested:
         """Whether the first rule asks for gradients; the second sees none."""
         return bool(getattr(self.first, "needs_gradient", False))
 
+    @property
+    def needs_curvature(self) -> bool:
+        """Whether the first rule asks for the inner optimizer's curvature."""
+        return bool(getattr(self.first, "needs_curvature", False))
+
     def init(self, slow: Leaves) -> Slots:
         """Slots of both rules, and a distance of zero."""
         return (*self.first.init(slow), *self.second.init(slow), zeros(slow))

@@ -57,7 +57,8 @@ class OuterRule(Protocol):
     Where a rule has them, more is used: `fraction(slow, fast, state, context)` tells which part of
     the way this sync goes, in [0, 1], and `inner_state="interpolate"` needs it. With an attribute
     `needs_gradient` that is True, `context.gradient` is given, and `watch(state, gradient)` gets
-    the gradient of the first inner step of each cycle and returns the state.
+    the gradient of the first inner step of each cycle and returns the state; with
+    `needs_curvature`, `context.curvature` is given.
 
     Examples
     --------
@@ -125,6 +126,11 @@ class Interpolate:
     def needs_gradient(self) -> bool:
         """Whether alpha is estimated from gradients."""
         return isinstance(self.alpha, AdaptiveAlpha)
+
+    @property
+    def needs_curvature(self) -> bool:
+        """Whether alpha is estimated from the inner optimizer's curvature."""
+        return isinstance(self.alpha, AdaptiveAlpha) and self.alpha.curvature == "inner"
 
     def init(self, slow: Leaves) -> Slots:
         """No state, but what an adaptive alpha keeps."""

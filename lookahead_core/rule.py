@@ -125,6 +125,11 @@ class SyncRule:
         """Whether the outer rule asks for gradients; `step` and `sync` must be given them then."""
         return bool(getattr(self.outer, "needs_gradient", False))
 
+    @property
+    def needs_curvature(self) -> bool:
+        """Whether it asks for the curvature that the inner optimizer has; likewise."""
+        return bool(getattr(self.outer, "needs_curvature", False))
+
     def init(
         self,
         fast: Leaves,

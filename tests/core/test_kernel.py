@@ -4,11 +4,11 @@ import pytest
 
 from lookahead_core import REFERENCE_KERNEL, Kernel, interpolate
 from lookahead_core.conformance import KERNEL_CHECKS, check_kernel
-from lookahead_core.kernel import anchored, interpolate_leaves
+from lookahead_core.kernel import anchored, interpolate_leaves, momentum_leaves, move_leaves
 from lookahead_core.namespace import is_writeable
 
 
-@pytest.mark.clause("C07", "C08", "C10", "C23", "C26")
+@pytest.mark.clause("C07", "C08", "C10", "C23", "C26", "C71")
 @pytest.mark.parametrize("clause", KERNEL_CHECKS)
 def test_the_reference_kernel_holds_its_contract(clause, xp):
     KERNEL_CHECKS[clause](REFERENCE_KERNEL, xp)
@@ -106,6 +106,46 @@ def aliases_fast(slow, fast):
     return [f if alias else anchored(s, f) for s, f, alias in zip(slow, fast, same, strict=True)]
 
 
+def moves_by_one_branch(slow, fast, alpha):
+    return one_branch(slow, fast, alpha)[0]
+
+
+def moves_roughly(slow, fast, alpha):
+    return half_precision(slow, fast, alpha)[0]
+
+
+def moves_both(slow, fast, alpha):
+    """Writes the step back as well, as Lookahead's own operation does."""
+    moved, _ = interpolate_leaves(slow, fast, alpha)
+    for m, f in zip(moved, fast, strict=True):
+        if is_writeable(f):
+            f[...] = m
+    return moved
+
+
+def moves_some(slow, fast, alpha):
+    return move_leaves(slow, fast, alpha)[:1]
+
+
+def the_other_momentum(slow, fast, buffer, lr, momentum, nesterov):
+    return momentum_leaves(slow, fast, buffer, lr, momentum, not nesterov)
+
+
+def the_old_buffer(slow, fast, buffer, lr, momentum, nesterov):
+    return momentum_leaves(slow, fast, buffer, lr, momentum, nesterov)[0], buffer
+
+
+def dampened(slow, fast, buffer, lr, momentum, nesterov):
+    """An average of pseudo-gradients, as Adam's first moment is one."""
+    fast = [s + (1 - momentum) * (f - s) for s, f in zip(slow, fast, strict=True)]
+    return momentum_leaves(slow, fast, buffer, lr, momentum, nesterov)
+
+
+def forgets_a_buffer(slow, fast, buffer, lr, momentum, nesterov):
+    slow, buffer = momentum_leaves(slow, fast, buffer, lr, momentum, nesterov)
+    return slow, buffer[:1]
+
+
 BROKEN = [
     (Kernel(interpolate=one_branch), "C07"),
     (Kernel(interpolate=half_precision), "C08"),
@@ -120,6 +160,13 @@ BROKEN = [
     (Kernel(interpolate=refuses_no_leaves), "C23"),
     (Kernel(interpolate=flattens), "C23"),
     (Kernel(interpolate=takes_the_real_part), "C23"),
+    (Kernel(move=moves_by_one_branch), "C07"),
+    (Kernel(move=moves_roughly), "C08"),
+    (Kernel(move=moves_some), "C23"),
+    (Kernel(momentum=the_other_momentum), "C71"),
+    (Kernel(momentum=the_old_buffer), "C71"),
+    (Kernel(momentum=dampened), "C71"),
+    (Kernel(momentum=forgets_a_buffer), "C23"),
     (Kernel(anchor=never_anchors), "C26"),
     (Kernel(anchor=always_anchors), "C26"),
     (Kernel(anchor=aliases_fast), "C26"),
@@ -138,9 +185,13 @@ def test_every_clause_of_the_contract_kills_a_broken_kernel():
 
 @pytest.mark.parametrize(
     ("broken", "clause"),
-    [(Kernel(interpolate=views), "C10"), (Kernel(anchor=anchors_to_a_view), "C26")],
+    [
+        (Kernel(interpolate=views), "C10"),
+        (Kernel(anchor=anchors_to_a_view), "C26"),
+        (Kernel(move=moves_both), "C08"),
+    ],
 )
-def test_a_kernel_that_hands_out_views_fails_where_they_can_be_written_to(broken, clause, xp):
+def test_a_kernel_that_shares_or_overwrites_fails_where_that_can_be(broken, clause, xp):
     killed = check_kernel(broken, xp)[clause] is not None
     assert killed or not is_writeable(xp.asarray([1.0]))
 

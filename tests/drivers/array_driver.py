@@ -3,7 +3,8 @@
 import math
 from importlib import import_module
 
-from lookahead_core.adapters.numpy import SGD, Adam, Lookahead, global_norm
+from lookahead_core.adapters.numpy import SGD, Adam, MetaOptimizer, global_norm
+from lookahead_core.conformance import sync_rule
 from lookahead_core.leaves import copied
 
 # In the standard, and what namespaces have beyond it.
@@ -26,9 +27,9 @@ class ArrayDriver:
     eager = True
 
     def __init__(
-        self, module="array_api_compat.numpy", read_only=False, loop=(SGD, Adam, Lookahead)
+        self, module="array_api_compat.numpy", read_only=False, loop=(SGD, Adam, MetaOptimizer)
     ):
-        self.sgd, self.adam, self.lookahead = loop
+        self.sgd, self.adam, self.meta_optimizer = loop
         self.xp, self.read_only = import_module(module), read_only
         # ml_dtypes brings it to NumPy.
         numpys = module.endswith(".numpy") and not module.startswith("jax")
@@ -36,8 +37,8 @@ class ArrayDriver:
         self.capabilities = frozenset(
             {
                 *("adam", "edit", "evaluate", "forced_sync", "groups", "interpolate"),
-                *("learning_rate", "missing_gradient", "momentum", "reset", "skip"),
-                *("slow_dtype", "tied"),
+                *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
+                *("restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }
             | STANDARD
             | BEYOND[module]
@@ -80,13 +81,11 @@ class ArrayDriver:
             params.append(self.array(leaf.values, self.dtype_of(leaf.dtype), leaf.shape))
             if leaf.rate != 1:
                 groups[str(index)] = {"lr": inner.lr * leaf.rate}
-        return self.lookahead(
+        return self.meta_optimizer(
             self.adam(params, inner.lr, groups=groups)
             if inner.kind == "adam"
             else self.sgd(params, inner.lr, inner.momentum, groups=groups),
-            setup.sync_period,
-            setup.alpha,
-            setup.inner_state,
+            sync_rule(setup),
             slow_dtype=self.dtype_of(setup.slow_dtype),
         )
 

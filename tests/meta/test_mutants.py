@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from lookahead_core.conformance.clauses import CLAUSES
+from lookahead_core.conformance import CLAUSES
 from lookahead_core.conformance.report import check_adapter
 from plain import PlainDriver, PlainLookahead, cast
 

@@ -8,12 +8,12 @@ from array_checkpoints import K, assert_resumes
 from array_driver import ArrayDriver
 from lookahead_core import REFERENCE_KERNEL
 from lookahead_core.adapters._cupy_kernel import FUSED
-from lookahead_core.adapters.cupy import SGD, Adam, Lookahead, is_available
+from lookahead_core.adapters.cupy import SGD, Adam, MetaOptimizer, is_available
 from lookahead_core.conformance import AdapterConformance, KernelConformance
 
 
 class TestCuPy(AdapterConformance):
-    driver = ArrayDriver("array_api_compat.cupy", loop=(SGD, Adam, Lookahead))
+    driver = ArrayDriver("array_api_compat.cupy", loop=(SGD, Adam, MetaOptimizer))
 
 
 class TestKernel(KernelConformance):
@@ -40,7 +40,7 @@ def test_a_sync_runs_on_the_device_of_the_arrays():
         params = [cupy.zeros(3)]
         gradients = [cupy.ones(3)]
     with cupy.cuda.Device(0):
-        Lookahead(SGD(params, 1.0), 1, 0.5).step(gradients)
+        MetaOptimizer(SGD(params, 1.0), 1, 0.5).step(gradients)
     assert params[0].device.id == device
     assert params[0].tolist() == [-0.5] * 3
 

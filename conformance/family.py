@@ -1,0 +1,163 @@
+"""Clauses of the family as checks: momentum, restart, start, schedules, and the presets.
+
+As in clauses.py, which is Lookahead alone. What an adapter lacks of this it does not declare.
+"""
+
+import math
+from typing import Any
+
+from .assertions import require_equal, require_within
+from .driver import AdapterDriver
+from .oracle import Oracle
+from .registry import clause
+from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients
+from .setup import Inner, Outer, Setup
+
+__all__ = ["PRESETS"]
+
+
+def one_in_next(syncs: Any) -> Any:
+    """1, 1/2, 1/3, ...: the average of all."""
+    return 1 / (syncs + 1)
+
+
+def one_in_next_but_one(syncs: Any) -> Any:
+    """1/2, 1/3, ...: the same, with the start in it."""
+    return 1 / (syncs + 2)
+
+
+def falling(syncs: Any) -> Any:
+    """A meta step that is annealed."""
+    return 1 / (syncs + 4)
+
+
+# Presets by name, in the numbers of their own texts; 0.875 is exact, and 1 - 0.875 too.
+PRESETS: dict[str, Setup] = {
+    "lookahead": Setup(LEAVES, K, 0.5),
+    "ema": Setup(LEAVES, 1, 1 - 0.875, restart=0.0),
+    "polyak": Setup(LEAVES, 1, one_in_next, restart=0.0, start=3),
+    "swa": Setup(LEAVES, 3, one_in_next_but_one, restart=0.0, start=4),
+    "reptile": Setup(LEAVES, 3, falling, "reset", MOMENTUM),
+    "slowmo": Setup(LEAVES, 3, outer=Outer(1.0, 0.5, nesterov=False)),
+    "bmuf": Setup(LEAVES, 3, outer=Outer(1.0, 0.875, nesterov=False)),
+    "snoo": Setup(LEAVES, 2, outer=Outer(0.68, 0.37)),
+    "diloco": Setup(LEAVES, K, outer=Outer(0.7, 0.9)),
+    "switch_ema": Setup(LEAVES, 1, 1 - 0.875, restart=1.0, restart_period=4),
+}
+
+
+@clause("C71", "momentum on the pseudo-gradient, heavy ball and Nesterov", "outer_momentum")
+def c71_momentum(driver: AdapterDriver) -> None:
+    for nesterov in (True, False):
+        outer = Outer(0.75, 0.5, nesterov)
+        follow(driver, Setup(LEAVES, 3, outer=outer), f"nesterov={nesterov}")
+        if {"momentum", "reset"} <= driver.capabilities:
+            setup = Setup(LEAVES, 3, 0.5, "reset", MOMENTUM, outer=outer)
+            follow(driver, setup, f"nesterov={nesterov}, reset")
+    none = Setup(LEAVES, 3, outer=Outer(0.25, 0.0))
+    follow(driver, none, "momentum 0")
+    poisoned(driver, Setup(LEAVES, 3, outer=Outer()))
+
+
+def poisoned(driver: AdapterDriver, setup: Setup) -> None:
+    """A NaN between two syncs, thrown away with the weights, must not be in the buffer."""
+    if "edit" not in driver.capabilities:
+        return
+    run, oracle = driver.make(setup), Oracle(setup)
+    for step in range(1, 7):
+        if step == 5:
+            good = driver.fast(run)
+            driver.step(run, [[math.nan] * len(leaf.values) for leaf in LEAVES])
+            driver.edit(run, good)
+            oracle.steps += 1
+            continue
+        advance(driver, run, oracle, step)
+    case = "after a sync whose cycle had a NaN that was thrown away"
+    require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, case)
+
+
+@clause("C72", "fast weights go back in part, now and then, or never", "restart")
+def c72_restart(driver: AdapterDriver) -> None:
+    for restart, period in ((0.0, 1), (0.5, 1), (1.0, 3), (0.25, 2)):
+        setup = Setup(LEAVES, 2, 0.25, restart=restart, restart_period=period)
+        follow(driver, setup, f"restart={restart}, restart_period={period}")
+        if "evaluate" in driver.capabilities:
+            evaluate_all(driver, setup, f"restart={restart}, restart_period={period}")
+    if {"momentum", "reset"} <= driver.capabilities:
+        setup = Setup(LEAVES, 2, 0.25, "reset", MOMENTUM, restart_period=3)
+        follow(driver, setup, "reset where the weights go back")
+    if "outer_momentum" in driver.capabilities:
+        follow(driver, Setup(LEAVES, 2, outer=Outer(), restart=0.5), "momentum, restart=0.5")
+    setup = Setup(LEAVES, 1, 0.25, restart=0.0)
+    run, alone = driver.make(setup), driver.make(setup._replace(sync_period=10**6))
+    for step in range(1, STEPS):
+        driver.step(run, gradients(setup, step))
+        driver.step(alone, gradients(setup, step))
+        require_equal(driver.fast(run), driver.fast(alone), f"restart=0, fast after step {step}")
+
+
+def evaluate_all(driver: AdapterDriver, setup: Setup, case: str) -> None:
+    """The weights to evaluate are the slow ones at every step."""
+    run = driver.make(setup)
+    for step in range(1, 8):
+        driver.step(run, gradients(setup, step))
+        require_equal(driver.evaluate(run), driver.slow(run), f"evaluate: {case}, step {step}")
+
+
+@clause("C73", "the first cycle begins after `start` steps", "start")
+def c73_start(driver: AdapterDriver) -> None:
+    for start in (1, 4, 7):
+        setup = Setup(LEAVES, 3, 0.25, start=start)
+        run, oracle = driver.make(setup), Oracle(setup)
+        for step in range(1, STEPS):
+            advance(driver, run, oracle, step)
+            case = f"start={start}, step {step}"
+            require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
+            if "evaluate" in driver.capabilities:
+                got = driver.evaluate(run)
+                require_within(got, oracle.slow, LEAVES, SGD_EPS, f"evaluate: {case}")
+
+
+@clause("C74", "the state of the outer rule is saved, and resumes exactly", "outer_momentum")
+def c74_resume(driver: AdapterDriver) -> None:
+    setups = [Setup(LEAVES, 3, outer=Outer(), inner=Inner(lr=0.1))]
+    if {"restart", "start"} <= driver.capabilities:
+        setups.append(Setup(LEAVES, 3, outer=Outer(), restart=0.5, restart_period=2, start=2))
+    for setup in setups:
+        for when in range(1, 9):
+            undisturbed, run = driver.make(setup), driver.make(setup)
+            for step in range(1, 16):
+                driver.step(undisturbed, gradients(setup, step))
+                driver.step(run, gradients(setup, step))
+                if step == when:
+                    saved = driver.save(run)
+                    driver.step(run, gradients(setup, 99))
+                    run = driver.load(setup, saved)
+                case = f"{setup.outer}, start={setup.start}, saved after {when}, step {step}"
+                require_equal(driver.fast(run), driver.fast(undisturbed), case)
+
+
+@clause("C75", "alpha may be a schedule of the syncs so far", "schedule")
+def c75_schedule(driver: AdapterDriver) -> None:
+    for schedule in (one_in_next, one_in_next_but_one, falling):
+        follow(driver, Setup(LEAVES, 2, schedule), f"alpha {schedule.__name__}")
+
+
+@clause("C79", "the presets are their texts' methods")
+def c79_presets(driver: AdapterDriver) -> None:
+    for name, setup in PRESETS.items():
+        if needed(setup) <= driver.capabilities:
+            follow(driver, setup, name)
+
+
+def needed(setup: Setup) -> set[str]:
+    """Capabilities without which a setup cannot be made."""
+    asked = {
+        "outer_momentum": setup.outer is not None,
+        "restart": (setup.restart, setup.restart_period) != (1.0, 1),
+        "schedule": callable(setup.alpha),
+        "start": setup.start > 0,
+        setup.inner_state: setup.inner_state != "maintain",
+        "momentum": setup.inner.momentum != 0,
+    }
+    return {name for name, is_asked in asked.items() if is_asked}

@@ -1,0 +1,41 @@
+"""The rule of the core that a setup describes, for drivers of adapters that take one."""
+
+from lookahead_core import Interpolate, Momentum, SyncRule
+
+from .setup import Setup
+
+__all__ = ["sync_rule"]
+
+
+def sync_rule(setup: Setup) -> SyncRule:
+    """The `SyncRule` with the settings of `setup`.
+
+    Parameters
+    ----------
+    setup : Setup
+        What the suite asks for.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range: the suite asks for such ones too.
+
+    Examples
+    --------
+    >>> from lookahead_core.conformance import Leaf, Outer, Setup
+    >>> sync_rule(Setup((Leaf((1.0,)),), outer=Outer(0.5, 0.5))).outer
+    Momentum(lr=0.5, momentum=0.5, nesterov=True)
+    """
+    outer = Interpolate(setup.alpha) if setup.outer is None else Momentum(*setup.outer)
+    return SyncRule(
+        setup.sync_period,
+        outer,
+        setup.inner_state,
+        setup.restart,
+        setup.restart_period,
+        setup.start,
+    )
