@@ -1,4 +1,4 @@
-"""What an outer rule keeps and asks for, on trees: its slots, the gradient, the curvature.
+"""What an outer rule keeps, on trees: its slots.
 
 A slot is a tree like the parameters, so that whatever optax and JAX do with those (masks, shards,
 `tree_map_params`) they do with it. How the weights move is the core's, and not here.
@@ -11,15 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_core import AdaptiveAlpha, SyncRule
+from lookahead_core import SyncRule
 from lookahead_core.leaves import averaged, chosen, merged
-from lookahead_core.nested import Nested
 from lookahead_core.outer import OuterRule
 from lookahead_core.typing import Leaves, Slots
 
 from ._optax_state import LookaheadState, PersistentState, is_parked
 
-__all__ = ["asks_for_curvature", "check_state", "flat", "number_of_slots", "slots", "slots_like"]
+__all__ = ["check_state", "flat", "number_of_slots", "slots", "slots_like"]
 
 
 def slots(outer: OuterRule, slow: optax.Params) -> tuple[optax.Params, ...]:
@@ -92,12 +91,3 @@ def check_state(rule: SyncRule, state: LookaheadState) -> None:
             f"state.outer must hold the {number} slots that {type(rule.outer).__name__} keeps, "
             f"got {len(state.outer)}"
         )
-
-
-def asks_for_curvature(rule: SyncRule) -> bool:
-    """Whether alpha is estimated with the curvature that the inner optimizer knows."""
-    outer = rule.outer
-    while isinstance(outer, Nested):
-        outer = outer.first
-    alpha = getattr(outer, "alpha", None)
-    return isinstance(alpha, AdaptiveAlpha) and alpha.curvature == "inner"

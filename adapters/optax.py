@@ -26,7 +26,6 @@ from ._optax_checks import check_arguments, check_settings, check_tree, transfor
 from ._optax_curvature import adam_curvature
 from ._optax_inner_state import acted_on, picked, restored
 from ._optax_outer import (
-    asks_for_curvature,
     check_state,
     flat,
     number_of_slots,
@@ -299,7 +298,7 @@ class _Meta(NamedTuple):
         if not self.rule.needs_gradient or gradient is None:
             return {}
         evidence = {"gradient": _arrays(gradient)[0]}
-        if asks_for_curvature(self.rule):
+        if self.rule.needs_curvature:
             diagonal = adam_curvature(self.inner, state.inner, params, extra_args)
             check_tree("the nu of ScaleByAdamState", diagonal, "params", params)
             evidence["curvature"] = jax.tree.leaves(diagonal)
