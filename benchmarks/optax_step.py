@@ -1,6 +1,6 @@
 """What a step costs in JAX: Lookahead in its three forms and optax's own, against the bare inner.
 
-    python benchmarks/optax_step.py [--rounds 28]        (in a clone, with the extra "jax")
+    python benchmarks/optax_step.py [--rounds 28] [--drop-in]    (in a clone, with the extra "jax")
 
 Each round times one cycle of k steps of two forms, one directly after the other, so that a slow
 moment of the machine meets both; what is reported is the median over rounds of the ratio of the
@@ -64,10 +64,22 @@ PAIRS = {
     ("split", "drop-in"): 1,
     ("scan", "bare scan"): 1,
     ("scan", "drop-in"): 1,
-    # Single steps: the difference is small, and needs more of them. The second is one program
-    # against itself, which says how much the first one means.
+    # Single steps. Taking an anchor is a copy of the parameters: this is its cost in a cycle.
+    ("copy of the parameters", "bare step"): K,
+    # The difference is small, and needs more of them. The second is one program against itself,
+    # which says how much the first one means.
     ("plain step of split", "bare step"): 2 * K,
     ("bare step again", "bare step"): 2 * K,
+}
+
+# What the drop-in form costs, and what of it is the copy.
+DROP_IN = [("drop-in", "bare"), ("copy of the parameters", "bare step")]
+
+# The drop-in form takes the anchor at the first step of a cycle and reads it at the last.
+STEPS = {
+    "first step": slice(0, 1),
+    "steps between": slice(1, K - 1),
+    "step that syncs": slice(K - 1, K),
 }
 
 
@@ -105,6 +117,12 @@ def compiled(update: Callable[..., Any]) -> Callable[..., Any]:
         return optax.apply_updates(params, updates), state
 
     return step
+
+
+@partial(jax.jit, donate_argnums=(0, 1), keep_unused=True)
+def copying(params: Any, slow: Any, gradient: Any) -> Any:
+    """The parameters, and their copy in the buffers of `slow`."""
+    return params, jax.tree.map(jnp.copy, params)
 
 
 def parking(
@@ -159,6 +177,9 @@ def forms(inner: optax.GradientTransformation, shapes: Any) -> dict[str, Form]:
         params = arrays(shapes, 0)
         return params, park(halves.init(params))
 
+    def twice() -> Any:
+        return arrays(shapes, 0), arrays(shapes, 0)
+
     plain, syncing = parking(compiled(halves.update), compiled(halves.update_and_sync))
     return {
         "bare": Form([compiled(inner.update)] * K, plain_tree(inner.init)),
@@ -166,6 +187,7 @@ def forms(inner: optax.GradientTransformation, shapes: Any) -> dict[str, Form]:
         "split": Form([plain] * (K - 1) + [syncing], parked),
         "scan": Form([scanned(halves.update, halves.update_and_sync)], plain_tree(halves.init)),
         "bare scan": Form([scanned(inner.update, inner.update)], plain_tree(inner.init)),
+        "copy of the parameters": Form([copying], twice),
         "plain step of split": Form([plain], parked),
         "bare step": Form([compiled(inner.update)], plain_tree(inner.init)),
         "bare step again": Form([compiled(inner.update)], plain_tree(inner.init)),
@@ -186,15 +208,16 @@ def renewed(running: dict[str, Form], shapes: Any, number: int) -> Any:
 Times = dict[tuple[str, str], list[tuple[list[float], list[float]]]]
 
 
-def measure(inner: optax.GradientTransformation, shapes: Any, rounds: int) -> Times:
+def measure(inner: optax.GradientTransformation, shapes: Any, rounds: int, pairs: Any) -> Times:
     """For each pair of forms, the times of the programs of a cycle of either, by round."""
-    running = forms(inner, shapes)
-    times: Times = {pair: [] for pair in PAIRS}
+    used = {name for pair in pairs for name in pair}
+    running = {name: form for name, form in forms(inner, shapes).items() if name in used}
+    times: Times = {pair: [] for pair in pairs}
     for number in range(rounds):
         if number % 4 == 0:
             gradient = renewed(running, shapes, number)
-        for pair, repeats in PAIRS.items():
-            for repeat in range(repeats):
+        for pair in pairs:
+            for repeat in range(PAIRS[pair]):
                 # One directly after the other, and the other way round the next time.
                 order = pair if (number + repeat) % 2 else pair[::-1]
                 cycles = {name: running[name].cycle(gradient) for name in order}
@@ -214,17 +237,22 @@ def report(times: Times) -> dict[str, str]:
     rows = {"bare, ms a step": f"{1e3 * bare:.1f}"}
     for (ours, theirs), pairs in times.items():
         rows[f"{ours} / {theirs}"] = quartiles(pairs)
+    for name, steps in STEPS.items():
+        pairs = [(ours[steps], theirs[steps]) for ours, theirs in times["drop-in", "bare"]]
+        rows[f"{name} of drop-in / bare"] = quartiles(pairs)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=28)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--drop-in", action="store_true", help="measure this form alone")
+    arguments = parser.parse_args()
+    rounds, pairs = arguments.rounds, DROP_IN if arguments.drop_in else list(PAIRS)
     columns = {}
     for size, shapes in SHAPES.items():
         for name, make in INNERS.items():
-            columns[f"{name}, {size}"] = report(measure(make(), shapes, rounds))
+            columns[f"{name}, {size}"] = report(measure(make(), shapes, rounds, pairs))
     print(f"jax {jax.__version__}, optax {optax.__version__}, k = {K}, {rounds} rounds: medians")
     print("of paired ratios (quartiles)\n")
     print(f"| | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")

@@ -6,11 +6,13 @@ As in clauses.py, which is Lookahead alone. What an adapter lacks of this it doe
 import math
 from typing import Any
 
+from lookahead_core.scheduled import as_real
+
 from .assertions import require_equal, require_within
 from .driver import AdapterDriver
 from .oracle import Oracle
 from .registry import clause
-from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients
+from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies
 from .setup import Inner, Outer, Setup
 
 __all__ = ["PRESETS"]
@@ -18,17 +20,17 @@ __all__ = ["PRESETS"]
 
 def one_in_next(syncs: Any) -> Any:
     """1, 1/2, 1/3, ...: the average of all."""
-    return 1 / (syncs + 1)
+    return 1 / as_real(syncs + 1)
 
 
 def one_in_next_but_one(syncs: Any) -> Any:
     """1/2, 1/3, ...: the same, with the start in it."""
-    return 1 / (syncs + 2)
+    return 1 / as_real(syncs + 2)
 
 
 def falling(syncs: Any) -> Any:
     """A meta step that is annealed."""
-    return 1 / (syncs + 4)
+    return 1 / as_real(syncs + 4)
 
 
 # Presets by name, in the numbers of their own texts; 0.875 is exact, and 1 - 0.875 too.
@@ -51,23 +53,24 @@ def c71_momentum(driver: AdapterDriver) -> None:
     for nesterov in (True, False):
         outer = Outer(0.75, 0.5, nesterov)
         follow(driver, Setup(LEAVES, 3, outer=outer), f"nesterov={nesterov}")
-        if {"momentum", "reset"} <= driver.capabilities:
-            setup = Setup(LEAVES, 3, 0.5, "reset", MOMENTUM, outer=outer)
-            follow(driver, setup, f"nesterov={nesterov}, reset")
+        for policy in policies(driver) if "momentum" in driver.capabilities else ():
+            setup = Setup(LEAVES, 3, 0.5, policy, MOMENTUM, outer=outer._replace(lr=0.375))
+            follow(driver, setup, f"nesterov={nesterov}, {policy}")
     none = Setup(LEAVES, 3, outer=Outer(0.25, 0.0))
     follow(driver, none, "momentum 0")
     poisoned(driver, Setup(LEAVES, 3, outer=Outer()))
 
 
 def poisoned(driver: AdapterDriver, setup: Setup) -> None:
-    """A NaN between two syncs, thrown away with the weights, must not be in the buffer."""
+    """Weights that are NaN for one step between two syncs must not be in the buffer."""
     if "edit" not in driver.capabilities:
         return
     run, oracle = driver.make(setup), Oracle(setup)
     for step in range(1, 7):
         if step == 5:
             good = driver.fast(run)
-            driver.step(run, [[math.nan] * len(leaf.values) for leaf in LEAVES])
+            driver.edit(run, [[math.nan] * len(leaf.values) for leaf in LEAVES])
+            driver.step(run, gradients(setup, step))
             driver.edit(run, good)
             oracle.steps += 1
             continue

@@ -130,8 +130,15 @@ class Oracle:
             self.moments[i] = list(self.slow_moments[i])
 
     def _blend(self, slow: Vector, fast: Vector) -> Vector:
-        alpha = self.setup.alpha
-        return _between(slow, fast, Decimal(alpha(self.syncs) if callable(alpha) else alpha))
+        return _between(slow, fast, self._part())
+
+    def _part(self) -> Decimal:
+        """How much of the way a sync goes: alpha, or what momentum takes of the pseudo-gradient."""
+        alpha, outer = self.setup.alpha, self.setup.outer
+        if outer is None:
+            return Decimal(alpha(self.syncs) if callable(alpha) else alpha)
+        lr, momentum = Decimal(outer.lr), Decimal(outer.momentum)
+        return min(Decimal(1), lr * (1 + momentum) if outer.nesterov else lr)
 
     def _move(self, i: int, gradient: Vector) -> None:
         inner = self.setup.inner

@@ -75,8 +75,10 @@ class Outer(NamedTuple):
 
     Attributes
     ----------
-    lr, momentum : float
-        Outer learning rate and momentum.
+    lr : float
+        Outer learning rate.
+    momentum : float
+        Outer momentum.
     nesterov : bool
         Nesterov's form, or the heavy ball.
     """

@@ -40,9 +40,11 @@ def move_with_momentum(
 
     Returns
     -------
-    slow, buffer : array
-        New arrays, of the shape, dtype and device of `slow`. Within 4 eps * (1 + lr) times the
-        largest of abs(slow), abs(fast) and abs(buffer) of the exact values (clause C71).
+    slow : array
+        New array, of the shape, dtype and device of `slow`. Within 4 eps * (1 + lr) times the
+        largest of abs(slow), abs(fast) and abs(buffer) of the exact value (clause C71).
+    buffer : array
+        Likewise.
 
     References
     ----------

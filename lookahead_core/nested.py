@@ -29,6 +29,17 @@ class Nested:
         Syncs of the first between two of the second, >= 1.
     restart : float
         How far the slow weights go back to the super-slow ones then, in [0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lookahead_core import lookahead, nested
+    >>> rule = nested(lookahead(1, 0.5), lookahead(2, 0.5))
+    >>> fast, state = [np.zeros(1)], rule.init([np.zeros(1)])
+    >>> for _ in range(2):
+    ...     fast, _, state = rule.step([leaf + 4.0 for leaf in fast], (), state)
+    >>> fast[0]
+    array([2.])
     """
 
     first: OuterRule

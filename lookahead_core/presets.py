@@ -6,7 +6,7 @@ from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.nested import Nested
 from lookahead_core.outer import Interpolate, Momentum
 from lookahead_core.rule import SyncRule
-from lookahead_core.scheduled import Scheduled
+from lookahead_core.scheduled import Scheduled, as_real
 from lookahead_core.typing import Array, Count
 from lookahead_core.validation import fraction
 
@@ -457,8 +457,8 @@ def nested(first: SyncRule, second: SyncRule) -> SyncRule:
 
 # Named, so that rules compare equal and can be pickled.
 def _one_in_next(syncs: Count) -> float | Array:
-    return 1 / (syncs + 1)
+    return 1 / as_real(syncs + 1)
 
 
 def _one_in_next_but_one(syncs: Count) -> float | Array:
-    return 1 / (syncs + 2)
+    return 1 / as_real(syncs + 2)

@@ -179,14 +179,24 @@ class SyncRule:
         if isinstance(due, bool):
             if due:
                 return self.sync(fast, inner, state, kernel=kernel, **evidence)
-            return fast, inner, state._replace(count=count)
+            state = state._replace(count=count)
+            return fast, inner, self._begun(fast, state, kernel)
         if kernel is not REFERENCE_KERNEL:
             raise ValueError(
                 "kernel must be REFERENCE_KERNEL when state.count is an array: both outcomes are "
                 "computed and one is selected, so no array may be overwritten"
             )
         synced = self.sync(fast, inner, state, **evidence)
-        return _select(due, synced, (fast, inner, state._replace(count=count)))
+        passed = self._begun(fast, state._replace(count=count), kernel)
+        return _select(due, synced, (fast, inner, passed))
+
+    def _begun(self, fast: Leaves, state: SyncState, kernel: Kernel) -> SyncState:
+        """Take the slow weights where the first cycle begins, if that is later than the run."""
+        begins = state.count == 0 if self.start else False
+        if begins is False:
+            return state
+        slow = kernel.anchor(state.slow, fast)
+        return state._replace(slow=selected(begins, (slow,), (state.slow,))[0])
 
     def due(self, state: SyncState) -> bool | Array:
         """Whether the next `step` will sync; a 0-d bool array if the counter is an array."""

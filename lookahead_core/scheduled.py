@@ -8,13 +8,25 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
-from lookahead_core.namespace import is_array
+from lookahead_core.namespace import is_array, namespace
 from lookahead_core.typing import Array, Count
 
-__all__ = ["Scheduled", "Setting"]
+__all__ = ["Scheduled", "Setting", "as_real"]
 
 Number: TypeAlias = float | Array
 Scheduled: TypeAlias = Number | Callable[[Count], Number]
+
+
+def as_real(count: Count) -> Number:
+    """A counter as a number to divide by, in the widest floating dtype that there is.
+
+    Dividing an integer array by itself gives float32 in torch and JAX, and nothing in the standard.
+    """
+    if not is_array(count):
+        return float(count)
+    xp = namespace(count)
+    wide = xp.__array_namespace_info__().dtypes(kind="real floating")
+    return xp.astype(count, wide.get("float64", xp.float32))
 
 
 class Setting(NamedTuple):

@@ -8,7 +8,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from lookahead_core import interpolate, lookahead
+from lookahead_core import (
+    AdaptiveAlpha,
+    Interpolate,
+    Momentum,
+    SyncRule,
+    interpolate,
+    lookahead,
+    nested,
+    switch_ema,
+)
 
 pytestmark = pytest.mark.column("jax-jit")  # where a test does not say otherwise
 
@@ -27,9 +36,21 @@ def policy(request):
     return request.param
 
 
-@pytest.fixture(params=[0.25, 0.75])
+# Of the family; all numbers dyadic.
+RELATIVES = {
+    "heavy ball": SyncRule(3, Momentum(0.5, 0.5, nesterov=False), "reset"),
+    "Nesterov": SyncRule(2, Momentum(lambda syncs: 0.5 ** (syncs + 1), 0.5)),
+    "in part": SyncRule(2, Interpolate(0.25), "reset", restart=0.5, restart_period=2, start=1),
+    "switch": switch_ema(3, 0.75),
+    "nested": nested(lookahead(1, 0.5), lookahead(3, 0.5)),
+}
+
+
+@pytest.fixture(params=[0.25, 0.75, *RELATIVES])
 def rule(request, policy):
-    """One on each side of the middle: the formula has two branches."""
+    """One on each side of the middle: the formula has two branches. And relatives."""
+    if request.param in RELATIVES:
+        return RELATIVES[request.param]
     return lookahead(3, request.param, policy)
 
 
@@ -66,7 +87,7 @@ def eagerly(rule, shift=0.0, steps=STEPS):
 def plain(tree):
     """Dtypes and values of the leaves, `repr` for bits; counters by value alone."""
     fast, inner, state = tree
-    arrays = jax.tree.leaves((fast, inner, state.slow, state.inner_slow))
+    arrays = jax.tree.leaves((fast, inner, state.slow, state.outer, state.inner_slow))
     told = [(str(array.dtype), repr(array.tolist())) for array in arrays]
     return told, int(state.count), int(state.syncs)
 
@@ -106,7 +127,8 @@ def test_vmap_runs_members_that_sync_at_different_steps(rule):
 @pytest.mark.clause("C05", "C19")
 def test_a_compiled_forced_sync_is_the_eager_one(rule):
     carry = eagerly(rule, steps=2)[-1]
-    traced = carry[2]._replace(count=jnp.asarray(2), syncs=jnp.asarray(0))
+    state = carry[2]
+    traced = state._replace(count=jnp.asarray(state.count), syncs=jnp.asarray(state.syncs))
     got = jax.jit(rule.sync)(*carry[:2], traced)
     assert plain(got) == plain(rule.sync(*carry))
 
@@ -174,3 +196,21 @@ def test_a_compiled_schedule_is_the_eager_one(policy):
     for expected in eagerly(rule):
         carry = compiled(carry)
         assert plain(carry) == plain(expected)
+
+
+@pytest.mark.clause("C77")
+def test_an_adaptive_alpha_is_estimated_without_the_host():
+    """Under jit a value that the host asked for would be an error."""
+    rule = lookahead(2, AdaptiveAlpha(low=0.25))
+
+    def steps(count):
+        fast = (jnp.asarray([1.0, -2.0]),)
+        state = rule.init(fast, count=count)
+        for gradient in (jnp.asarray([4.0, -8.0]), jnp.asarray([-2.0, 2.0])) * 2:
+            fast = (fast[0] - 0.25 * gradient,)
+            fast, _, state = rule.step(fast, (), state, gradient=(gradient,))
+        return fast[0]
+
+    eager = steps(0)
+    assert jax.jit(steps)(jnp.asarray(0)).tolist() == pytest.approx(eager.tolist(), abs=1e-14)
+    assert eager.tolist() != [0.0, 1.0]  # where alpha = 1 would have led

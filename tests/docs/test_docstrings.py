@@ -61,10 +61,10 @@ def test_public_functions_and_classes_have_a_runnable_example(backend):
     # The general forms and the records that the examples of the others use.
     assert without <= {
         *("MetaOptimizer", "meta_optimizer", "InnerOptimizer"),
-        *("SyncState", "LookaheadState", "SplitTransformation"),
+        *("SyncContext", "SyncState", "LookaheadState", "SplitTransformation"),
         # What needs a driver: docs/write-an-adapter.md has a whole one, which is run.
         *("AdapterDriver", "AdapterConformance", "KernelConformance", "check_adapter"),
-        *("Inner", "Leaf", "Outcome", "Setup"),
+        *("Inner", "Leaf", "Outcome", "Outer", "Setup"),
     }
 
 

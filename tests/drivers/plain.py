@@ -69,16 +69,18 @@ class PlainLookahead:
         self.inner = Inner(setup, self.weights)
         self.slow = [list(leaf) for leaf in self.weights]
         self.slow_moments = copy.deepcopy(self.inner.moments)
-        self.count = 0
+        self.buffers = [[0.0] * len(leaf) for leaf in self.weights]
+        self.count, self.syncs = -setup.start, 0
 
     def check(self, setup):
         if isinstance(setup.sync_period, bool) or not isinstance(setup.sync_period, int):
             raise ValueError(f"sync_period must be an int, got {setup.sync_period!r}")
-        if not (setup.sync_period >= 1 and 0 <= setup.alpha <= 1):
+        alpha = 0.0 if callable(setup.alpha) else setup.alpha
+        if not (setup.sync_period >= 1 and 0 <= alpha <= 1):
             raise ValueError(f"sync_period >= 1 and 0 <= alpha <= 1, got {setup!r}")
 
     def step(self, gradients):
-        if self.count == 0:
+        if self.count == 0 and self.anchors():
             self.anchor()
         self.inner.step(gradients)
         self.count += 1
@@ -87,6 +89,10 @@ class PlainLookahead:
 
     def due(self, gradients):
         return self.count == self.setup.sync_period
+
+    def anchors(self):
+        """Whether the slow weights are to be had from the fast ones where a cycle begins."""
+        return self.syncs == 0 or (self.setup.restart, self.setup.restart_period) == (1, 1)
 
     def anchor(self):
         wide = self.setup.slow_dtype
@@ -103,13 +109,36 @@ class PlainLookahead:
         return self.setup.leaves[i].same_as is not None
 
     def sync(self, gradients=None):
+        back = self.goes_back()
         for i in self.synced(gradients):
             for j, weight in enumerate(self.weights[i]):
-                self.slow[i][j] = self.store(i, self.blend(self.slow[i][j], weight))
-                self.weights[i][j] = cast(self.slow[i][j], self.setup.leaves[i].dtype)
+                self.slow[i][j] = self.store(i, self.moved(i, j))
+                if back:
+                    restarted = self.restarted(weight, self.slow[i][j])
+                    self.weights[i][j] = cast(restarted, self.setup.leaves[i].dtype)
         self.copy_to_tied()
-        self.sync_inner()
-        self.count = 0
+        if back:
+            self.sync_inner()
+        self.count, self.syncs = 0, self.syncs + 1
+
+    def goes_back(self):
+        period = self.setup.restart_period
+        return self.setup.restart > 0 and (self.syncs + 1) % period == 0
+
+    def moved(self, i, j):
+        slow, fast = self.slow[i][j], self.weights[i][j]
+        return self.blend(slow, fast) if self.setup.outer is None else self.pushed(i, j, slow, fast)
+
+    def pushed(self, i, j, slow, fast):
+        """Momentum on the pseudo-gradient."""
+        outer, gradient = self.setup.outer, slow - fast
+        self.buffers[i][j] = outer.momentum * self.buffers[i][j] + gradient
+        ahead = gradient + outer.momentum * self.buffers[i][j]
+        return slow - outer.lr * (ahead if outer.nesterov else self.buffers[i][j])
+
+    def restarted(self, fast, slow):
+        rho = self.setup.restart
+        return slow if rho == 1 else fast + rho * (slow - fast)
 
     def copy_to_tied(self):
         for i, leaf in enumerate(self.setup.leaves):
@@ -119,8 +148,15 @@ class PlainLookahead:
     def store(self, i, value):
         return cast(value, self.setup.slow_dtype or self.setup.leaves[i].dtype)
 
+    def alpha(self):
+        """The part of the way that a sync goes."""
+        alpha, outer = self.setup.alpha, self.setup.outer
+        if outer:
+            return min(1.0, outer.lr * (1 + outer.momentum if outer.nesterov else 1))
+        return alpha(self.syncs) if callable(alpha) else alpha
+
     def blend(self, slow, fast):
-        alpha = self.setup.alpha
+        alpha = self.alpha()
         if alpha in (0, 1):
             return fast if alpha else slow
         if alpha < 0.5:
@@ -148,10 +184,11 @@ class PlainLookahead:
         self.inner.moments = copy.deepcopy(self.slow_moments)
 
     def evaluate(self):
-        return copy.deepcopy(self.slow if self.count else self.weights)
+        begins = self.count <= 0 and self.anchors()
+        return copy.deepcopy(self.weights if begins else self.slow)
 
     def saved_names(self):
-        return ("weights", "slow", "slow_moments", "count")
+        return ("weights", "slow", "slow_moments", "buffers", "count", "syncs")
 
     def state_dict(self):
         inner = {name: getattr(self.inner, name) for name in ("moments", "count", "lr")}
@@ -169,7 +206,8 @@ class PlainDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "reset", "skip", "slow_dtype"),
+            *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
+            *("restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )

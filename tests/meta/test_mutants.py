@@ -409,6 +409,108 @@ class CountsTheStepOncePerGroup(PlainLookahead):
         return self.count >= self.setup.sync_period
 
 
+@killed_by("C71")
+class TakesTheHeavyBallForNesterov(PlainLookahead):
+    def pushed(self, i, j, slow, fast):
+        super().pushed(i, j, slow, fast)
+        return slow - self.setup.outer.lr * self.buffers[i][j]
+
+
+@killed_by("C71")
+class BlendsTheInnerStateByAlpha(PlainLookahead):
+    """Which a momentum rule has not."""
+
+    def alpha(self):
+        return self.setup.alpha if self.setup.outer else super().alpha()
+
+
+@killed_by("C71")
+class PutsTheRateIntoTheBuffer(PlainLookahead):
+    """BMUF's form with Nesterov's direction: the same only where the rate is 1."""
+
+    def pushed(self, i, j, slow, fast):
+        outer, gradient = self.setup.outer, self.setup.outer.lr * (slow - fast)
+        self.buffers[i][j] = outer.momentum * self.buffers[i][j] + outer.lr * gradient
+        ahead = gradient + outer.momentum * self.buffers[i][j]
+        return slow - (ahead if outer.nesterov else self.buffers[i][j])
+
+
+@killed_by("C71")
+class FeedsTheBufferAtEveryStep(PlainLookahead):
+    def step(self, gradients):
+        super().step(gradients)
+        if self.count and self.setup.outer:
+            for i, leaf in enumerate(self.weights):
+                for j, weight in enumerate(leaf):
+                    self.buffers[i][j] += 0 * (self.slow[i][j] - weight)
+
+
+@killed_by("C72")
+class PutsWeightsBackWhole(PlainLookahead):
+    """Lookahead's sync in the place of an average."""
+
+    def restarted(self, fast, slow):
+        return slow
+
+
+@killed_by("C72")
+class AnchorsAnAverage(PlainLookahead):
+    """The slow weights are lost wherever a cycle begins."""
+
+    def anchors(self):
+        return True
+
+
+@killed_by("C72")
+class EvaluatesTheFastWeightsBetweenCycles(PlainLookahead):
+    def evaluate(self):
+        return copy.deepcopy(self.slow if self.count > 0 else self.weights)
+
+
+@killed_by("C72")
+class ResetsWhereNothingGoesBack(PlainLookahead):
+    def sync(self, gradients=None):
+        super().sync(gradients)
+        self.sync_inner()
+
+
+@killed_by("C73")
+class BeginsAtOnce(PlainLookahead):
+    def __init__(self, setup):
+        super().__init__(setup)
+        self.count = 0
+
+
+@killed_by("C73")
+class AnchorsAtTheVeryStart(PlainLookahead):
+    """The average begins later, from weights that are long gone."""
+
+    def anchors(self):
+        return self.setup.start == 0 and super().anchors()
+
+
+@killed_by("C74")
+class ForgetsTheOuterBuffer(PlainLookahead):
+    def saved_names(self):
+        return tuple(name for name in super().saved_names() if name != "buffers")
+
+
+@killed_by("C75")
+class AsksTheScheduleOnce(PlainLookahead):
+    def alpha(self):
+        alpha = self.setup.alpha
+        return alpha(0) if callable(alpha) else alpha
+
+
+@killed_by("C75", "C79")
+class CountsSyncsFromOne(PlainLookahead):
+    """Its averages have a weight too many."""
+
+    def alpha(self):
+        alpha = self.setup.alpha
+        return alpha(self.syncs + 1) if callable(alpha) else alpha
+
+
 def driver_of(mutant):
     return mutant() if issubclass(mutant, PlainDriver) else PlainDriver(mutant)
 

@@ -101,8 +101,8 @@ CLASSES = """
 from plain import PlainLookahead
 
 class NeverAnchorsAgain(PlainLookahead):
-    def anchor(self):
-        pass
+    def anchors(self):
+        return self.syncs == 0
 """
 
 
