@@ -201,8 +201,8 @@ def test_a_sync_on_demand_needs_a_gradient(curvature):
         params = optax.apply_updates(params, updates)
     with pytest.raises(ValueError, match="gradient must be given to a sync with AdaptiveAlpha"):
         optimizer.sync(state, params)
-    updates, synced = optimizer.sync(state, params, jax.tree.map(jnp.negative, params))
-    assert (synced.step.item(), synced.syncs.item()) == (0, 1)
+    updates, synced = optimizer.sync(state, params, subtracted(params, state.slow))
+    assert (synced.step.item(), synced.syncs.item()) == (0, 2)
     assert any(leaf.any() for leaf in jax.tree.leaves(updates))
     with pytest.raises(ValueError, match=r"gradient\['other'\]\[0\] must be what params"):
         optimizer.sync(state, params, {**params, "other": [jnp.ones(3)]})
