@@ -237,8 +237,11 @@ def park(state: optax.OptState) -> tuple[optax.OptState, Parked]:
     if any(map(is_parked, found)):
         raise ValueError("state must hold slow weights to park, got one that was parked already")
     taken = tuple((ours.slow, ours.inner_slow, ours.outer) for ours in found)
-    nothing = dict.fromkeys(("slow", "inner_slow", "outer"), PARKED)
-    return replaced(state, lambda ours: ours._replace(**nothing)), taken
+
+    def emptied(ours: LookaheadState) -> LookaheadState:
+        return ours._replace(slow=PARKED, inner_slow=PARKED, outer=PARKED)
+
+    return replaced(state, emptied), taken
 
 
 def unpark(state: optax.OptState, parked: Parked) -> optax.OptState:

@@ -338,9 +338,10 @@ class _Meta(NamedTuple):
         run = self.rule.step if select else self.rule.sync
         resets = self.rule.inner_state == "reset"
         initial = picked(self.inner.init(params), acts_on) if resets else None
-        fast, inner = [fast for _, fast in pairs], picked(state.inner, acts_on)
-        v, inner, after = run(fast, inner, before, initial=initial, **evidence)
-        out = self._out(due, state.syncs, slow, p, u, after.slow, v)
+        fast = [fast for _, fast in pairs]
+        live = picked(state.inner, acts_on)
+        fast, inner, after = run(fast, live, before, initial=initial, **evidence)
+        out = self._out(due, state.syncs, slow, p, u, after.slow, fast)
         return jax.tree.unflatten(tree, [update for _, update in out]), state._replace(
             step=after.count,
             syncs=after.syncs.astype(state.syncs.dtype),
