@@ -62,8 +62,30 @@ class LookaheadState(NamedTuple):
 class PersistentState(LookaheadState):
     """State of a rule that does not put the parameters back whole at every sync.
 
-    The parameters do not carry the slow weights then: `slow` is what the last sync left, and never
-    stale once the first cycle has begun. The class is what tells `slow_params` so.
+    The parameters do not carry the slow weights then, and the class is what tells `slow_params` so.
+
+    Attributes
+    ----------
+    step : int32 array, shape ()
+        As in `LookaheadState`, like all that is not said here.
+    syncs : int32 array, shape ()
+        Syncs so far.
+    slow : tree like the parameters
+        What the last sync left; never stale once the first cycle has begun.
+    inner : optax state
+        The inner transformation's own.
+    inner_slow : optax state
+        Always ().
+    outer : tuple of trees like the parameters
+        Slots of the outer rule.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core import ema
+    >>> from lookahead_core.adapters.optax import meta_optimizer
+    >>> type(meta_optimizer(optax.sgd(0.1), ema()).init(jnp.ones(2))).__name__
+    'PersistentState'
     """
 
     __slots__ = ()

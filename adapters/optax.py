@@ -20,7 +20,7 @@ from lookahead_core import SyncRule, SyncState
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.leaves import is_averaged, widened
 from lookahead_core.schedule import every
-from lookahead_core.typing import Count, DType, Fraction
+from lookahead_core.typing import Count, DType, Fraction, Leaves
 
 from ._optax_checks import check_arguments, check_settings, check_tree, transformation
 from ._optax_curvature import adam_curvature
@@ -176,14 +176,18 @@ def meta_optimizer(
     slow_dtype: DType | None = None,
     reset_all: bool = False,
 ) -> MetaTransformation:
-    """Any `SyncRule` around any optax transformation.
+    """Any `SyncRule` around any optax transformation: averages, outer momentum, rules of your own.
+
+    An average (restart below 1) sees `params + updates`, so nothing that changes the updates may
+    come after it in a chain. A rule that asks for gradients gets the updates that come in; one that
+    asks for curvature, the root of the corrected second moment of the one Adam in `inner`.
 
     Parameters
     ----------
     inner : optax.GradientTransformation
         Moves the fast weights, which are the parameters.
     rule : SyncRule
-        When to sync and how.
+        When to sync and how: a preset of `lookahead_core`, or one made by hand.
     slow_dtype : dtype, optional
         As in `lookahead`.
     reset_all : bool
@@ -196,7 +200,20 @@ def meta_optimizer(
     Raises
     ------
     ValueError
-        If an argument is not of its kind; the message names it.
+        If an argument is not of its kind; the message names it. From `update`, if `state` is that
+        of a rule of another kind, or the curvature is asked for and `inner` has not exactly one
+        Adam.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core import ema
+    >>> from lookahead_core.adapters.optax import meta_optimizer, slow_params
+    >>> optimizer, params = meta_optimizer(optax.sgd(0.5), ema(decay=0.5)), jnp.ones(2)
+    >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+    >>> params = optax.apply_updates(params, updates)
+    >>> params, slow_params(state, params)
+    (Array([0.5, 0.5], dtype=float32), Array([0.75, 0.75], dtype=float32))
     """
     check_settings(rule, slow_dtype, reset_all)
     meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all)
@@ -338,7 +355,7 @@ class _Meta(NamedTuple):
         run = self.rule.step if select else self.rule.sync
         resets = self.rule.inner_state == "reset"
         initial = picked(self.inner.init(params), acts_on) if resets else None
-        fast = [fast for _, fast in pairs]
+        fast: Leaves = [fast for _, fast in pairs]
         live = picked(state.inner, acts_on)
         fast, inner, after = run(fast, live, before, initial=initial, **evidence)
         out = self._out(due, state.syncs, slow, p, u, after.slow, fast)
