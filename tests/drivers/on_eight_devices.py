@@ -22,7 +22,20 @@ from lookahead_core.adapters.optax import lookahead, meta_optimizer, resync, slo
 K, STEPS = 3, 8
 POLICIES = ("maintain", "reset", "interpolate")
 INNERS = {"sgd": lambda: optax.sgd(0.1, momentum=0.9), "adam": lambda: optax.adam(0.1)}
+
+
+class Forgets:
+    """A rule that keeps zeros which depend on no array."""
+
+    def init(self, slow):
+        return (tuple(map(jnp.zeros_like, slow)),)
+
+    def update(self, slow, fast, state, context):
+        return fast, self.init(slow)
+
+
 RULES = {
+    "forgets": SyncRule(K, Forgets()),
     "momentum": diloco(K),
     "ema": ema(0.9),
     "switch": switch_ema(K, 0.9),

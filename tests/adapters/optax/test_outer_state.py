@@ -198,6 +198,16 @@ def test_a_buffer_is_kept_in_the_dtype_of_the_slow_weights():
     assert_same(slow_params(state, params)["w"].astype(jnp.bfloat16), params["w"])
 
 
+@pytest.mark.clause("C23", "C71")
+def test_updates_wider_than_the_parameters_do_not_widen_a_buffer():
+    inner = optax.stateless(lambda g, _: mixed(lambda leaf: -leaf.astype(jnp.float32), g))
+    optimizer = meta_optimizer(inner, SyncRule(1, Momentum(1.0, 0.5, nesterov=False)))
+    params = jnp.ones(2, jnp.bfloat16)
+    updates, state = optimizer.update(params, optimizer.init(params), params)
+    assert (updates.dtype, updates.tolist()) == (jnp.float32, [-1.0, -1.0])
+    assert (state.outer[0].dtype, state.outer[0].tolist()) == (jnp.bfloat16, [1.0, 1.0])
+
+
 # --- values that are not finite ---
 
 
@@ -242,6 +252,23 @@ def test_a_state_of_numpy_arrays_is_taken_too(compiled):
     update = jax.jit(optimizer.update) if compiled else optimizer.update
     whole = train(optimizer, *halfway, 2, update)
     assert_same(train(optimizer, *frozen(halfway), 2, update), whole)
+
+
+class Marks:
+    """A rule that needs a JAX array."""
+
+    def init(self, slow):
+        return ([jnp.zeros_like(s) for s in slow],)
+
+    def update(self, slow, fast, state, context):
+        return fast, ([kept.at[0].add(1.0) for kept in state[0]],)
+
+
+@pytest.mark.clause("C74", "C76")
+def test_a_rule_of_ones_own_gets_jax_arrays_from_a_state_of_numpys():
+    optimizer = meta_optimizer(inner(), SyncRule(1, Marks()))
+    _, state = optimizer.update(start(), frozen(optimizer.init(start())), start())
+    assert state.outer[0]["layer"]["x"].tolist() == [1.0, 0.0, 0.0]
 
 
 # --- how it runs ---
