@@ -10,6 +10,7 @@
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
+    nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
 
 Tests run against the built wheel, from an empty folder. With LOOKAHEAD_BACKENDS=numpy,cupy in the
 environment the matrix is those backends, and one that is not there is an error. The results by
@@ -159,6 +160,16 @@ def demo(session: nox.Session) -> None:
     extras = {"numpy", backend} if backend in {"numpy", "torch", "jax", "cupy"} else {"numpy"}
     install(session, *sorted(extras), groups=["demo"])
     session.run("python", str(ROOT / "demo" / "digits.py"), *session.posargs, env=ISOLATED)
+
+
+@nox.session(default=False)
+def figures(session: nox.Session) -> None:
+    """Draw docs/figures, or check that they are drawn like this: -- --check, -- NAME."""
+    install(session, "numpy", groups=["figures"])
+    # More threads add numbers in another order, and a pixel may differ.
+    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    program = str(ROOT / "figures" / "draw.py")
+    session.run("python", program, *session.posargs, env={**ISOLATED, **one_thread})
 
 
 @nox.session

@@ -59,6 +59,8 @@ BFLOAT16 = {
 # Devices that are not the default one, also by the names of the table; no array on torch's meta
 # device has values.
 DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
+# Tests of this file, of the table, of formulas and figures say nothing about a backend: with NumPy.
+ONCE = {"matrix", "analysis", "figures"}
 # What belongs to some backends: folders of tests of adapters, and modules anywhere else.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
 MODULES_OF = {
@@ -199,8 +201,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True
     if name in MODULES_OF and not MODULES_OF[name] & set(asked):
         return True
-    # The tests of this file and of the table say nothing about a backend: once is enough.
-    if name == "matrix" and collection_path.is_dir() and "numpy" not in asked:
+    if name in ONCE and collection_path.is_dir() and "numpy" not in asked:
         return True
     if collection_path.is_dir() and collection_path.parent.name == "adapters":
         wanted = {FOLDERS.get(backend) for backend in asked}

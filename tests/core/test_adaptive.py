@@ -2,7 +2,7 @@
 
 import pytest
 
-from lookahead_core import AdaptiveAlpha, Interpolate, SyncRule, lookahead
+from lookahead_core import AdaptiveAlpha, Interpolate, SyncRule, lookahead, nested
 
 # A quadratic of three dimensions with its exact alpha, worked out with 60 digits elsewhere.
 CURVATURE, LINEAR = (1.0, 3.0, 10.0), (1.0, -2.0, 0.5)
@@ -44,6 +44,28 @@ def test_the_secant_form_is_exact_on_a_quadratic(xp):
     adaptive = AdaptiveAlpha(0.1)
     state = adaptive.watch(adaptive.init([leaf(xp, *SLOW)]), [gradient(xp, SLOW)])
     assert estimate(xp, adaptive, state) == pytest.approx(EXACT, abs=1e-14)
+
+
+@pytest.mark.clause("C20", "C77")
+def test_the_first_gradient_is_copied_in_the_dtype_of_the_slow_weights(xp):
+    adaptive, given = AdaptiveAlpha(), leaf(xp, 1.0)
+    (kept,) = adaptive.watch(adaptive.init([leaf(xp, 0.0)]), [given])
+    assert kept[0] is not given
+    (wide,) = adaptive.watch(adaptive.init([leaf(xp, 0.0)]), [leaf(xp, 1.0, dtype="float32")])
+    assert wide[0].dtype == xp.float64
+
+
+@pytest.mark.clause("C77", "C78")
+def test_the_first_of_two_nested_rules_may_be_adaptive(xp):
+    first = lookahead(2, AdaptiveAlpha())
+    slow, middle, fast = (leaf(xp, *SLOW),), (leaf(xp, 0.5, 0.5, 0.5),), (leaf(xp, *FAST),)
+    ends = []
+    for rule in (first, nested(first, lookahead(4))):
+        state = rule.init(slow)
+        _, _, state = rule.step(middle, (), state, gradient=(gradient(xp, SLOW),))
+        (end,), _, _ = rule.step(fast, (), state, gradient=(gradient(xp, FAST),))
+        ends.append([float(end[i]) for i in range(3)])
+    assert ends[1] == pytest.approx(ends[0], abs=1e-14)
 
 
 @pytest.mark.clause("C77")

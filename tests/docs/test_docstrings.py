@@ -9,7 +9,7 @@ import pytest
 from numpydoc.validate import validate
 
 ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax"}
-CORE = ["lookahead_core", "lookahead_core.conformance"]
+CORE = ["lookahead_core", "lookahead_core.analysis", "lookahead_core.conformance"]
 
 # Style that we do not share: a docstring starts on the line of its quotes, and "See Also" and an
 # extended summary are written where they say something. PR09: fragments end without a full stop.
@@ -87,6 +87,8 @@ def test_the_examples_print_what_they_say(backend):
         parts = ("interpolation", "kernel", "outer", "presets", "rule")
         names |= {f"lookahead_core.{part}" for part in parts}
         names |= {"lookahead_core.conformance.kernel", "lookahead_core.conformance.oracle"}
+        parts = ("alpha", "contraction", "cost", "game", "noisy_quadratic", "outer", "stability")
+        names |= {f"lookahead_core.analysis.{part}" for part in parts}
     for name in names:
         results = doctest.testmod(importlib.import_module(name))
         assert results.attempted > 0, name

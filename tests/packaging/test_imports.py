@@ -35,6 +35,7 @@ def test_the_frameworks_are_there_to_be_imported(framework):
     [
         "import lookahead_core",
         "import lookahead_core.adapters",
+        "import lookahead_core.analysis",
         "import lookahead_core.conformance",
         "from lookahead_core import *",
     ],
