@@ -11,6 +11,7 @@
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
     nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
+    nox -s evidence           train on real data, with controls; writes docs/evidence.md
 
 Tests run against the built wheel, from an empty folder. With LOOKAHEAD_BACKENDS=numpy,cupy in the
 environment the matrix is those backends, and one that is not there is an error. The results by
@@ -67,7 +68,8 @@ def tests(session: nox.Session, backend: str) -> None:
         install_for_gpu(session, backend)
         paths = ["tests/core", "tests/adapters"]
     else:
-        install(session, backend, groups=[f"backend-{backend}", "demo"])
+        evidence = ["evidence"] if backend == "jax" else []
+        install(session, backend, groups=[f"backend-{backend}", "demo", *evidence])
         paths = ["tests"]
     # Part of the tests is no row of the table.
     record = [] if session.posargs else [f"--matrix-json={results}"]
@@ -179,6 +181,14 @@ def peers(session: nox.Session) -> None:
     # Without dependencies: requirements.txt is complete, and timm would bring torchvision.
     session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
     session.run("python", str(ROOT / "peers" / "scoreboard.py"), *session.posargs, env=ISOLATED)
+
+
+@nox.session(default=False)
+def evidence(session: nox.Session) -> None:
+    """Lookahead and its controls on real data: up to half an hour; cut off, it goes on later."""
+    install(session, "jax", groups=["evidence"])
+    program = ROOT / "evidence" / "real_data.py"
+    session.run("python", str(program), *session.posargs, env=ISOLATED)
 
 
 def run_tests(session: nox.Session, *arguments: str) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import SyncRule
+from lookahead_core import Interpolate, SyncRule
 from lookahead_core.checkpoint import check_settings, counters, settings
 
 from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of
@@ -27,6 +27,7 @@ __all__ = ["Loaded", "pack", "unpack"]
 
 PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
+OUTER = "lookahead_outer_"
 FAST = "lookahead_fast"
 ENTRIES = "lookahead_entries"
 
@@ -61,11 +62,16 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
         for leaf, tensor in tensors.items():
             if leaf in number:  # trainers may put other parameters into a group
                 states.setdefault(number[leaf], {})[name] = tensor
+    for leaf, slots in memory.outer.items():
+        if leaf in number:
+            own = {f"{OUTER}{index}": slot for index, slot in enumerate(slots)}
+            states.setdefault(number[leaf], {}).update(own)
     for (leaf, key), tensor in memory.inner_slow.items():
         if leaf in memory.slow and leaf in number:
             states[number[leaf]][f"{SLOW}_{key}"] = tensor
+    count = int(memory.count)
     numbers = {
-        "count": int(memory.count) % round_of(inner.param_groups, rule),
+        "count": count % round_of(inner.param_groups, rule) if count > 0 else count,
         "syncs": int(memory.syncs),
         "unstepped": int(memory.unstepped),
     }
@@ -89,11 +95,7 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
             "slow weights are taken from the current parameters",
             stacklevel=3,
         )
-        groups = [
-            {**saved, **_prefixed(_ours(group))} for saved, group in _groups(state_dict, inner)
-        ]
-        slow = {leaf: home.new(rule, leaf) for leaf in parameters.values() if leaf.requires_grad}
-        return Loaded({**state_dict, "param_groups": groups}, Memory(slow), {})
+        return _bare(state_dict, inner, rule, home)
     overrides = [_overrides(saved, group, rule) for saved, group in _groups(state_dict, inner)]
     count, syncs, unstepped = _counters(state_dict, overrides, rule)
     _check_nothing_is_missing(state_dict, parameters)
@@ -101,21 +103,53 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     fast = {}
     # Some optimizers have state that belongs to no parameter, under names.
     states = {i: own for i, own in state_dict["state"].items() if i not in parameters}
-    for i, leaf in parameters.items():
-        entries = state_dict["state"].get(i, {})
-        if theirs := _without(entries):
-            states[i] = theirs
-        for key, value in entries.items():
-            if key == SLOW:
-                memory.slow[leaf] = home.new(rule, leaf).copy_(value)
-            elif key == FAST:
-                fast[leaf] = value
-            elif str(key).startswith(SLOW):
-                name = (leaf, key.removeprefix(f"{SLOW}_"))
-                memory.inner_slow[name] = value.to(leaf.device, copy=True)
+    for saved, override in zip(state_dict["param_groups"], overrides, strict=True):
+        own = rule_of(override, rule)
+        for i in saved["params"]:
+            entries = state_dict["state"].get(i, {})
+            if theirs := _without(entries):
+                states[i] = theirs
+            if FAST in entries:
+                fast[parameters[i]] = entries[FAST]
+            _remember(memory, i, parameters[i], entries, own, home)
     pairs = zip(state_dict["param_groups"], overrides, strict=True)
     groups = [{**_without(saved), **override} for saved, override in pairs]
     return Loaded({**state_dict, "state": states, "param_groups": groups}, memory, fast)
+
+
+def _bare(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) -> Loaded:
+    """What was saved by the inner optimizer alone: a new start, with our own overrides."""
+    memory, groups = Memory(count=-rule.start), []
+    for saved, group in _groups(state_dict, inner):
+        groups.append({**saved, **_prefixed(_ours(group))})
+        own = rule_of(group, rule)
+        for leaf in group["params"]:
+            if leaf.requires_grad:
+                memory.slow[leaf], memory.outer[leaf] = home.new(own, leaf)
+    return Loaded({**state_dict, "param_groups": groups}, memory, {})
+
+
+def _remember(
+    memory: Memory, i: int, leaf: Tensor, entries: StateDict, rule: SyncRule, home: Home
+) -> None:
+    """Copy what is ours of the entries of one parameter, the `i`-th, into `memory`."""
+    for key, value in entries.items():
+        if str(key).startswith(f"{SLOW}_"):
+            name = (leaf, key.removeprefix(f"{SLOW}_"))
+            memory.inner_slow[name] = value.to(leaf.device, copy=True)
+    if SLOW not in entries:
+        return
+    slow, slots = home.new(rule, leaf)
+    for index, slot in enumerate(slots):
+        value = entries.get(f"{OUTER}{index}")
+        if value is None or value.shape != slot.shape:
+            got = "none" if value is None else tuple(value.shape)
+            raise ValueError(
+                f"state_dict['state'][{i}]['{OUTER}{index}'] must have the shape "
+                f"{tuple(slot.shape)}, got {got}"
+            )
+        slot.copy_(value)
+    memory.slow[leaf], memory.outer[leaf] = slow.copy_(entries[SLOW]), slots
 
 
 # --- what a checkpoint is made of ---
@@ -172,14 +206,16 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
     """
     found = {name: saved.get(f"{PREFIX}{name}") for name in settings(rule)}
     ours = rule_of(group, rule)
-    if isinstance(settings(ours)["alpha"], float) and not isinstance(found["alpha"], str):
+    number = isinstance(settings(ours).get("alpha"), float)
+    if number and found["outer"] in ("Interpolate", None) and not isinstance(found["alpha"], str):
         ours = rule_of({**group, ALPHA: found["alpha"]}, rule)
     check_settings(found, ours)
-    period, alpha = {PERIOD: ours.sync_period}, {ALPHA: ours.outer.alpha}
-    return {
-        **(period if ours.sync_period != rule.sync_period else {}),
-        **(alpha if ours.outer != rule.outer else {}),
-    }
+    override: Group = {}
+    if ours.sync_period != rule.sync_period:
+        override[PERIOD] = ours.sync_period
+    if isinstance(ours.outer, Interpolate) and ours.outer != rule.outer:
+        override[ALPHA] = ours.outer.alpha
+    return override
 
 
 def _counters(
@@ -225,8 +261,8 @@ def _check_states(state_dict: StateDict, parameters: dict[int, Tensor], inner: O
             ours = str(key).startswith(PREFIX)
             if ours and not isinstance(value, Tensor):
                 raise ValueError(f"{name} must be a Tensor, got {value!r}")
-            if not ours and key not in moments:
-                continue
+            if key not in moments and (not ours or str(key).startswith(OUTER)):
+                continue  # slots are compared with new ones
             # A slow copy is of the shape of what it is a copy of.
             like = entries.get(key.removeprefix(f"{SLOW}_")) if ours else None
             like = like if isinstance(like, Tensor) and key not in (SLOW, FAST) else parameters[i]

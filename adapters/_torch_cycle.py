@@ -6,22 +6,22 @@ hooks and checkpoints are not: they are the optimizer's.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule, SyncState
+from lookahead_core.schedule import every
 
-from ._torch_groups import Group, leaves_of, members_of, period
+from ._torch_groups import Group, Parts, by_rule, leaves_of, members_of, period
 from ._torch_inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
 from ._torch_kernel import KERNELS
 from ._torch_memory import Home, Memory, assign
+from ._torch_outer import by_leaf, evidence, gradients, slots_of
 
-__all__ = ["Cycle", "Parts"]
-
-Parts: TypeAlias = dict[SyncRule, list[Group]]
+__all__ = ["Cycle"]
 
 
 @dataclass(eq=False)
@@ -50,45 +50,75 @@ class Cycle:
     kinds: dict[str, str]
     memory: Memory = field(default_factory=Memory)
 
-    def starting(self) -> list[Group]:
-        """Groups that are between two cycles."""
+    def between(self) -> list[Group]:
+        """Groups that are in no cycle: between two, or before the first."""
         count = int(self.memory.count)
-        return [g for g in self.inner.param_groups if count % period(g, self.rule) == 0]
+        return [
+            g for g in self.inner.param_groups if count < 0 or count % period(g, self.rule) == 0
+        ]
+
+    def starting(self) -> list[Group]:
+        """Groups whose slow weights are to be taken now; all of them before the first step too."""
+        count = int(self.memory.count)
+        return [] if -self.rule.start < count < 0 else self.between()
+
+    def apart(self) -> list[Group]:
+        """Groups whose parameters are not their slow weights."""
+        if not self.rule.restarts_always and int(self.memory.syncs):
+            return self.inner.param_groups
+        count, groups = int(self.memory.count), self.inner.param_groups
+        return [g for g in groups if count > 0 and count % period(g, self.rule)]
 
     @torch.no_grad()
     def anchor(self, groups: list[Group]) -> None:
         """Start a cycle: capture the slow weights of the parameters that are trainable now."""
-        slow = self.memory.slow
-        for leaf in dict.fromkeys(leaves_of(groups)):
-            old = slow.pop(leaf, None)
-            if leaf.requires_grad:
-                slow[leaf] = old if self.home.fits(old, leaf) else self.home.new(self.rule, leaf)
-        for gone in slow.keys() - set(leaves_of(self.inner.param_groups)):
-            del slow[gone]
-        members = members_of(groups, slow)
-        self.rule.anchor(members, self._state(members, ()), kernel=KERNELS[self.kernel])
+        memory = self.memory
+        for rule, own in by_rule(groups, self.rule):
+            for leaf in dict.fromkeys(leaves_of(own)):
+                self._hold(rule, leaf)
+            if members := members_of(own, memory.slow):
+                state = self._state(rule, members, ())
+                self._keep(members, rule.anchor(members, state, kernel=KERNELS[self.kernel]))
+        for gone in memory.slow.keys() - set(leaves_of(self.inner.param_groups)):
+            del memory.slow[gone], memory.outer[gone]
         self.hold_inner_state(groups, live=True)
+
+    @torch.no_grad()
+    def watch(self, groups: list[Group]) -> None:
+        """Show the outer rule the gradients of the first step of a cycle, if it asks for them."""
+        for rule, own in by_rule(groups, self.rule):
+            members = members_of(own, self.memory.slow)
+            if rule.needs_gradient and members:
+                state = self._state(rule, members, ())
+                self._keep(members, rule.watch(state, gradients(own, members)))
 
     @torch.no_grad()
     def sync(self, parts: Parts) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
+        for rule, groups in parts:
+            if members := members_of(groups, self.memory.slow):
+                self._sync(rule, groups, members)
+        self.memory.syncs += 1
+
+    def _sync(self, rule: SyncRule, groups: list[Group], members: list[Tensor]) -> None:
         memory = self.memory
-        for rule, groups in parts.items():
-            members = members_of(groups, memory.slow)
-            for leaf in members:  # it may have moved since the cycle began
-                memory.slow[leaf] = self.home.moved(memory.slow[leaf], leaf)
-            self.hold_inner_state(groups)
-            live = self.participating(groups)
-            state = self._state(members, [name for name in live if name in memory.inner_slow])
-            starts = [*self.starts(groups).values()] if rule.inner_state == "reset" else None
-            before = [value for value, _ in live.values()]
-            kernel = KERNELS[self.kernel]
-            _, after, _ = rule.sync(members, before, state, kernel=kernel, initial=starts)
-            assign(before, after)
-            if rule.inner_state == "reset":
-                for entries, key, value in [*self.plain_entries(groups)]:
-                    entries[key] = value
-        memory.syncs += 1
+        for leaf in members:
+            self._settle(leaf)
+        self.hold_inner_state(groups)
+        live = self.participating(groups)
+        state = self._state(rule, members, [name for name in live if name in memory.inner_slow])
+        starts = [*self.starts(groups).values()] if rule.inner_state == "reset" else None
+        before = [value for value, _ in live.values()]
+        given = evidence(rule, self.inner, groups, members)
+        kernel = KERNELS[self.kernel]
+        fast, after, state = rule.sync(
+            members, before, state, kernel=kernel, initial=starts, **given
+        )
+        assign([*members, *before], [*fast, *after])
+        self._keep(members, state)
+        if rule.inner_state == "reset" and every(rule.restart_period, int(memory.syncs)):
+            for entries, key, value in [*self.plain_entries(groups)]:
+                entries[key] = value
 
     def participating(self, groups: list[Group]) -> dict[InnerName, tuple[Tensor, Kind]]:
         """Live tensors of the inner state that the policy acts on; ValueError for unknown ones."""
@@ -137,7 +167,48 @@ class Cycle:
             number = torch.as_tensor(getattr(self.memory, name), dtype=torch.int64, device=device)
             setattr(self.memory, name, number)
 
-    def _state(self, members: list[Tensor], names: Iterable[InnerName]) -> SyncState:
-        slow = [self.memory.slow[leaf] for leaf in members]
-        inner_slow = [self.memory.inner_slow[name] for name in names]
-        return SyncState(slow, 0, self.memory.syncs, (), inner_slow)
+    def _hold(self, rule: SyncRule, leaf: Tensor) -> None:
+        """Keep slow weights and slots of `leaf` in the next cycle if it is trained, and only then.
+
+        Its slow weights go on from the last cycle, if its shape is the same.
+        """
+        memory = self.memory
+        old, slots = memory.slow.pop(leaf, None), memory.outer.pop(leaf, [])
+        if not leaf.requires_grad:
+            return
+        if old is None or old.shape != leaf.shape:
+            old, slots = self.home.new(rule, leaf)
+        elif rule.needs_gradient and not slots:  # its group had an alpha of its own until now
+            _, slots = self.home.new(rule, leaf)
+        memory.slow[leaf], memory.outer[leaf] = old, slots
+        self._settle(leaf)
+
+    def _settle(self, leaf: Tensor) -> None:
+        """Bring what is kept of `leaf` to where it belongs: the model may have moved."""
+        memory = self.memory
+        old = memory.slow[leaf]
+        slow = memory.slow[leaf] = self.home.moved(old, leaf)
+        memory.outer[leaf] = self.home.followed(memory.outer[leaf], old, slow, leaf)
+
+    def _state(
+        self, rule: SyncRule, members: list[Tensor], names: Iterable[InnerName]
+    ) -> SyncState:
+        """The core's state of `members`, at the start of a cycle."""
+        memory = self.memory
+        slow = [memory.slow[leaf] for leaf in members]
+        outer = slots_of(memory.outer[leaf] for leaf in members)
+        if not by_leaf(rule.outer):
+            slow = [s.to(leaf.device) for s, leaf in zip(slow, members, strict=True)]
+            outer = [
+                [s.to(leaf.device) for s, leaf in zip(slot, members, strict=True)] for slot in outer
+            ]
+        inner_slow = [memory.inner_slow[name] for name in names]
+        return SyncState(slow, 0, int(memory.syncs), outer, inner_slow)
+
+    def _keep(self, members: list[Tensor], state: SyncState) -> None:
+        """Write slow weights and slots of a rule's own into ours; a kernel's are ours already."""
+        memory = self.memory
+        slots = [[memory.outer[leaf][i] for leaf in members] for i in range(len(state.outer))]
+        targets = [memory.slow[leaf] for leaf in members]
+        targets += [tensor for slot in slots for tensor in slot]
+        assign(targets, [*state.slow, *(tensor for slot in state.outer for tensor in slot)])

@@ -1,7 +1,7 @@
 """Parameter groups: settings of their own, one counter for all, and which leaves take part.
 
-`lookahead_alpha` and `lookahead_sync_period` in a group override the rule. The counter is one: a
-group whose period divides another's syncs whenever that one does.
+`lookahead_alpha` and `lookahead_sync_period` in a group override the rule. The counter is one, and
+so is the number of syncs: a group whose period divides another's syncs whenever that one does.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +18,7 @@ __all__ = [
     "ALPHA",
     "PERIOD",
     "Group",
+    "Parts",
     "by_rule",
     "leaves_of",
     "members_of",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 Group: TypeAlias = dict[str, Any]
+Parts: TypeAlias = list[tuple[SyncRule, list[Group]]]
 
 ALPHA, PERIOD = "lookahead_alpha", "lookahead_sync_period"
 
@@ -40,16 +42,23 @@ def period(group: Group, rule: SyncRule) -> int:
 
 def rule_of(group: Group, rule: SyncRule) -> SyncRule:
     """`rule` with the settings of `group`, or ValueError."""
-    outer = Interpolate(group[ALPHA]) if ALPHA in group else rule.outer
+    outer = rule.outer
+    if ALPHA in group:
+        if not isinstance(outer, Interpolate):
+            raise ValueError(f"{ALPHA} in a group needs a rule that has an alpha, got {outer!r}")
+        outer = Interpolate(group[ALPHA])
     return replace(rule, sync_period=period(group, rule), outer=outer)
 
 
-def by_rule(groups: Iterable[Group], rule: SyncRule) -> dict[SyncRule, list[Group]]:
+def by_rule(groups: Iterable[Group], rule: SyncRule) -> Parts:
     """Groups that one call of the core can sync, under the rule of each."""
-    parts: dict[SyncRule, list[Group]] = {}
+    parts: dict[Any, tuple[SyncRule, list[Group]]] = {}
     for group in groups:
-        parts.setdefault(rule_of(group, rule), []).append(group)
-    return parts
+        own = rule_of(group, rule)
+        # Not `own`: an outer rule of the user's own need not be hashable.
+        key = own.sync_period, own.outer if ALPHA in group else None
+        parts.setdefault(key, (own, []))[1].append(group)
+    return [*parts.values()]
 
 
 def members_of(groups: Iterable[Group], slow: Mapping[Tensor, Any]) -> list[Tensor]:

@@ -2,12 +2,11 @@
 
 Three kernels that mean the same: `foreach` launches once for all leaves of a device and dtype,
 `plain` goes leaf by leaf, `compiled` is one fused graph. All use torch.lerp, which is the core's
-formula with both of its branches.
+formula with both of its branches. Their momentum is _torch_momentum.py.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,24 +15,17 @@ from lookahead_core import Kernel
 from lookahead_core.kernel import anchored
 from lookahead_core.typing import Fraction, Leaves
 
-__all__ = ["KERNELS"]
+from ._torch_lists import Lists, Row, by_device, near, pieces, sort
+from ._torch_momentum import fits_graph, momentum_compiled, momentum_foreach, momentum_plain
 
-Pair: TypeAlias = tuple[Tensor, Tensor]
-Pairs: TypeAlias = list[Pair]
-# A leaf that needs a cast goes in so many pieces: casts then take less room than one leaf.
-PIECES = 4
+__all__ = ["KERNELS"]
 
 
 def interpolate_foreach(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
     """Overwrite both lists: two launches for all leaves of a device and dtype."""
     alpha = float(alpha)  # a schedule may give a 0-d tensor
     groups, others, distant = sort(slow, fast)
-    for slows, fasts in groups:
-        # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
-        if alpha == 1:
-            torch._foreach_copy_(slows, fasts)
-        elif alpha > 0:
-            torch._foreach_lerp_(slows, fasts, alpha)
+    move_lists(groups, alpha)
     move_each(others, alpha)
     for slows, fasts in groups:
         torch._foreach_copy_(fasts, slows)
@@ -45,9 +37,9 @@ def interpolate_foreach(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Le
 def interpolate_plain(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
     """Overwrite both lists, leaf by leaf."""
     alpha = float(alpha)
-    near, distant = by_device(slow, fast)
-    move_each(near, alpha)
-    copy_each(near)
+    close, distant = by_device(slow, fast)
+    move_each(close, alpha)
+    copy_each(close)
     move_distant(distant, alpha)
     return slow, fast
 
@@ -55,31 +47,61 @@ def interpolate_plain(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leav
 def interpolate_compiled(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
     """Overwrite both lists in one compiled graph for each set of shapes and dtypes."""
     alpha = float(alpha)
-    near, distant = by_device(slow, fast)
-    # Inductor (torch 2.13) has no code for complex numbers, and loses what is written to a scalar.
-    fit = [0 < alpha < 1 and s.dim() > 0 and not s.is_complex() for s, _ in near]
-    graph = [pair for pair, fits in zip(near, fit, strict=True) if fits]
-    others = [pair for pair, fits in zip(near, fit, strict=True) if not fits]
+    graph, others, distant = for_graph(slow, fast, alpha)
     move_each(others, alpha)
     if graph:
-        compiled()([s for s, _ in graph], [f for _, f in graph], alpha)
+        compiled(interpolate_)([s for s, _ in graph], [f for _, f in graph], alpha)
     copy_each(others)
     move_distant(distant, alpha)
     return slow, fast
 
 
+def move_foreach(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
+    """Overwrite `slow` alone: one launch for all leaves of a device and dtype."""
+    alpha = float(alpha)
+    groups, others, distant = sort(slow, fast)
+    move_lists(groups, alpha)
+    move_each(others, alpha)
+    move_distant(distant, alpha, back=False)
+    return slow
+
+
+def move_plain(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
+    """Overwrite `slow` alone, leaf by leaf."""
+    alpha = float(alpha)
+    close, distant = by_device(slow, fast)
+    move_each(close, alpha)
+    move_distant(distant, alpha, back=False)
+    return slow
+
+
+def move_compiled(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
+    """Overwrite `slow` alone, in one compiled graph for each set of shapes and dtypes."""
+    alpha = float(alpha)
+    graph, others, distant = for_graph(slow, fast, alpha)
+    move_each(others, alpha)
+    if graph:
+        compiled(move_)([s for s, _ in graph], [f for _, f in graph], alpha)
+    move_distant(distant, alpha, back=False)
+    return slow
+
+
 @cache
-def compiled() -> Callable[..., None]:
+def compiled(step: Callable[..., None]) -> Callable[..., None]:
     """A graph that reads and writes each copy of the weights once, made when it is first needed."""
+    return torch.compile(step)
 
-    def interpolate_(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
-        # In place: beyond torch's limit of recompilations this runs as it is written.
-        for s, f in zip(slow, fast, strict=True):
-            s.lerp_(f.to(s.dtype), alpha)
-        for s, f in zip(slow, fast, strict=True):
-            f.copy_(s)
 
-    return torch.compile(interpolate_)
+# In place: beyond torch's limit of recompilations these run as they are written.
+def interpolate_(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
+    move_(slow, fast, alpha)
+    for s, f in zip(slow, fast, strict=True):
+        f.copy_(s)
+
+
+def move_(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
+    for s, f in zip(slow, fast, strict=True):
+        s.lerp_(f.to(s.dtype), alpha)
 
 
 def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
@@ -97,7 +119,25 @@ def anchor_plain(slow: Leaves, fast: Leaves) -> Leaves:
     return slow
 
 
-def move_each(pairs: Pairs, alpha: float) -> None:
+def for_graph(slow: Leaves, fast: Leaves, alpha: float) -> tuple[list[Row], list[Row], list[Row]]:
+    """Pairs for a graph, pairs that go one by one, and pairs on two devices."""
+    close, distant = by_device(slow, fast)
+    inside = 0 < alpha < 1
+    graph = [row for row in close if inside and fits_graph(row[0])]
+    others = [row for row in close if not (inside and fits_graph(row[0]))]
+    return graph, others, distant
+
+
+def move_lists(groups: Iterable[Lists], alpha: float) -> None:
+    for slows, fasts in groups:
+        # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
+        if alpha == 1:
+            torch._foreach_copy_(slows, fasts)
+        elif alpha > 0:
+            torch._foreach_lerp_(slows, fasts, alpha)
+
+
+def move_each(pairs: list[Row], alpha: float) -> None:
     """Move the slow leaves. All of them before any `copy_each`: two may share their storage."""
     for pair in pairs:
         for s, f in pieces(*pair):
@@ -108,25 +148,27 @@ def move_each(pairs: Pairs, alpha: float) -> None:
                 s.lerp_(f.to(s.dtype), alpha)
 
 
-def copy_each(pairs: Pairs) -> None:
+def copy_each(pairs: list[Row]) -> None:
     for s, f in pairs:
         f.copy_(s)
 
 
-def move_distant(pairs: Pairs, alpha: float) -> None:
+def move_distant(pairs: list[Row], alpha: float, back: bool = True) -> None:
     """Leaves whose slow weights are on another device: one by one, through the fast one's.
 
-    A copy from or to pinned memory does not wait; those of one stream keep their order.
+    With `back` the fast ones follow. Without it the two may be exchanged, and the CPU waits for
+    neither.
     """
     for s, f in pairs:
-        here = s.to(f.device, non_blocking=True)
-        near = [(here, f)]
-        move_each(near, alpha)
-        copy_each(near)
-        s.copy_(here, non_blocking=True)
+        here, there = near((s, f), f.device if back or s.device.type == "cpu" else s.device)
+        move_each([(here, there)], alpha)
+        if back:
+            f.copy_(here)
+        if here is not s:
+            s.copy_(here, non_blocking=True)
 
 
-def anchor_each(pairs: Iterable[Pair]) -> None:
+def anchor_each(pairs: Iterable[Row]) -> None:
     for s, f in pairs:
         if s.dtype == f.dtype:
             s.copy_(f, non_blocking=True)
@@ -138,42 +180,8 @@ def anchor_each(pairs: Iterable[Pair]) -> None:
             s.copy_(here, non_blocking=True)
 
 
-def sort(slow: Leaves, fast: Leaves) -> tuple[Iterable[tuple[Any, Any]], Pairs, Pairs]:
-    """Lists for one launch each, pairs that go one by one, and pairs on two devices."""
-    groups: dict[tuple[torch.device, torch.dtype], tuple[list[Tensor], list[Tensor]]] = {}
-    others = []
-    near, distant = by_device(slow, fast)
-    for s, f in near:
-        # A subclass may lack foreach: DTensor has no strategy for _foreach_copy_ (torch 2.13).
-        if s.dtype != f.dtype or type(s) is not Tensor:
-            others.append((s, f))
-            continue
-        slows, fasts = groups.setdefault((s.device, s.dtype), ([], []))
-        slows.append(s)
-        fasts.append(f)
-    return groups.values(), others, distant
-
-
-def by_device(slow: Leaves, fast: Leaves) -> tuple[Pairs, Pairs]:
-    """Pairs of leaves on one device, and pairs on two."""
-    near: Pairs = []
-    distant: Pairs = []
-    for s, f in zip(slow, fast, strict=True):
-        (near if s.device == f.device else distant).append((s, f))
-    return near, distant
-
-
-def pieces(slow: Tensor, fast: Tensor) -> Iterator[Pair]:
-    """Views that together are the two leaves; the leaves themselves where no cast is needed."""
-    if slow.dtype == fast.dtype or slow.dim() == 0:
-        return iter([(slow, fast)])
-    if slow.is_contiguous() and fast.is_contiguous():
-        slow, fast = slow.view(-1), fast.view(-1)
-    return zip(slow.chunk(PIECES), fast.chunk(PIECES), strict=True)
-
-
 KERNELS = {
-    "foreach": Kernel(interpolate=interpolate_foreach, anchor=anchor_),
-    "plain": Kernel(interpolate=interpolate_plain, anchor=anchor_plain),
-    "compiled": Kernel(interpolate=interpolate_compiled, anchor=anchor_),
+    "foreach": Kernel(interpolate_foreach, anchor_, move_foreach, momentum_foreach),
+    "plain": Kernel(interpolate_plain, anchor_plain, move_plain, momentum_plain),
+    "compiled": Kernel(interpolate_compiled, anchor_, move_compiled, momentum_compiled),
 }

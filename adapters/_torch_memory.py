@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +22,13 @@ class Memory:
     ----------
     slow : dict
         Slow weights of each parameter that takes part in this cycle.
+    outer : dict
+        What the outer rule keeps of each of them, one tensor for each of its slots.
     inner_slow : dict
         Slow copy of the inner state, by parameter and key, under `inner_state="interpolate"`.
     count, syncs : int or 0-d Tensor
-        Steps since the counter last started, and syncs so far; tensors if capturable.
+        Steps since the counter last started, negative before the first cycle; and syncs so far.
+        Tensors if capturable.
     kept : dict
         Fast weights, while the parameters hold the slow ones.
     evaluating : bool
@@ -35,6 +38,7 @@ class Memory:
     """
 
     slow: dict[Tensor, Tensor] = field(default_factory=dict)
+    outer: dict[Tensor, list[Tensor]] = field(default_factory=dict)
     inner_slow: dict[InnerName, Tensor] = field(default_factory=dict)
     count: Any = 0
     syncs: Any = 0
@@ -57,14 +61,26 @@ class Home(NamedTuple):
     dtype: torch.dtype | None = None
     device: torch.device | None = None
 
-    def new(self, rule: SyncRule, leaf: Tensor) -> Tensor:
-        """Slow weights of `leaf`, taken from it."""
-        (slow,) = rule.init([leaf], slow_dtype=self.dtype).slow
-        return self.moved(slow, leaf)
+    def new(self, rule: SyncRule, leaf: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Slow weights of `leaf`, taken from it, and the slots of the outer rule."""
+        state = rule.init([leaf], slow_dtype=self.dtype)
+        slow = self.moved(state.slow[0], leaf)
+        return slow, self.followed([slot for (slot,) in state.outer], state.slow[0], slow, leaf)
 
-    def fits(self, slow: Tensor | None, leaf: Tensor) -> TypeGuard[Tensor]:
-        """Whether `slow` can hold the slow weights of `leaf`."""
-        return slow is not None and slow.shape == leaf.shape and self.moved(slow, leaf) is slow
+    def followed(
+        self, slots: list[Tensor], old: Tensor, slow: Tensor, leaf: Tensor
+    ) -> list[Tensor]:
+        """Slots that were beside `old`, beside `slow`; themselves if they are there.
+
+        One in another dtype than that of the slow weights keeps it: a rule of the user's own has
+        its reasons.
+        """
+        if old is slow:
+            return slots
+        return [
+            self.moved(slot, leaf) if slot.dtype == old.dtype else slot.to(slow.device)
+            for slot in slots
+        ]
 
     def moved(self, slow: Tensor, leaf: Tensor) -> Tensor:
         """`slow` where and as wide as it belongs now; itself if it is there."""

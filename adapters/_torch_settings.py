@@ -13,7 +13,8 @@ from ._torch_cycle import Cycle
 from ._torch_groups import Group, rule_of
 from ._torch_inner_state import check_kinds
 from ._torch_kernel import KERNELS
-from ._torch_memory import Home
+from ._torch_memory import Home, Memory
+from ._torch_outer import check_curvature
 
 __all__ = ["check_group", "cycle_of"]
 
@@ -35,7 +36,9 @@ def cycle_of(
     home = Home(_floating(slow_dtype), _device(slow_device))
     for group in inner.param_groups:
         check_group(group, rule)
-    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds))
+        check_curvature(rule_of(group, rule), inner)
+    memory = Memory(count=-rule.start)
+    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds), memory)
 
 
 def check_group(group: Group, rule: SyncRule) -> None:

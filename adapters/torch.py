@@ -1,350 +1,20 @@
-"""Lookahead for torch: a `torch.optim.Optimizer` around any `torch.optim.Optimizer`.
+"""Lookahead and its relatives for torch: a `torch.optim.Optimizer` around any other.
 
-The inner optimizer stays the owner of parameter groups, hyperparameters and its own state; this
-one owns the slow weights. What a sync means is lookahead_core; here are hooks, closures, gradients
-and evaluation, and next to it groups, memory, inner state, checkpoints and kernels.
+`Lookahead` and `ranger` by name, and `MetaOptimizer` for any rule of the family; that one has the
+work, in _torch_meta.py.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-import torch
-from torch.optim import Optimizer
+from torch.optim import Optimizer, RAdam
 
-from lookahead_core import SyncRule, lookahead
-from lookahead_core.typing import Count, Fraction
+from lookahead_core import AdaptiveAlpha, lookahead
+from lookahead_core.scheduled import Scheduled
 
-from . import _torch_capture as capture
-from . import _torch_template as template
-from ._torch_checkpoint import pack, unpack
-from ._torch_cycle import Cycle
-from ._torch_groups import Group, by_rule, leaves_of, members_of, period
-from ._torch_memory import assign, read_pinned
-from ._torch_settings import check_group, cycle_of
+from ._torch_meta import MetaOptimizer
 
-__all__ = ["Lookahead", "MetaOptimizer"]
-
-Closure = Callable[[], Any]
-
-
-class MetaOptimizer(Optimizer):
-    """Any `SyncRule` around any torch optimizer.
-
-    Use it in the place of the inner optimizer: step it, hand it to learning-rate schedulers and
-    gradient scalers, save and load it. Never step `inner` yourself: that step would not count.
-
-    Parameters
-    ----------
-    inner : torch.optim.Optimizer
-        Moves the fast weights, which are the model's parameters.
-    rule : SyncRule
-        When to sync and how. `lookahead_alpha` and `lookahead_sync_period` in a parameter group
-        override it, and may be changed there between syncs.
-    slow_dtype : torch.dtype, optional
-        Keep slow weights in this dtype where it is wider than the parameter's; float32 is right
-        for bfloat16 and float16 parameters (clause C15).
-    slow_device : torch.device or str, optional
-        Keep slow weights there, and not with their parameters: "cpu" frees the accelerator.
-    kernel : {"foreach", "plain", "compiled"}
-        How a sync computes: few launches, leaf by leaf, or one graph by `torch.compile`.
-    capturable : bool
-        Keep the counter on the device and select instead of branching, so that a step can be
-        captured in a CUDA graph; every step then reads and writes the slow weights.
-    state_kinds : mapping of str to {"moment", "count", "keep"}, optional
-        What keys of the inner state are that this adapter does not know: moments start at zero,
-        counts are not blended, and what is kept no policy touches.
-
-    Attributes
-    ----------
-    inner, rule, capturable
-        As given.
-
-    Raises
-    ------
-    ValueError
-        If an argument is not of its kind, or the inner optimizer is differentiable; the message
-        names it.
-
-    Notes
-    -----
-    Slow weights are captured at construction and again at the first step of each cycle, so that
-    weights loaded or edited between cycles are honoured (clauses C01, C26). Parameters with
-    `requires_grad=False` then are left alone (clause C27).
-
-    References
-    ----------
-    Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
-    """
-
-    inner: Optimizer
-    rule: SyncRule
-    capturable: bool
-    _cycle: Cycle
-
-    def __init__(
-        self,
-        inner: Optimizer,
-        rule: SyncRule,
-        *,
-        slow_dtype: torch.dtype | None = None,
-        slow_device: torch.device | str | None = None,
-        kernel: str = "foreach",
-        capturable: bool = False,
-        state_kinds: Mapping[str, str] | None = None,
-    ) -> None:
-        if isinstance(inner, MetaOptimizer):
-            raise ValueError(
-                "inner must not be wrapped already (two cannot share the entries of one "
-                f"checkpoint), got {inner!r}"
-            )
-        cycle = cycle_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds)
-        if capturable and slow_device is not None:
-            raise ValueError(
-                "slow_device must be None if capturable (one graph, one device), "
-                f"got {slow_device!r}"
-            )
-        # Not super().__init__(): it makes parameter groups of its own. __setstate__ makes the six
-        # hook registries without which schedulers and state_dict fail (kozistr#122).
-        self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_cycle": cycle})
-        cycle.anchor(self.param_groups)
-        if capturable:
-            cycle.count_on_device()
-
-    # Properties, because load_state_dict replaces the inner's list and dicts (kozistr#237): a
-    # copy made here would go stale and schedulers would move a dead learning rate. torch declares
-    # plain attributes.
-    @property
-    def param_groups(self) -> list[Group]:
-        return self.inner.param_groups
-
-    @param_groups.setter
-    def param_groups(self, value: list[Group]) -> None:
-        self.inner.param_groups = value
-
-    @property
-    def state(self) -> Any:
-        return self.inner.state
-
-    @state.setter
-    def state(self, value: Any) -> None:
-        self.inner.state = value
-
-    @property
-    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
-        return self.inner.defaults
-
-    # Here and not when the first instance is made: torch's `_patch_step_function` patches the
-    # class then, and hooks of one instance would depend on which others have been made.
-    @Optimizer.profile_hook_step
-    def step(self, closure: Closure | None = None) -> Any:
-        """One inner step; on every sync_period-th a sync follows it.
-
-        Parameters
-        ----------
-        closure : callable, optional
-            Re-evaluates the model and returns the loss; handed to the inner optimizer.
-
-        Returns
-        -------
-        loss
-            What the inner optimizer's step returns.
-
-        Raises
-        ------
-        RuntimeError
-            Inside `slow_weights()` or after `eval()`, or if no parameter has a gradient; nothing
-            is changed.
-        """
-        self._refuse_while_evaluating("step")
-        if template.is_asked_for(self.inner, closure):
-            return template.make(self.inner, self._cycle.memory)
-        if closure is None:
-            self._require_gradient()
-        template.drop(self.inner, self._cycle.memory)
-        return self._captured_step(closure) if self.capturable else self._branching_step(closure)
-
-    step.hooked = True  # type: ignore[attr-defined]
-
-    def sync(self) -> None:
-        """Sync now, whatever the counter says, and start it again (clause C05)."""
-        self._refuse_while_evaluating("sync")
-        parts = by_rule(self.param_groups, self.rule)
-        self._cycle.participating(self.param_groups)
-        self._cycle.anchor(self._cycle.starting())
-        self._cycle.sync(parts)
-        self._cycle.memory.count *= 0
-
-    @contextmanager
-    def slow_weights(self) -> Iterator[None]:
-        """Context in which the parameters hold the slow weights, to evaluate or to save a model.
-
-        The fast weights come back bit for bit, also after an exception (clause C22). Holds a
-        second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
-        weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
-        """
-        if self._cycle.memory.evaluating:
-            yield
-            return
-        try:
-            self.eval()
-            yield
-        finally:
-            self.train()
-
-    @torch.no_grad()
-    def eval(self) -> None:
-        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does."""
-        memory = self._cycle.memory
-        if memory.evaluating:
-            return
-        count = int(memory.count)
-        # At the start of a cycle the parameters are the slow weights already (clause C22).
-        running = [group for group in self.param_groups if count % period(group, self.rule)]
-        members = members_of(running, memory.slow)
-        memory.kept = {leaf: leaf.clone() for leaf in members}
-        memory.evaluating = True
-        assign(members, [memory.slow[leaf] for leaf in members])
-
-    def train(self) -> None:
-        """Put the fast weights back, bit for bit, after `eval()`; nothing without it."""
-        memory = self._cycle.memory
-        assign(memory.kept, list(memory.kept.values()))
-        memory.kept, memory.evaluating = {}, False
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """As the inner optimizer's."""
-        self.inner.zero_grad(set_to_none)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group to the inner optimizer; its slow weights are captured at once.
-
-        The one counter goes on, so that all groups sync together.
-        """
-        self._refuse_while_evaluating("add_param_group")
-        check_group(param_group, self.rule)
-        self.inner.add_param_group(param_group)
-        self._cycle.anchor(self.param_groups[-1:])
-
-    def state_dict(self) -> dict[str, Any]:
-        """The inner's `state_dict` with `lookahead_*` entries in its states and groups."""
-        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
-            pre_hook(self)
-        read_pinned(self._cycle.memory)
-        self._cycle.hold_inner_state(self.param_groups)
-        state_dict = pack(self.inner, self.rule, self._cycle.memory)
-        for post_hook in self._optimizer_state_dict_post_hooks.values():
-            changed = post_hook(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        return state_dict
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken. Load the model's weights before it.
-
-        A checkpoint of the bare inner optimizer loads with a warning: the slow weights are then
-        the current parameters, at the start of a cycle. `lookahead_alpha` follows the checkpoint,
-        as the learning rate does. One that was saved while the parameters held the slow weights
-        puts the fast ones into them.
-
-        Raises
-        ------
-        ValueError
-            If the checkpoint was made with another period or inner-state policy, was cut short,
-            or holds an array of another shape than its parameter; nothing is changed.
-        """
-        self._refuse_while_evaluating("load_state_dict")
-        state_dict = state_dict.copy()
-        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
-            changed = pre_hook(self, state_dict)
-            state_dict = state_dict if changed is None else changed
-        loaded = unpack(state_dict, self.inner, self.rule, self._cycle.home)
-        self.inner.load_state_dict(loaded.inner)
-        assign(loaded.fast, list(loaded.fast.values()))
-        self._cycle.memory = loaded.memory
-        if self.capturable:
-            self._cycle.count_on_device()
-        for hook in self._optimizer_load_state_dict_post_hooks.values():
-            hook(self)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.rule!r}, {self.inner!r})"
-
-    def __getstate__(self) -> dict[str, Any]:
-        # As in torch, hooks stay behind, and the step that a scheduler has put on this instance.
-        return {key: vars(self)[key] for key in ("inner", "rule", "capturable", "_cycle")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        known = set(state["inner"].defaults)
-        super().__setstate__(state)
-        for key in self.defaults.keys() - known:
-            del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
-
-    def _branching_step(self, closure: Closure | None) -> Any:
-        """The ordinary step: on k - 1 of k it adds one to an integer."""
-        cycle, memory, rule = self._cycle, self._cycle.memory, self.rule
-        groups = self.param_groups
-        due = [group for group in groups if (memory.count + 1) % period(group, rule) == 0]
-        # What could be wrong is refused before weights move.
-        parts = by_rule(due, rule)
-        cycle.participating(due)
-        if starting := cycle.starting():
-            cycle.anchor(starting)
-        loss = self._inner_step(closure, undo=len(starting) == len(groups))
-        memory.count += 1
-        if parts:
-            cycle.sync(parts)
-        return loss
-
-    def _captured_step(self, closure: Closure | None) -> Any:
-        """The step for a graph: the counter is on the device, and nothing here waits for it."""
-        parts = by_rule(self.param_groups, self.rule)
-        self._cycle.participating(self.param_groups)
-        capture.anchor(self._cycle, parts)
-        loss = self._inner_step(closure, undo=False)
-        capture.count_and_sync(self._cycle, parts)
-        return loss
-
-    def _inner_step(self, closure: Closure | None, undo: bool) -> Any:
-        """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
-
-        With `undo` the slow weights are those before this step: they go back into the parameters,
-        if this is the first step of all.
-        """
-        known = len(self.state)
-        undo = undo and known == 0 and self.rule.inner_state != "maintain"
-        groups = [dict(group) for group in self.param_groups] if undo else []
-        loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
-        if len(self.state) != known:
-            try:
-                self._cycle.participating(self.param_groups)
-            except ValueError:
-                if undo:
-                    self._cycle.undo()
-                    template.restore_groups(self.param_groups, groups)
-                raise
-        return loss
-
-    def _checked(self, closure: Closure) -> Closure:
-        def checked() -> Any:
-            loss = closure()
-            self._require_gradient()
-            return loss
-
-        return checked
-
-    def _require_gradient(self) -> None:
-        if not any(leaf.grad is not None for leaf in leaves_of(self.param_groups)):
-            raise RuntimeError(
-                "step() needs a gradient: no parameter has one (.grad is None for all); "
-                "call loss.backward() before it"
-            )
-
-    def _refuse_while_evaluating(self, action: str) -> None:
-        if self._cycle.memory.evaluating:
-            raise RuntimeError(
-                f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
-                "weights; leave the context, or call train(), first"
-            )
+__all__ = ["Lookahead", "MetaOptimizer", "ranger"]
 
 
 class Lookahead(MetaOptimizer):
@@ -356,9 +26,9 @@ class Lookahead(MetaOptimizer):
         Moves the fast weights, which are the model's parameters.
     sync_period : int
         Inner steps between syncs, k >= 1.
-    alpha : float, 0-d Tensor or callable, (syncs) -> float or 0-d Tensor
+    alpha : float, 0-d Tensor, callable (syncs) -> float or 0-d Tensor, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]. A tensor is not checked; a callable is
-        a schedule of the number of syncs so far.
+        a schedule of the number of syncs so far; `AdaptiveAlpha()` estimates it.
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner optimizer's own state.
     **options
@@ -391,8 +61,67 @@ class Lookahead(MetaOptimizer):
         self,
         inner: Optimizer,
         sync_period: int = 5,
-        alpha: Fraction | Callable[[Count], Fraction] = 0.5,
+        alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: str = "maintain",
         **options: Any,
     ) -> None:
         super().__init__(inner, lookahead(sync_period, alpha, inner_state), **options)
+
+
+def ranger(
+    params: Iterable[Any],
+    lr: float = 1e-3,
+    sync_period: int = 6,
+    alpha: float = 0.5,
+    betas: tuple[float, float] = (0.95, 0.999),
+    eps: float = 1e-5,
+    weight_decay: float = 0.0,
+    **options: Any,
+) -> Lookahead:
+    """Ranger, its two optimizers: Lookahead around RAdam with the defaults of that name.
+
+    Gradient centralization, which the repository's later versions switch on, and what was stacked
+    upon that since are left out: they are no meta-optimizers. Centralize gradients before `step`.
+
+    Parameters
+    ----------
+    params : iterable of Tensor, or of dict
+        Parameters or parameter groups, as of any torch optimizer.
+    lr : float
+        Learning rate of RAdam.
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    alpha : float
+        How far the slow weights move at a sync, in [0, 1].
+    betas : tuple of float
+        Decay of RAdam's moments.
+    eps : float
+        RAdam's, added to the root of the second moment.
+    weight_decay : float
+        Decoupled from the gradient, as in the repository.
+    **options
+        `slow_dtype`, `slow_device`, `kernel` and `capturable` of `MetaOptimizer`.
+
+    Returns
+    -------
+    Lookahead
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Defaults: github.com/lessw2020/Ranger-Deep-Learning-Optimizer, ranger/ranger.py at 73811db.
+    RAdam: Liu et al. 2020, arXiv:1908.03265. Lookahead: Zhang et al. 2019, arXiv:1907.08610.
+
+    Examples
+    --------
+    >>> import torch
+    >>> optimizer = ranger(torch.nn.Linear(2, 1).parameters())
+    >>> optimizer.rule.sync_period, optimizer.defaults["betas"]
+    (6, (0.95, 0.999))
+    """
+    radam = RAdam(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True)
+    return Lookahead(radam, sync_period, alpha, **options)

@@ -18,7 +18,7 @@ import style
 from lookahead_core.adapters.numpy import SGD, Adam, Lookahead
 from lookahead_core.analysis import adaptive_alpha, secant_alpha
 from mlp import flat
-from training import STEPS_PER_EPOCH, batch_gradient, batches, loss, started
+from real_run import STEPS_PER_EPOCH, batch_gradient, batches, loss, started
 
 SYNC_PERIOD, ALPHA_LOW = 5, 0.2
 CURVATURE = np.geomspace(0.01, 1.0, 20)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import style
 from lookahead_core.adapters.numpy import SGD, Lookahead
-from training import STEPS_PER_EPOCH, accuracy, batch_gradient, batches, started
+from real_run import STEPS_PER_EPOCH, accuracy, batch_gradient, batches, started
 
 SYNC_PERIOD, ALPHA, MOMENTUM, SEEDS = 5, 0.5, 0.9, 10
 RATES = {0.04: (style.BLUE, "o"), 0.32: (style.ORANGE, "s")}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import style
 from lookahead_core.adapters.numpy import SGD, Lookahead
-from training import STEPS_PER_EPOCH, accuracy, batch_gradient, batches, started
+from real_run import STEPS_PER_EPOCH, accuracy, batch_gradient, batches, started
 
 SYNC_PERIOD, ALPHA, MOMENTUM, DECAY = 5, 0.5, 0.9, 0.98
 SEEDS, EPOCHS, MARGIN = 5, 10, 2.0

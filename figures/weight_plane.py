@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import style
 from lookahead_core.adapters.numpy import SGD, Lookahead
 from mlp import Weights, flat
-from training import accuracy, batch_gradient, batches, copies, started
+from real_run import accuracy, batch_gradient, batches, copies, started
 
 SYNC_PERIOD, ALPHA, LEARNING_RATE, MOMENTUM, SEED = 10, 0.5, 0.1, 0.9, 0
 FIRST_STEP, CYCLES, POINTS = 30, 3, 45

@@ -69,6 +69,8 @@ MODULES_OF = {
     # The contract of a kernel speaks of devices, and Dask's arrays have no `device`.
     "test_kernel.py": set(BACKENDS) - {"dask"},
     "test_inner_against_torch.py": {"torch"},
+    "test_real_data.py": {"jax"},
+    "test_with_data.py": {"torch"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
     **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax")},
 }

@@ -4,7 +4,8 @@ import io
 
 import torch
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core.adapters.torch import MetaOptimizer
+from lookahead_core.conformance import sync_rule
 
 
 def dtype_of(name):
@@ -57,8 +58,9 @@ class TorchDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "reset", "skip", "slow_dtype"),
-            *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
+            *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
+            *("restart", "schedule", "skip", "slow_dtype", "start", "tied"),
+            *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
 
@@ -71,13 +73,8 @@ class TorchDriver:
 
     def wrap(self, inner, setup):
         """The adapter around `inner`: what another wrapper's driver replaces."""
-        return Lookahead(
-            inner,
-            setup.sync_period,
-            setup.alpha,
-            setup.inner_state,
-            slow_dtype=dtype_of(setup.slow_dtype),
-            **self.options,
+        return MetaOptimizer(
+            inner, sync_rule(setup), slow_dtype=dtype_of(setup.slow_dtype), **self.options
         )
 
     def make(self, setup):

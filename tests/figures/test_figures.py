@@ -13,7 +13,7 @@ import condition_number
 import draw
 import learning_rates
 import matched_risk
-import training
+import real_run
 import variance_grid
 import weight_plane
 from lookahead_core.analysis import (
@@ -112,10 +112,10 @@ def test_a_chosen_alpha_is_the_one_that_the_sync_uses():
 
 
 def test_all_methods_of_a_seed_see_the_same_start_and_batches():
-    runs = [[b.tolist() for b in training.batches(3, 50)] for _ in range(2)]
+    runs = [[b.tolist() for b in real_run.batches(3, 50)] for _ in range(2)]
     assert runs[0] == runs[1]
     assert sorted(row for batch in runs[0][:40] for row in batch) == list(range(1280))
-    starts = [training.started(3, id)[0] for _ in range(2)]
+    starts = [real_run.started(3, id)[0] for _ in range(2)]
     assert all(np.array_equal(starts[0][name], starts[1][name]) for name in starts[0])
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import AdaptiveAlpha, Momentum, SyncRule, lookahead, nested, swa, switch_ema
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import POLICIES, STEPS
 from torch_runs import INNERS, Drift, Quadratic, assert_same, flat, make, pull_down, single, train
 
@@ -72,6 +73,51 @@ def test_every_step_launches_the_same_on_the_same_tensors_and_reads_none(policy)
     assert all(step == steps[0] for step in steps)
     assert "_local_scalar_dense" not in [name for name, _ in steps[0]]
     assert "where" in [name for name, _ in steps[0]]
+
+
+FAMILY = {
+    "nesterov": SyncRule(3, Momentum(0.7, 0.9)),
+    "heavy ball, reset": SyncRule(3, Momentum(0.7, 0.5, nesterov=False), "reset"),
+    "momentum, restart, start": SyncRule(
+        3, Momentum(lambda syncs: 0.5 / (1 + syncs)), restart=0.5, restart_period=2, start=4
+    ),
+    "swa": swa(3, start=4),
+    "switch_ema": switch_ema(4, 0.9, "reset"),
+    "nested": nested(lookahead(2, 0.3), SyncRule(6, Momentum())),
+    "adaptive": lookahead(3, AdaptiveAlpha(low=0.0)),
+}
+
+
+@pytest.mark.clause("C19", "C45", "C71", "C72", "C73", "C75", "C77", "C78")
+@pytest.mark.parametrize("rule", FAMILY.values(), ids=FAMILY)
+def test_every_rule_is_the_one_that_branches_within_rounding(rule):
+    ours, other = Quadratic(), Quadratic()
+    optimizer = MetaOptimizer(INNERS["sgd"](ours.parameters()), rule, capturable=True)
+    branching = MetaOptimizer(INNERS["sgd"](other.parameters()), rule)
+    for _ in range(STEPS):
+        train(optimizer, ours, 1)
+        train(branching, other, 1)
+        for ourselves, itself in ((ours.x, other.x), (ours.y, other.y)):
+            torch.testing.assert_close(ourselves, itself, rtol=0, atol=1e-13)
+        with optimizer.slow_weights(), branching.slow_weights():
+            torch.testing.assert_close(ours.x, other.x, rtol=0, atol=1e-13)
+    states = [o.state_dict()["state"][0] for o in (optimizer, branching)]
+    assert states[0].keys() == states[1].keys()
+    for key in states[0]:
+        torch.testing.assert_close(states[0][key], states[1][key], rtol=0, atol=1e-12)
+
+
+@pytest.mark.clause("C45", "C71", "C73", "C78")
+@pytest.mark.parametrize("rule", FAMILY.values(), ids=FAMILY)
+def test_every_step_of_every_rule_launches_the_same(rule):
+    weights = [single(), single()]
+    inner = torch.optim.SGD(weights, lr=0.5, momentum=0.9)
+    optimizer = MetaOptimizer(inner, rule, capturable=True)
+    pull_down(optimizer, *weights)
+    pull_down(optimizer, *weights)
+    steps = [recorded(optimizer.step) for _ in range(9)]
+    assert all(step == steps[0] for step in steps)
+    assert "_local_scalar_dense" not in [name for name, _ in steps[0]]
 
 
 @pytest.mark.clause("C06", "C45")

@@ -6,8 +6,9 @@ from torch._dynamo.testing import CompileCounter
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lookahead_core import Momentum, SyncRule, ema
 from lookahead_core.adapters._torch_kernel import KERNELS
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import POLICIES
 from torch_runs import DOUBLE, assert_same, pull_down, single
 
@@ -16,6 +17,12 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.torch.jit.script_method. is deprecated", "ignore:Dynamo detected a call"
 )
 LEAF = 1 << 16
+FAMILY = [
+    SyncRule(100, Momentum()),
+    SyncRule(100, Momentum(nesterov=False), restart=0.5),
+    SyncRule(100, Momentum(lr=0.0)),
+    ema(0.9, sync_period=100),
+]
 
 
 class Launches(TorchDispatchMode):
@@ -81,6 +88,30 @@ def test_interpolating_the_inner_state_launches_twice_more():
     assert launched_by(optimizer.sync) == ["_foreach_lerp_", "_foreach_copy_"] * 2
 
 
+@pytest.mark.clause("C44", "C71")
+@pytest.mark.parametrize(
+    ("nesterov", "expected"),
+    [
+        (False, ["_foreach_sub_", "_foreach_mul_", *["_foreach_add_"] * 3]),
+        (True, ["_foreach_sub_", *["_foreach_mul_", "_foreach_add_"] * 2, "_foreach_add_"]),
+    ],
+)
+def test_momentum_launches_five_or_six_times_and_the_restart_once(nesterov, expected):
+    weights = [single() for _ in range(20)]
+    rule = SyncRule(4, Momentum(0.7, 0.9, nesterov))
+    optimizer = MetaOptimizer(torch.optim.SGD(weights, lr=1.0), rule)
+    pull_down(optimizer, *weights)
+    assert launched_by(optimizer.sync) == [*expected, "_foreach_copy_"]
+
+
+@pytest.mark.clause("C44", "C72")
+def test_an_average_that_nothing_feeds_on_launches_once():
+    weights = [single() for _ in range(20)]
+    optimizer = MetaOptimizer(torch.optim.SGD(weights, lr=1.0), ema(0.9))
+    pull_down(optimizer, *weights)
+    assert launched_by(optimizer.sync) == ["_foreach_lerp_"]
+
+
 @pytest.mark.clause("C19", "C44")
 def test_a_step_that_neither_starts_nor_ends_a_cycle_launches_what_the_inner_one_does():
     ours, bare = single(), single()
@@ -107,6 +138,25 @@ def test_a_sync_and_the_anchor_take_no_more_than_one_leaf(dtype, slow_dtype, pol
     optimizer = Lookahead(inner, 100, 0.3, policy, slow_dtype=slow_dtype, kernel=kernel)
     pull_down(optimizer, *weights)
     optimizer.sync()  # the slow copy of the inner state is there after the first
+    leaf = optimizer.state_dict()["state"][0]["lookahead_slow"].nbytes
+    assert peak_of(optimizer.sync) <= leaf
+    bare = peak_of(inner.step)
+    assert peak_of(optimizer.step) <= bare + leaf
+
+
+@pytest.mark.clause("C44", "C71", "C72")
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("rule", FAMILY, ids=repr)
+@pytest.mark.parametrize(
+    ("dtype", "slow_dtype"),
+    [(torch.float32, None), (torch.bfloat16, torch.float32), (torch.bfloat16, DOUBLE)],
+)
+def test_momentum_and_a_restart_take_no_more_than_one_leaf(dtype, slow_dtype, rule, kernel):
+    weights = [torch.nn.Parameter(torch.ones(LEAF, dtype=dtype)) for _ in range(6)]
+    inner = torch.optim.Adam(weights)
+    optimizer = MetaOptimizer(inner, rule, slow_dtype=slow_dtype, kernel=kernel)
+    pull_down(optimizer, *weights)
+    optimizer.sync()
     leaf = optimizer.state_dict()["state"][0]["lookahead_slow"].nbytes
     assert peak_of(optimizer.sync) <= leaf
     bare = peak_of(inner.step)

@@ -7,10 +7,12 @@ between devices, pinned memory, and that they do not wait, are NOT verified.
 import pytest
 import torch
 
-from lookahead_core.adapters._torch_kernel import anchor_each, by_device, move_distant
+from lookahead_core import SyncRule
+from lookahead_core.adapters._torch_kernel import anchor_each, move_distant
+from lookahead_core.adapters._torch_lists import by_device
 from lookahead_core.adapters._torch_memory import Home
 from lookahead_core.adapters._torch_template import is_asked_for
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from torch_runs import DOUBLE, pull_down, single
 
 
@@ -139,3 +141,29 @@ def test_a_device_that_is_none_is_refused(device):
     inner = torch.optim.SGD([single()], lr=1.0)
     with pytest.raises(ValueError, match=r"slow_device must be a torch.device or its name, got"):
         Lookahead(inner, slow_device=device)
+
+
+class KindsOfTensor:
+    """An outer rule that writes down what it is given."""
+
+    def init(self, slow):
+        return ([torch.zeros_like(s) for s in slow],)
+
+    def update(self, slow, fast, state, context):
+        self.given = [type(tensor) for tensor in (*slow, *state[0])]
+        return [s + 0.5 * (f - s) for s, f in zip(slow, fast, strict=True)], (list(slow),)
+
+
+@pytest.mark.clause("C76")
+def test_a_rule_of_the_users_own_gets_copies_beside_the_parameters_and_they_are_written_back():
+    weight, outer = single(), KindsOfTensor()
+    optimizer = MetaOptimizer(torch.optim.SGD([weight], lr=1.0), SyncRule(2, outer))
+    pull_down(optimizer, weight)
+    memory = optimizer._cycle.memory
+    memory.slow[weight] = memory.slow[weight].as_subclass(Far)
+    memory.outer[weight] = [torch.ones(1).as_subclass(Far)]
+    pull_down(optimizer, weight)
+    assert outer.given == [torch.Tensor, torch.Tensor]
+    assert [type(memory.slow[weight]), type(memory.outer[weight][0])] == [Far, Far]
+    assert (memory.slow[weight].tolist(), memory.outer[weight][0].tolist()) == ([-1.0], [0.0])
+    assert weight.item() == -1.0

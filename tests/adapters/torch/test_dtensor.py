@@ -9,9 +9,9 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from lookahead_core import AdaptiveAlpha, Momentum, SyncRule, ema, lookahead, nested
 from lookahead_core.adapters._torch_kernel import KERNELS
-from lookahead_core.adapters.torch import Lookahead
-from reference_loop import POLICIES
+from lookahead_core.adapters.torch import MetaOptimizer
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
@@ -25,18 +25,30 @@ def mesh(tmp_path):
     dist.destroy_process_group()
 
 
-@pytest.mark.clause("C02")
+RULES = {
+    "lookahead": lookahead(2, 0.3),
+    "lookahead, reset": lookahead(2, 0.3, "reset"),
+    "lookahead, interpolate": lookahead(2, 0.3, "interpolate"),
+    "momentum, restart": SyncRule(2, Momentum(), restart=0.5, start=1),
+    "ema": ema(0.9),
+    "nested": nested(lookahead(2, 0.3), SyncRule(4, Momentum())),
+    "adaptive, secant": lookahead(2, AdaptiveAlpha()),
+    "adaptive, inner": lookahead(2, AdaptiveAlpha(curvature="inner")),
+}
+
+
+@pytest.mark.clause("C02", "C71", "C72", "C77", "C78")
 @pytest.mark.parametrize("slow_dtype", [None, torch.float64])
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_sharded_parameters_move_as_plain_ones_beside_them(kernel, policy, slow_dtype, mesh):
+def test_sharded_parameters_move_as_plain_ones_beside_them(kernel, name, slow_dtype, mesh):
     def shard(tensor):
         return distribute_tensor(tensor, mesh, [Shard(0)])
 
     sharded = torch.nn.Parameter(shard(torch.zeros(4, 2)))
     plain = torch.nn.Parameter(torch.zeros(4, 2))
     inner = torch.optim.Adam([sharded, plain], lr=0.1, foreach=False)
-    optimizer = Lookahead(inner, 2, 0.3, policy, slow_dtype=slow_dtype, kernel=kernel)
+    optimizer = MetaOptimizer(inner, RULES[name], slow_dtype=slow_dtype, kernel=kernel)
     for step in range(5):
         gradient = torch.full((4, 2), step - 1.5)
         sharded.grad, plain.grad = shard(gradient), gradient.clone()

@@ -1,0 +1,69 @@
+"""Which leaves one launch can take together, and which pieces a large one goes in.
+
+Rows of tensors that belong together (slow, fast, and perhaps a momentum buffer) are sorted; what is
+computed on them is _torch_kernel.py and _torch_momentum.py.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from lookahead_core.typing import Leaves
+
+__all__ = ["Lists", "Row", "by_device", "cut", "near", "pieces", "sort"]
+
+Row: TypeAlias = tuple[Tensor, ...]
+Lists: TypeAlias = tuple[list[Tensor], ...]
+# A leaf that needs a cast, or room, goes in so many pieces: they take less than one leaf then.
+PIECES = 4
+
+
+def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
+    """Lists for one launch each, rows that go one by one, and rows on two devices."""
+    groups: dict[tuple[torch.device, torch.dtype], Lists] = {}
+    others = []
+    close, distant = by_device(*leaves)
+    for row in close:
+        slow = row[0]
+        # A subclass may lack foreach: DTensor has no strategy for _foreach_copy_ (torch 2.13).
+        if slow.dtype != row[1].dtype or type(slow) not in (Tensor, Parameter):
+            others.append(row)
+            continue
+        lists = groups.setdefault((slow.device, slow.dtype), tuple([] for _ in row))
+        for own, leaf in zip(lists, row, strict=True):
+            own.append(leaf)
+    return groups.values(), others, distant
+
+
+def by_device(*leaves: Leaves) -> tuple[list[Row], list[Row]]:
+    """Rows whose first two leaves are on one device, and rows of two."""
+    close: list[Row] = []
+    distant: list[Row] = []
+    for row in zip(*leaves, strict=True):
+        (close if row[0].device == row[1].device else distant).append(row)
+    return close, distant
+
+
+def near(row: Row, where: torch.device) -> Row:
+    """The row on one device; what is there already is not copied.
+
+    A copy from or to pinned memory does not wait; those of one stream keep their order.
+    """
+    return tuple(leaf.to(where, non_blocking=True) for leaf in row)
+
+
+def pieces(slow: Tensor, fast: Tensor) -> Iterator[Row]:
+    """Views that together are the two leaves; the leaves themselves where no cast is needed."""
+    return iter([(slow, fast)]) if slow.dtype == fast.dtype else cut(slow, fast)
+
+
+def cut(*row: Tensor) -> Iterator[Row]:
+    """Views that together are the leaves."""
+    if row[0].dim() == 0:
+        return iter([row])
+    if all(leaf.is_contiguous() for leaf in row):
+        row = tuple(leaf.view(-1) for leaf in row)
+    return zip(*(leaf.chunk(PIECES) for leaf in row), strict=True)

@@ -1,0 +1,126 @@
+"""The torch kernels' moves and momentum beside the reference's: values, ends, and what is kept."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from lookahead_core import REFERENCE_KERNEL
+from lookahead_core.adapters._torch_kernel import KERNELS, move_distant
+from lookahead_core.adapters._torch_momentum import step_distant
+
+# torch's own, when its compiler is first imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
+DTYPES = [
+    (torch.float64, torch.float64),
+    (torch.float32, torch.float32),
+    (torch.float32, torch.bfloat16),
+    (torch.float64, torch.float32),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.complex64, torch.complex64),
+]
+SHAPES = [(5,), (), (0, 3), (4, 2)]
+
+
+@pytest.fixture(params=KERNELS)
+def kernel(request):
+    return KERNELS[request.param]
+
+
+def leaves(dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
+    columns = torch.randn((3, 4), generator=generator, dtype=torch.float64).to(dtype).t()
+    return [number.to(dtype) for number in numbers] + [columns]
+
+
+def copies(tensors):
+    return [tensor.clone() for tensor in tensors]
+
+
+def assert_near(ours, theirs, eps_of, roundings=8):
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert mine.dtype == yours.dtype
+        bound = roundings * torch.finfo(eps_of).eps
+        torch.testing.assert_close(mine, yours, rtol=bound, atol=bound)
+
+
+@pytest.mark.clause("C08", "C23")
+@pytest.mark.parametrize(("first", "second"), [*DTYPES, (torch.bfloat16, torch.float32)])
+@pytest.mark.parametrize("alpha", [0.3, 0.8])
+def test_a_move_is_the_references_and_only_its_first_argument_changes(first, second, alpha, kernel):
+    slow, fast = leaves(first, 1), leaves(second, 2)
+    expected = REFERENCE_KERNEL.move(copies(slow), copies(fast), alpha)
+    before = copies(fast)
+    moved = kernel.move(slow, fast, alpha)
+    assert all(mine is given for mine, given in zip(moved, slow, strict=True))
+    assert all(map(torch.equal, fast, before))
+    assert_near(moved, expected, first)
+
+
+@pytest.mark.clause("C07")
+@pytest.mark.parametrize(("first", "second"), DTYPES)
+def test_the_ends_of_a_move_are_exact(first, second, kernel):
+    slow, fast = leaves(first, 1), leaves(second, 2)
+    fast[0][0] = float("inf")
+    before = copies(slow)
+    assert all(map(torch.equal, kernel.move(slow, fast, 0.0), before))
+    moved = kernel.move(slow, fast, 1.0)
+    assert all(torch.equal(m, f.to(first)) for m, f in zip(moved, fast, strict=True))
+
+
+@pytest.mark.clause("C23", "C71")
+@pytest.mark.parametrize(("first", "second"), DTYPES)
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_momentum_is_the_references_and_fast_weights_do_not_change(nesterov, first, second, kernel):
+    for lr, momentum in product((0.3, 1.0, 1.7), (0.0, 0.9)):
+        slow, fast, buffer = leaves(first, 1), leaves(second, 2), leaves(first, 3)
+        arguments = (lr, momentum, nesterov)
+        expected = REFERENCE_KERNEL.momentum(copies(slow), copies(fast), copies(buffer), *arguments)
+        before = copies(fast)
+        moved, stepped = kernel.momentum(slow, fast, buffer, *arguments)
+        given = [*slow, *buffer]
+        assert all(mine is own for mine, own in zip([*moved, *stepped], given, strict=True))
+        assert all(map(torch.equal, fast, before))
+        assert_near(moved, expected[0], first, roundings=16)
+        assert_near(stepped, expected[1], first)
+
+
+@pytest.mark.clause("C71")
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_with_a_rate_of_zero_the_slow_weights_are_bitwise_what_they_were(nesterov, kernel):
+    slow, fast = [torch.tensor([1.0, 3e7])], [torch.tensor([1e8, 1.0])]
+    before, buffer = copies(slow), [torch.zeros(2)]
+    (moved,), (stepped,) = kernel.momentum(slow, fast, buffer, 0.0, 0.9, nesterov)
+    assert torch.equal(moved, before[0])
+    assert torch.equal(stepped, before[0] - fast[0])
+
+
+class Far(torch.Tensor):
+    """As on another device: to bring it here makes a copy."""
+
+    def to(self, *args, **kwargs):
+        return self.as_subclass(torch.Tensor).clone()
+
+
+@pytest.mark.clause("C72")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_fast_weights_go_back_to_slow_ones_on_another_device(dtype):
+    fast, slow = torch.full((5,), 4.0, dtype=dtype), torch.zeros(5).as_subclass(Far)
+    move_distant([(fast, slow)], 0.25, back=False)
+    assert fast.tolist() == [3.0] * 5
+    assert slow.tolist() == [0.0] * 5
+    move_distant([(slow, fast)], 0.5, back=False)
+    assert slow.tolist() == [1.5] * 5
+    assert fast.tolist() == [3.0] * 5
+
+
+@pytest.mark.clause("C71")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_slow_weights_and_buffers_on_another_device_are_written_back_there(dtype):
+    slow, buffer = torch.zeros(5).as_subclass(Far), torch.ones(5).as_subclass(Far)
+    fast = torch.full((5,), 4.0, dtype=dtype)
+    step_distant([(slow, fast, buffer)], 0.5, 0.5, nesterov=False)
+    assert buffer.tolist() == [-3.5] * 5
+    assert slow.tolist() == [1.75] * 5
+    assert fast.tolist() == [4.0] * 5
