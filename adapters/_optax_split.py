@@ -39,10 +39,12 @@ class SplitTransformation(NamedTuple):
 def split(optimizer: optax.GradientTransformation) -> SplitTransformation:
     """Split an optimizer into the step that syncs and the one that does not.
 
-    The loop counts: `update_and_sync` on every k-th step, `update` on the others. The trajectory is
-    that of `optimizer`, with one difference: the anchor is `params + updates` of the step that
-    syncs. So Lookahead must come last in a chain; and call `resync(state, params)` after loading
-    weights between cycles, and for a state that `optimizer.update` has synced.
+    The loop counts: `update_and_sync` on every k-th step after the rule's start, `update` on the
+    others. The trajectory is that of `optimizer`, with one difference: the anchor is
+    `params + updates` of the step that syncs. So Lookahead must come last in a chain; and call
+    `resync(state, params)` after loading weights between cycles, and for a state that
+    `optimizer.update` has synced. A rule with a start, or one that keeps the first gradient of a
+    cycle, needs its slow weights in `update` too, and selects there.
 
     Parameters
     ----------

@@ -14,6 +14,7 @@ from lookahead_core.kernel import anchored
 
 __all__ = [
     "LookaheadState",
+    "PersistentState",
     "filled",
     "find_state",
     "is_parked",
@@ -34,16 +35,20 @@ class LookaheadState(NamedTuple):
     Attributes
     ----------
     step : int32 array, shape ()
-        Inner steps applied since the last sync, 0 .. sync_period - 1.
+        Inner steps applied since the last sync, 0 .. sync_period - 1; it begins at -start, if the
+        rule has a start.
     syncs : int32 array, shape ()
         Syncs so far; a schedule of alpha reads it.
     slow : tree like the parameters
-        Parameters at the first step of this cycle; stale while `step` is 0. In the wider dtype
-        where `slow_dtype` was given.
+        Parameters at the first step of this cycle; stale while `step` is not above 0. In the wider
+        dtype where `slow_dtype` was given.
     inner : optax state
         The inner transformation's own.
     inner_slow : optax state, or ()
         The inner state at the first step of this cycle, for `inner_state="interpolate"` alone.
+    outer : tuple of trees like the parameters
+        Slots of the outer rule (its momentum), with MaskedNode for a parameter that is not
+        averaged; () for a rule that keeps nothing.
     """
 
     step: jax.Array
@@ -51,14 +56,47 @@ class LookaheadState(NamedTuple):
     slow: optax.Params
     inner: optax.OptState
     inner_slow: optax.OptState
+    outer: tuple[optax.Params, ...] = ()
+
+
+class PersistentState(LookaheadState):
+    """State of a rule that does not put the parameters back whole at every sync.
+
+    The parameters do not carry the slow weights then, and the class is what tells `slow_params` so.
+
+    Attributes
+    ----------
+    step : int32 array, shape ()
+        As in `LookaheadState`, like all that is not said here.
+    syncs : int32 array, shape ()
+        Syncs so far.
+    slow : tree like the parameters
+        What the last sync left; never stale once the first cycle has begun.
+    inner : optax state
+        The inner transformation's own.
+    inner_slow : optax state
+        Always ().
+    outer : tuple of trees like the parameters
+        Slots of the outer rule.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core import ema
+    >>> from lookahead_core.adapters.optax import meta_optimizer
+    >>> type(meta_optimizer(optax.sgd(0.1), ema()).init(jnp.ones(2))).__name__
+    'PersistentState'
+    """
+
+    __slots__ = ()
 
 
 class _Parked(NamedTuple):
-    """Stands for slow weights that `park` took out: a tree without leaves."""
+    """Stands for what `park` took out: a tree without leaves."""
 
 
 PARKED = _Parked()
-Parked: TypeAlias = tuple[tuple[optax.Params, optax.OptState], ...]
+Parked: TypeAlias = tuple[tuple[optax.Params, optax.OptState, optax.OptState], ...]
 
 
 def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -102,7 +140,7 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
             f"params{jax.tree_util.keystr(twice[0])}"
         )
     for ours in found:
-        params = _map_owned(_read(ours.step), ours.slow, params)
+        params = _map_owned(_read(_are_slow(ours)), ours.slow, params)
     return params
 
 
@@ -141,7 +179,9 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
     """Start a cycle here: the parameters as they are become the slow weights.
 
     For weights that are loaded or edited in mid-cycle. Between cycles it is not needed (clause
-    C26), but for the split form (`split`), which must be given `params`.
+    C26), but for the split form (`split`), which must be given `params`. An average that training
+    does not feed on (restart below 1) begins again at `params`, which must be given too. A rule's
+    start is over then.
 
     Parameters
     ----------
@@ -158,7 +198,7 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
     Raises
     ------
     ValueError
-        If `state` holds no `LookaheadState`.
+        If `state` holds no `LookaheadState`, or `params` is needed and None.
 
     Examples
     --------
@@ -173,8 +213,13 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
 
     def restarted(ours: LookaheadState) -> LookaheadState:
         refuse_parked(ours)
+        if params is None and isinstance(ours, PersistentState):
+            raise ValueError(
+                "params must be given to resync under a rule that does not put them back at every "
+                "sync: its next update does not take slow weights from them; got None"
+            )
         ours = ours._replace(step=jnp.zeros_like(ours.step))
-        return ours if params is None else jax.tree.map(jnp.copy, start_cycle(ours, params))
+        return ours if params is None else jax.tree.map(jnp.copy, _taken(ours, params, True))
 
     return replaced(state, restarted)
 
@@ -182,8 +227,8 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
 def park(state: optax.OptState) -> tuple[optax.OptState, Parked]:
     """Take the slow weights out of a state, for the steps of the split form that do not sync.
 
-    JAX takes some microseconds for each array that a compiled program is given, and those steps do
-    not use these. No array is touched.
+    What the outer rule keeps goes with them. JAX takes some microseconds for each array that a
+    compiled program is given, and those steps do not use these. No array is touched.
 
     Parameters
     ----------
@@ -213,8 +258,12 @@ def park(state: optax.OptState) -> tuple[optax.OptState, Parked]:
     found = _states(state)
     if any(map(is_parked, found)):
         raise ValueError("state must hold slow weights to park, got one that was parked already")
-    taken = tuple((ours.slow, ours.inner_slow) for ours in found)
-    return replaced(state, lambda ours: ours._replace(slow=PARKED, inner_slow=PARKED)), taken
+    taken = tuple((ours.slow, ours.inner_slow, ours.outer) for ours in found)
+
+    def emptied(ours: LookaheadState) -> LookaheadState:
+        return ours._replace(slow=PARKED, inner_slow=PARKED, outer=PARKED)
+
+    return replaced(state, emptied), taken
 
 
 def unpark(state: optax.OptState, parked: Parked) -> optax.OptState:
@@ -253,8 +302,8 @@ def unpark(state: optax.OptState, parked: Parked) -> optax.OptState:
     rest = iter(parked)
 
     def returned(ours: LookaheadState) -> LookaheadState:
-        slow, inner_slow = next(rest)
-        return ours._replace(slow=slow, inner_slow=inner_slow)
+        slow, inner_slow, outer = next(rest)
+        return ours._replace(slow=slow, inner_slow=inner_slow, outer=outer)
 
     return replaced(state, returned)
 
@@ -274,12 +323,21 @@ def refuse_parked(state: LookaheadState) -> None:
 
 def start_cycle(state: LookaheadState, params: optax.Params) -> LookaheadState:
     """`state`, with the anchor taken from the parameters if this is the first step of a cycle."""
-    first = state.step == 0
+    return _taken(state, params, _are_slow(state))
+
+
+def _taken(state: LookaheadState, params: optax.Params, first: bool | jax.Array) -> LookaheadState:
     inner_slow = state.inner_slow
     if inner_slow != ():
         inner_slow = jax.tree.map(lambda i, s: jnp.where(first, i, s), state.inner, inner_slow)
-    slow = _map_owned(_read(state.step), state.slow, params)
+    slow = _map_owned(_read(first), state.slow, params)
     return state._replace(slow=slow, inner_slow=inner_slow)
+
+
+def _are_slow(state: LookaheadState) -> jax.Array:
+    """Whether the slow weights are the parameters: between cycles, or before the first alone."""
+    between = state.step <= 0
+    return between & (state.syncs == 0) if isinstance(state, PersistentState) else between
 
 
 def replaced(
@@ -320,12 +378,12 @@ def _is_ours(node: Any) -> bool:
     return isinstance(node, LookaheadState)
 
 
-def _read(step: jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _read(are_slow: bool | jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """Slow weights of a leaf: at the start of a cycle they are what the anchor will be."""
 
     def read(slow: jax.Array, param: jax.Array) -> jax.Array:
         anchor = anchored(jnp.asarray(slow), jnp.asarray(param))
-        return jnp.where(step == 0, anchor, slow)
+        return jnp.where(are_slow, anchor, slow)
 
     return read
 

@@ -4,7 +4,8 @@ optax emits updates and does not write parameters, so this runs the core's one r
 coordinates of updates: with p the parameters before the step, the slow weights are `slow - p` and
 the fast ones `u`, since every outer rule commutes with translation (clause C21). The anchor is
 taken lazily, from the parameters at the first step of a cycle: after a sync the parameters *are*
-the slow weights, bit for bit, whatever later transforms do to the update.
+the slow weights, bit for bit, whatever later transforms do to the update. Where a sync does not put
+them back whole (averages), the slow weights persist, and the rule runs on weights.
 """
 
 from collections.abc import Callable
@@ -18,27 +19,40 @@ import optax
 from lookahead_core import SyncRule, SyncState
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.leaves import is_averaged, widened
-from lookahead_core.typing import Count, DType, Fraction
+from lookahead_core.schedule import every
+from lookahead_core.typing import Count, DType, Fraction, Leaves
 
 from ._optax_checks import check_arguments, check_settings, check_tree, transformation
+from ._optax_curvature import adam_curvature
 from ._optax_inner_state import acted_on, picked, restored
+from ._optax_outer import (
+    check_state,
+    flat,
+    number_of_slots,
+    slots,
+    slots_like,
+)
 from ._optax_split import SplitTransformation, split
 from ._optax_state import (
     LookaheadState,
+    PersistentState,
     filled,
     find_state,
     own_params,
     park,
+    refuse_parked,
     replaced,
     resync,
     slow_params,
     start_cycle,
     unpark,
 )
+from ._optax_weights import emitted, on_weights
 
 __all__ = [
     "LookaheadState",
     "MetaTransformation",
+    "PersistentState",
     "SplitTransformation",
     "find_state",
     "lookahead",
@@ -64,10 +78,11 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
         As in optax.
     update : callable, (updates, state, params, **extra_args) -> (updates, state)
         As in optax.
-    sync : callable, (state, params) -> (updates, state)
+    sync : callable, (state, params, gradient=None) -> (updates, state)
         Sync now, whatever the counter says, and start it again (clause C05). Takes no inner step.
         `state` may be any optax state that holds one `LookaheadState`; the updates are zero for
-        parameters that are not its own.
+        parameters that are not its own. `gradient`, a tree like `params`, is for an outer rule that
+        asks for it.
 
     Examples
     --------
@@ -82,7 +97,7 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     (Array([0.75, 0.75], dtype=float32), Array(0, dtype=int32))
     """
 
-    sync: Callable[[optax.OptState, optax.Params], tuple[optax.Updates, optax.OptState]]
+    sync: Callable[..., tuple[optax.Updates, optax.OptState]]
 
     def __new__(
         cls, init: Callable[..., Any], update: Callable[..., Any], sync: Callable[..., Any]
@@ -161,14 +176,18 @@ def meta_optimizer(
     slow_dtype: DType | None = None,
     reset_all: bool = False,
 ) -> MetaTransformation:
-    """Any `SyncRule` around any optax transformation.
+    """Any `SyncRule` around any optax transformation: averages, outer momentum, rules of your own.
+
+    An average (restart below 1) sees `params + updates`, so nothing that changes the updates may
+    come after it in a chain. A rule that asks for gradients gets the updates that come in; one that
+    asks for curvature, the root of the corrected second moment of the one Adam in `inner`.
 
     Parameters
     ----------
     inner : optax.GradientTransformation
         Moves the fast weights, which are the parameters.
     rule : SyncRule
-        When to sync and how.
+        When to sync and how: a preset of `lookahead_core`, or one made by hand.
     slow_dtype : dtype, optional
         As in `lookahead`.
     reset_all : bool
@@ -181,7 +200,20 @@ def meta_optimizer(
     Raises
     ------
     ValueError
-        If an argument is not of its kind; the message names it.
+        If an argument is not of its kind; the message names it. From `update`, if `state` is that
+        of a rule of another kind, or the curvature is asked for and `inner` has not exactly one
+        Adam.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core import ema
+    >>> from lookahead_core.adapters.optax import meta_optimizer, slow_params
+    >>> optimizer, params = meta_optimizer(optax.sgd(0.5), ema(decay=0.5)), jnp.ones(2)
+    >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+    >>> params = optax.apply_updates(params, updates)
+    >>> params, slow_params(state, params)
+    (Array([0.5, 0.5], dtype=float32), Array([0.75, 0.75], dtype=float32))
     """
     check_settings(rule, slow_dtype, reset_all)
     meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all)
@@ -202,12 +234,15 @@ class _Meta(NamedTuple):
         blends = self.rule.inner_state == "interpolate"
         # Copies: an alias of the parameters cannot be donated together with them (optax#1059),
         # and zeros_like would lose their sharding under jit (jax#16080).
-        return LookaheadState(
-            step=jnp.zeros([], jnp.int32),
+        slow = jax.tree.map(lambda p: widened(jnp.asarray(p), self.slow_dtype), params)
+        kind = LookaheadState if self.rule.restarts_always else PersistentState
+        return kind(
+            step=jnp.full([], -self.rule.start, jnp.int32),
             syncs=jnp.zeros([], jnp.int32),
-            slow=jax.tree.map(lambda p: widened(jnp.asarray(p), self.slow_dtype), params),
+            slow=slow,
             inner=inner,
             inner_slow=jax.tree.map(jnp.copy, inner) if blends else (),
+            outer=slots(self.rule.outer, slow),
         )
 
     def update(
@@ -221,66 +256,127 @@ class _Meta(NamedTuple):
     ) -> Stepped:
         """One step. `lookahead_sync` is for `split` alone: None asks the counter."""
         check_arguments(updates, state, params, lookahead_sync)
-        if lookahead_sync is None:
-            state = start_cycle(state, params)
+        check_state(self.rule, state)
+        state, gradient = self._begun(state, updates, params, lookahead_sync), updates
         updates, inner = self.inner.update(updates, state.inner, params, **extra_args)
         # A moment of a shape that broadcasts would pass unseen, and grow.
         check_tree("state.inner", state.inner, "its update", inner)
         state = state._replace(inner=inner)
-        if lookahead_sync is None:
-            return self._moved(updates, state, params, select=True)
+        if lookahead_sync is False:
+            return updates, state._replace(step=state.step + 1)
+        evidence = self._evidence(gradient, state, params, extra_args)
         if lookahead_sync:
-            return self._synced(updates, state, params)
-        return updates, state._replace(step=state.step + 1)
+            return self._synced(updates, state, params, evidence)
+        return self._moved(updates, state, params, evidence, select=True)
 
     def sync(
-        self, state: optax.OptState, params: optax.Params
+        self,
+        state: optax.OptState,
+        params: optax.Params,
+        gradient: optax.Updates | None = None,
     ) -> tuple[optax.Updates, optax.OptState]:
         ours = find_state(state)
         owned = own_params(ours, params)
         check_arguments(owned, ours, owned, None)
+        check_state(self.rule, ours)
+        if gradient is not None:
+            gradient = own_params(ours, gradient)
+            check_tree("gradient", gradient, "params", owned)
+        evidence = self._evidence(gradient, ours, owned, {})
         still = jax.tree.map(jnp.zeros_like, owned)
-        updates, synced = self._synced(still, start_cycle(ours, owned), owned)
+        updates, synced = self._synced(still, start_cycle(ours, owned), owned, evidence)
         return filled(updates, params), replaced(state, lambda _: synced)
 
-    def _synced(self, updates: Any, state: LookaheadState, params: Any) -> Stepped:
+    def _begun(
+        self, state: LookaheadState, updates: Any, params: Any, sync: bool | None
+    ) -> LookaheadState:
+        """What the first step of a cycle does before the inner step."""
+        if sync is None:
+            return start_cycle(state, params)
+        if self.rule.start:  # no step that syncs comes before the first cycle, to take its anchor
+            refuse_parked(state)
+            state = start_cycle(state, params)
+        return self._watched(state, updates)
+
+    def _watched(self, state: LookaheadState, gradient: optax.Updates) -> LookaheadState:
+        """Show the outer rule the first gradient of a cycle, if it keeps that."""
+        if not self.rule.needs_gradient or not number_of_slots(self.rule):
+            return state
+        refuse_parked(state)
+        slow, outer = jax.tree.leaves(state.slow), flat(state.outer)
+        before = SyncState(slow, state.step, state.syncs, outer, ())
+        seen = self.rule.watch(before, _arrays(gradient)[0])
+        return state._replace(outer=slots_like(state.outer, seen.outer))
+
+    def _evidence(
+        self, gradient: Any, state: LookaheadState, params: Any, extra_args: dict[str, Any]
+    ) -> dict[str, list[jax.Array]]:
+        """What the outer rule asks for beside the weights."""
+        if not self.rule.needs_gradient or gradient is None:
+            return {}
+        evidence = {"gradient": _arrays(gradient)[0]}
+        if self.rule.needs_curvature:
+            diagonal = adam_curvature(self.inner, state.inner, params, extra_args)
+            check_tree("the nu of ScaleByAdamState", diagonal, "params", params)
+            evidence["curvature"] = jax.tree.leaves(diagonal)
+        return evidence
+
+    def _synced(self, updates: Any, state: LookaheadState, params: Any, evidence: Any) -> Stepped:
         """Sync after `updates`, and take the next anchor at once: no other step will."""
-        updates, synced = self._moved(updates, state, params, select=False)
+        updates, synced = self._moved(updates, state, params, evidence, select=False)
         # What `reset` makes depends on no array, so jit would not know its sharding (jax#16080):
         # it is that of what it replaces. XLA drops a select that is always the same.
-        inner = jax.tree.map(partial(jnp.where, True), synced.inner, state.inner)
-        synced = synced._replace(inner=inner)
+        made, replaces = (synced.inner, synced.outer), (state.inner, state.outer)
+        inner, outer = jax.tree.map(partial(jnp.where, True), made, replaces)
+        synced = synced._replace(inner=inner, outer=outer)
         return updates, start_cycle(synced, optax.apply_updates(params, updates))
 
-    def _moved(self, updates: Any, state: LookaheadState, params: Any, *, select: bool) -> Stepped:
+    def _moved(
+        self, updates: Any, state: LookaheadState, params: Any, evidence: Any, *, select: bool
+    ) -> Stepped:
         """Count `updates` as a step and sync if it is the k-th (`select`), or sync in any case.
 
-        The core's rule in the coordinates of updates: `slow - params` and `updates`.
+        The core's rule in the coordinates of updates, `slow - params` and `updates`, or of weights.
         """
         acts_on = self._acted_on(state.inner)
         u, tree = _arrays(updates)
         slow, slow_tree = _arrays(state.slow)
         p, _ = _arrays(params)
+        pairs = list(map(_on_updates if self.rule.restarts_always else on_weights, slow, p, u))
         before = SyncState(
-            slow=list(map(_relative, slow, p, u)),
+            slow=[slow for slow, _ in pairs],
             count=state.step,
-            syncs=state.syncs,
-            outer=(),
+            # Of the default width: a schedule of an int32 gives float32, in double precision too.
+            syncs=state.syncs.astype(int),
+            outer=flat(state.outer),
             inner_slow=picked(state.inner_slow, acts_on) if state.inner_slow != () else (),
         )
         due = self.rule.due(before) if select else True
         run = self.rule.step if select else self.rule.sync
         resets = self.rule.inner_state == "reset"
         initial = picked(self.inner.init(params), acts_on) if resets else None
-        v, inner, after = run(u, picked(state.inner, acts_on), before, initial=initial)
-        wide = [_keep_wide(due, *leaf) for leaf in zip(slow, p, u, after.slow, v, strict=True)]
-        return jax.tree.unflatten(tree, [emitted for _, emitted in wide]), LookaheadState(
+        fast: Leaves = [fast for _, fast in pairs]
+        live = picked(state.inner, acts_on)
+        fast, inner, after = run(fast, live, before, initial=initial, **evidence)
+        out = self._out(due, state.syncs, slow, p, u, after.slow, fast)
+        return jax.tree.unflatten(tree, [update for _, update in out]), state._replace(
             step=after.count,
-            syncs=after.syncs,
-            slow=jax.tree.unflatten(slow_tree, [kept for kept, _ in wide]),
+            syncs=after.syncs.astype(state.syncs.dtype),
+            slow=jax.tree.unflatten(slow_tree, [kept for kept, _ in out]),
             inner=restored(state.inner, acts_on, inner),
-            inner_slow=state.inner_slow,
+            outer=slots_like(state.outer, after.outer),
         )
+
+    def _out(
+        self, due: Any, syncs: jax.Array, slow: Any, p: Any, u: Any, moved: Any, fast: Any
+    ) -> list[tuple[jax.Array, jax.Array]]:
+        """For each leaf, the slow weights to keep and the update to emit."""
+        rule = self.rule
+        if rule.restarts_always:
+            return [_keep_wide(due, *leaf) for leaf in zip(slow, p, u, moved, fast, strict=True)]
+        back = due & every(rule.restart_period, syncs) if rule.restart else False
+        leaves = zip(moved, p, u, fast, strict=True)
+        return [emitted(rule.restart, back, *leaf) for leaf in leaves]
 
     def _acted_on(self, state: optax.OptState) -> list[bool]:
         return acted_on(self.inner, state, self.rule.inner_state, self.reset_all)
@@ -292,25 +388,32 @@ def _arrays(tree: Any) -> tuple[list[jax.Array], Any]:
     return list(map(jnp.asarray, leaves)), structure
 
 
-def _relative(slow: jax.Array, param: jax.Array, update: jax.Array) -> jax.Array:
-    """Slow weights in the coordinates of the update, in the wider of the two dtypes."""
+def _on_updates(
+    slow: jax.Array, param: jax.Array, update: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Slow weights in the coordinates of the update, in the wider of the two dtypes, and it."""
     if not (is_averaged(param.dtype) and is_averaged(update.dtype)):
-        return update  # a way of length zero: the inner transformation alone moves such a leaf
+        # A way of length zero, of the parameter's kind: the outer rule has a place for each that
+        # is averaged. The inner transformation alone moves such a leaf.
+        still = jnp.zeros_like(slow)
+        return still, still
     dtype = jnp.result_type(slow, update)
-    return slow.astype(dtype) - param.astype(dtype)
+    return slow.astype(dtype) - param.astype(dtype), update
 
 
 def _keep_wide(
-    due: Any, slow: jax.Array, param: jax.Array, update: jax.Array, moved: jax.Array, emitted: Any
+    due: Any, slow: jax.Array, param: jax.Array, update: jax.Array, moved: jax.Array, back: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Slow weights to keep, and what to emit.
 
     The parameters carry the slow weights to the next anchor, but for a wider dtype, whose bits
     they would lose.
     """
+    if not (is_averaged(param.dtype) and is_averaged(update.dtype)):
+        return slow, update
     if slow.dtype == param.dtype:
-        return slow, emitted
+        return slow, back
     kept = jnp.where(due, param + moved, slow)
     dtype = jnp.result_type(param, update)
-    back = kept.astype(param.dtype).astype(dtype) - param.astype(dtype)
-    return kept, jnp.where(due, back.astype(update.dtype), update)
+    way = kept.astype(param.dtype).astype(dtype) - param.astype(dtype)
+    return kept, jnp.where(due, way.astype(update.dtype), update)

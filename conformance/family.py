@@ -146,7 +146,7 @@ def c75_schedule(driver: AdapterDriver) -> None:
         follow(driver, Setup(LEAVES, 2, schedule), f"alpha {schedule.__name__}")
 
 
-@clause("C79", "the presets are their texts' methods")
+@clause("C79", "the presets are their texts' methods", "outer_momentum")
 def c79_presets(driver: AdapterDriver) -> None:
     for name, setup in PRESETS.items():
         if needed(setup) <= driver.capabilities:

@@ -168,8 +168,9 @@ def c71_momentum_is_accurate(kernel: Kernel, xp: Any) -> None:
             _require(_same(_values(fast), ends), f"{case}: fast must not change, it did")
             got = zip(_values(slow), _values(buffer), strict=True)
             for leaf, pair in zip(leaves, got, strict=True):
-                exact = _stepped(*map(Fraction, leaf), Fraction(lr), Fraction(mu), nesterov)
-                bound = 4 * Fraction(eps) * (1 + Fraction(lr)) * max(map(abs, map(Fraction, leaf)))
+                before = Fraction(leaf[0]), Fraction(leaf[1]), Fraction(leaf[2])
+                exact = _stepped(*before, Fraction(lr), Fraction(mu), nesterov)
+                bound = 4 * Fraction(eps) * (1 + Fraction(lr)) * max(map(abs, before))
                 _require(
                     all(abs(Fraction(g) - e) <= bound for g, e in zip(pair, exact, strict=True)),
                     f"{case}: slow, fast, buffer {leaf} must give {tuple(map(float, exact))} "

@@ -80,7 +80,7 @@ class OuterRule(Protocol):
     """
 
     def init(self, slow: Leaves) -> Slots:
-        """Slots of state before the first sync."""
+        """Slots of state before the first sync; as many for no leaves as for any."""
 
     def update(
         self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext

@@ -56,6 +56,9 @@ NO_FORCED_SYNC = "there is no sync on demand"
 NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
 NO_POLICY = dict.fromkeys(("reset", "interpolate"), "the inner state is always maintained")
 NO_EVALUATION = "there is no accessor for the slow weights"
+LOOKAHEAD_ALONE = dict.fromkeys(
+    ("outer_momentum", "restart", "schedule", "start"), "it is Lookahead with a fixed alpha alone"
+)
 TIED = {"tied": "JAX trees hold values: the same array twice is two leaves"}
 ANCHORED_ONCE = (
     "The anchor is taken once. Weights loaded between cycles are pulled back at the next sync, the "
@@ -85,7 +88,7 @@ PEERS = (
         "pytorch_optimizer",
         "pytorch_optimizer",
         driver("pytorch_optimizer_driver", "PytorchOptimizerDriver"),
-        lacks={"forced_sync": NO_FORCED_SYNC, "slow_dtype": NO_SLOW_DTYPE},
+        lacks={"forced_sync": NO_FORCED_SYNC, "slow_dtype": NO_SLOW_DTYPE, **LOOKAHEAD_ALONE},
         not_promised={
             "C09": "alpha = 1 is refused when the optimizer is made: its range is [0, 1).",
             "C24": "Out of range, `k` and `alpha` are refused. A `k` that is no whole number is "
@@ -110,6 +113,7 @@ PEERS = (
             "forced_sync": NO_FORCED_SYNC,
             **NO_POLICY,
             "slow_dtype": NO_SLOW_DTYPE,
+            **LOOKAHEAD_ALONE,
         },
         not_promised={
             "C14": "An integer tensor among the parameters raises RuntimeError at the first sync.",
@@ -138,6 +142,7 @@ PEERS = (
             "evaluate": NO_EVALUATION,
             **NO_POLICY,
             "slow_dtype": NO_SLOW_DTYPE,
+            **LOOKAHEAD_ALONE,
         },
         not_promised={
             "C24": "Out of range, `k` and `alpha` are refused. A `k` that is no whole number is "
@@ -164,6 +169,7 @@ PEERS = (
             "forced_sync": NO_FORCED_SYNC,
             "interpolate": "`reset_state` resets or maintains; there is no interpolation",
             "slow_dtype": NO_SLOW_DTYPE,
+            **LOOKAHEAD_ALONE,
         },
         not_promised={
             "C10": "It emits one update for the fast weights and another for the slow ones, which "
@@ -195,6 +201,7 @@ PEERS = (
             "forced_sync": NO_FORCED_SYNC,
             **NO_POLICY,
             "slow_dtype": NO_SLOW_DTYPE,
+            **LOOKAHEAD_ALONE,
         },
         not_promised={
             "C10": "What it emits is an update: fast and slow weights end equal within rounding.",

@@ -15,12 +15,34 @@ import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lookahead_core.adapters.optax import lookahead, resync, slow_params, split
+from lookahead_core import Momentum, SyncRule, diloco, ema, nested, switch_ema
+from lookahead_core import lookahead as lookahead_rule
+from lookahead_core.adapters.optax import lookahead, meta_optimizer, resync, slow_params, split
 
+K, STEPS = 3, 8
 POLICIES = ("maintain", "reset", "interpolate")
 INNERS = {"sgd": lambda: optax.sgd(0.1, momentum=0.9), "adam": lambda: optax.adam(0.1)}
+
+
+class Forgets:
+    """A rule that keeps zeros which depend on no array."""
+
+    def init(self, slow):
+        return (tuple(map(jnp.zeros_like, slow)),)
+
+    def update(self, slow, fast, state, context):
+        return fast, self.init(slow)
+
+
+RULES = {
+    "forgets": SyncRule(K, Forgets()),
+    "momentum": diloco(K),
+    "ema": ema(0.9),
+    "switch": switch_ema(K, 0.9),
+    "in part": SyncRule(K, Momentum(), restart=0.5, start=1),
+    "nested": nested(lookahead_rule(1, 0.5), diloco(K)),
+}
 SPECS = {"rows": P("x", None), "columns": P(None, "y"), "both": P(("x", "y")), "whole": P()}
-K, STEPS = 3, 8
 COLLECTIVES = r"all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
 
 
@@ -47,6 +69,8 @@ def cases():
     for name, policy in product(INNERS, POLICIES):
         yield f"{name}, {policy}", lookahead(INNERS[name](), K, 0.3, policy)
     yield "reset_all", lookahead(INNERS["adam"](), K, 0.3, "reset", reset_all=True)
+    for name, rule in RULES.items():
+        yield name, meta_optimizer(INNERS["sgd"](), rule)
 
 
 def shaped_like_parameters(state):
@@ -84,7 +108,8 @@ def copies_are_sharded_like_the_parameters():
         state = optimizer.init(params)
         require_sharded(f"{case}, init", state, on)
         # The moments of the inner transformation are its own matter: jit loses their sharding.
-        require_sharded(f"{case}, init in jit", jax.jit(optimizer.init)(params).slow, on)
+        compiled = jax.jit(optimizer.init)(params)
+        require_sharded(f"{case}, init in jit", (compiled.slow, compiled.outer), on)
         step = stepper(optimizer.update)
         for _ in range(K + 1):
             params, state = step(params, state)

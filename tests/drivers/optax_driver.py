@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lookahead_core.adapters.optax import find_state, lookahead, slow_params
+from lookahead_core.adapters.optax import (
+    PersistentState,
+    find_state,
+    lookahead,
+    meta_optimizer,
+    slow_params,
+)
+from lookahead_core.conformance import Setup, sync_rule
 
 LONGEST = 32  # steps that a scan is compiled for
 
@@ -84,14 +91,20 @@ def scan(tx, carry, gradients, length):
     return jax.lax.scan(body, carry, (jnp.arange(LONGEST), gradients))[0]
 
 
+def made(inner, setup):
+    """By the name that users know where the setup is Lookahead."""
+    rule, dtype = sync_rule(setup), setup.slow_dtype
+    settings = (setup.sync_period, setup.alpha, setup.inner_state)
+    if rule == sync_rule(Setup((), *settings)):
+        return lookahead(inner, *settings, slow_dtype=dtype)
+    return meta_optimizer(inner, rule, slow_dtype=dtype)
+
+
 class Program:
     """A transformation, and its step as the mode compiles it."""
 
     def __init__(self, setup, mode):
-        settings = (setup.sync_period, setup.alpha, setup.inner_state)
-        self.optimizer = lookahead(
-            grouped(setup) or injected(setup), *settings, slow_dtype=setup.slow_dtype
-        )
+        self.optimizer = made(grouped(setup) or injected(setup), setup)
         trained = [leaf.trained or leaf.dtype == "int32" for leaf in setup.leaves]
         self.tx = self.optimizer if all(trained) else optax.masked(self.optimizer, trained)
         self.step = partial(step, self.tx)
@@ -157,7 +170,8 @@ class OptaxDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "reset", "skip", "slow_dtype"),
+            *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
+            *("restart", "schedule", "skip", "slow_dtype", "start"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
@@ -181,13 +195,14 @@ class OptaxDriver:
 
     def slow(self, run):
         # At the start of a cycle the anchor is not taken yet: the parameters are what it will be,
-        # but for the bits that only a wider dtype has.
+        # but for the bits that only a wider dtype has. Where they are not put back whole, none is.
         ours = find_state(run.state)
+        lazy = not isinstance(ours, PersistentState)
         leaves = jax.tree.leaves(ours.slow, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
         slow = [
             p
             if isinstance(s, optax.MaskedNode)
-            else jnp.where((ours.step == 0) & (s.astype(p.dtype) != p), p.astype(s.dtype), s)
+            else jnp.where(lazy & (ours.step == 0) & (s.astype(p.dtype) != p), p.astype(s.dtype), s)
             for s, p in zip(leaves, run.params, strict=True)
         ]
         return [plain(leaf) for leaf in slow]

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from flax.training.train_state import TrainState
 
-from lookahead_core.adapters.optax import find_state, lookahead, slow_params
+from lookahead_core import snoo, switch_ema
+from lookahead_core.adapters.optax import find_state, lookahead, meta_optimizer, slow_params
 from optax_runs import assert_close, assert_same, by_hand
 
 K, ALPHA, STEPS = 3, 0.5, 8
@@ -36,9 +37,9 @@ def loss(params):
     return ((Model().apply({"params": params}, INPUTS) - TARGETS) ** 2).mean()
 
 
-def new_state(policy="maintain"):
+def new_state(policy="maintain", tx=None):
     params = Model().init(jax.random.key(0), INPUTS)["params"]
-    return TrainState.create(apply_fn=Model().apply, params=params, tx=optimizer(policy))
+    return TrainState.create(apply_fn=Model().apply, params=params, tx=tx or optimizer(policy))
 
 
 @jax.jit
@@ -74,9 +75,20 @@ def test_a_serialized_train_state_resumes_exactly_in_mid_cycle(policy):
     assert_same(trained(resumed).params, trained(halfway).params)
 
 
+@pytest.mark.parametrize("rule", [snoo(K), switch_ema(K, 0.9)])
+def test_a_train_state_of_the_family_resumes_exactly_in_mid_cycle(rule):
+    tx = meta_optimizer(inner(), rule)
+    halfway = trained(new_state(tx=tx), K + 1)
+    saved = flax.serialization.to_bytes(halfway)
+    resumed = trained(flax.serialization.from_bytes(new_state(tx=tx), saved))
+    whole = trained(halfway)
+    assert_same(resumed.params, whole.params)
+    assert_same(*(slow_params(state.opt_state, state.params) for state in (resumed, whole)))
+
+
 def test_a_state_dict_names_the_slow_weights():
     saved = flax.serialization.to_state_dict(trained(new_state()).opt_state)
-    assert set(saved) == {"step", "syncs", "slow", "inner", "inner_slow"}
+    assert set(saved) == {"step", "syncs", "slow", "inner", "inner_slow", "outer"}
     assert set(saved["slow"]) == {"Dense_0", "Dense_1"}
 
 

@@ -6,7 +6,14 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 
-from lookahead_core.adapters.optax import LookaheadState, find_state, lookahead, slow_params
+from lookahead_core import diloco, switch_ema
+from lookahead_core.adapters.optax import (
+    LookaheadState,
+    find_state,
+    lookahead,
+    meta_optimizer,
+    slow_params,
+)
 from optax_runs import assert_same
 
 K, STEPS = 4, 11
@@ -14,6 +21,8 @@ MAKE = {
     "maintain": lambda: lookahead(optax.adam(0.1), K, 0.5),
     "interpolate": lambda: lookahead(optax.adam(0.1), K, 0.3, "interpolate"),
     "chained": lambda: optax.chain(optax.clip(1.0), lookahead(optax.sgd(0.1, 0.9), K, 0.5)),
+    "momentum": lambda: meta_optimizer(optax.adam(0.1), diloco(K)),
+    "average": lambda: meta_optimizer(optax.adam(0.1), switch_ema(K, 0.9)),
     "wide": lambda: lookahead(optax.adam(0.1), K, 0.5, slow_dtype=jnp.float32),
 }
 
@@ -46,6 +55,7 @@ def test_a_checkpoint_resumes_exactly_at_every_phase(name, phase, tmp_path):
         abstract = {"params": params, "state": jax.eval_shape(fresh.init, params)}
         restored = checkpointer.restore(tmp_path / "run", abstract)
     assert isinstance(find_state(restored["state"]), LookaheadState)
+    assert type(find_state(restored["state"])) is type(find_state(halfway[1]))
     resumed = trained(fresh, restored["params"], restored["state"], STEPS)
     whole = trained(optimizer, *halfway, STEPS)
     assert_same(resumed, whole)
