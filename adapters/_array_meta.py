@@ -5,7 +5,7 @@ How values get into the arrays is _array_tree.py, how fast is _array_kernel.py.
 
 from collections.abc import Callable
 from operator import is_
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -204,7 +204,7 @@ class MetaOptimizer:
         summed = zip(self._layout.summed(gradients), fast, strict=True)
         evidence = {"gradient": [zeros([f])[0] if g is None else g for g, f in summed]}
         if self.rule.needs_curvature:
-            known = self.inner.curvature()  # type: ignore[attr-defined]
+            known = cast(Any, self.inner).curvature()  # `step` has seen that it is there
             named = zip(self._layout.names, fast, strict=True)
             evidence["curvature"] = [known.get(name, leaf) for name, leaf in named]
         return evidence
@@ -221,8 +221,8 @@ class MetaOptimizer:
         )
         if not all(map(is_, fast, old_fast)):
             self.params = self._layout.copied(self.params, list(fast))
-        new = [written(old, value) for old, value in zip(inner, new, strict=True)]
-        if any(value is not old for old, value in zip(inner, new, strict=True)):
+        new = _put(inner, new)
+        if not all(map(is_, new, inner)):
             self.inner.state = dict(zip(names, new, strict=True))
 
     def _arrays(self) -> dict[str, Array]:

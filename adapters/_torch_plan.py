@@ -18,6 +18,7 @@ from lookahead_core import Interpolate, SyncRule
 from lookahead_core.leaves import averaged
 
 from ._torch_groups import Group, leaves_of
+from ._torch_kernel import move_lists
 
 __all__ = ["Plan", "ids", "plan_for", "usual"]
 
@@ -72,8 +73,8 @@ class Plan(NamedTuple):
             for slows, fasts in self.lists:
                 torch._foreach_copy_(fasts, slows)
         elif alpha < 1:
+            move_lists(self.small, alpha)
             for slows, fasts in self.small:
-                torch._foreach_lerp_(slows, fasts, alpha)
                 torch._foreach_copy_(fasts, slows)
             for slow, fast in self.large:
                 torch.lerp(slow, fast, alpha, out=fast)

@@ -26,6 +26,7 @@ from .runs import (
     follow_inner,
     gradients,
     policies,
+    resume,
     same,
     starts,
     variants,
@@ -91,18 +92,7 @@ def c06_resume(driver: AdapterDriver) -> None:
         narrow = tuple(leaf._replace(dtype="bfloat16") for leaf in LEAVES)
         settings.append(Setup(narrow, alpha=0.3, slow_dtype="float32", inner=Inner(lr=0.1)))
     for phase, setup in product(range(K), settings):
-        undisturbed, run = driver.make(setup), driver.make(setup)
-        for step in range(1, STEPS):
-            driver.step(undisturbed, gradients(setup, step))
-            driver.step(run, gradients(setup, step))
-            if step == K + phase:
-                saved = driver.save(run)
-                driver.step(run, gradients(setup, 99))  # what was saved must not follow
-                run = driver.load(setup, saved)
-            elif step == K + phase + 1:
-                driver.save(run)  # and this run goes on itself
-            case = f"{describe(setup)}, saved at phase {phase}, step {step}"
-            require_equal(driver.fast(run), driver.fast(undisturbed), case)
+        resume(driver, setup, K + phase, STEPS, f"{describe(setup)}, saved at phase {phase}")
 
 
 # --- how the slow weights move ---

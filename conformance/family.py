@@ -4,6 +4,7 @@ As in clauses.py, which is Lookahead alone. What an adapter lacks of this it doe
 """
 
 import math
+from itertools import product
 from typing import Any
 
 from lookahead_core.scheduled import as_real
@@ -12,7 +13,7 @@ from .assertions import require_equal, require_within
 from .driver import AdapterDriver
 from .oracle import Oracle
 from .registry import clause
-from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies
+from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies, resume
 from .setup import Inner, Outer, Setup
 
 __all__ = ["PRESETS"]
@@ -126,18 +127,9 @@ def c74_resume(driver: AdapterDriver) -> None:
     setups = [Setup(LEAVES, 3, outer=Outer(), inner=Inner(lr=0.1))]
     if {"restart", "start"} <= driver.capabilities:
         setups.append(Setup(LEAVES, 3, outer=Outer(), restart=0.5, restart_period=2, start=2))
-    for setup in setups:
-        for when in range(1, 9):
-            undisturbed, run = driver.make(setup), driver.make(setup)
-            for step in range(1, 16):
-                driver.step(undisturbed, gradients(setup, step))
-                driver.step(run, gradients(setup, step))
-                if step == when:
-                    saved = driver.save(run)
-                    driver.step(run, gradients(setup, 99))
-                    run = driver.load(setup, saved)
-                case = f"{setup.outer}, start={setup.start}, saved after {when}, step {step}"
-                require_equal(driver.fast(run), driver.fast(undisturbed), case)
+    for setup, when in product(setups, range(1, 9)):
+        case = f"{setup.outer}, start={setup.start}, saved after {when}"
+        resume(driver, setup, when, 16, case)
 
 
 @clause("C75", "alpha may be a schedule of the syncs so far", "schedule")

@@ -27,6 +27,7 @@ __all__ = [
     "follow_inner",
     "gradients",
     "policies",
+    "resume",
     "same",
     "starts",
     "variants",
@@ -74,6 +75,21 @@ def follow_inner(driver: AdapterDriver, policy: str) -> None:
     follow(driver, Setup(LEAVES, K, 0.25, policy, MOMENTUM), f"{policy}, momentum")
     if "adam" in driver.capabilities:
         follow(driver, Setup(LEAVES, K, 0.25, policy, ADAM), f"{policy}, Adam", eps=ADAM_EPS)
+
+
+def resume(driver: AdapterDriver, setup: Setup, when: int, steps: int, case: str) -> None:
+    """Save after step `when` and go on from that: bit for bit as a run that is left alone."""
+    undisturbed, run = driver.make(setup), driver.make(setup)
+    for step in range(1, steps):
+        driver.step(undisturbed, gradients(setup, step))
+        driver.step(run, gradients(setup, step))
+        if step == when:
+            saved = driver.save(run)
+            driver.step(run, gradients(setup, 99))  # what was saved must not follow
+            run = driver.load(setup, saved)
+        elif step == when + 1:
+            driver.save(run)  # and this run goes on itself
+        require_equal(driver.fast(run), driver.fast(undisturbed), f"{case}, step {step}")
 
 
 def policies(driver: AdapterDriver) -> tuple[str, ...]:

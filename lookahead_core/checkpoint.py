@@ -7,12 +7,12 @@ one, and not which.
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from operator import index
 from typing import Any
 
 from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
+from lookahead_core.validation import int_at_least
 
 __all__ = ["check_settings", "counters", "settings"]
 
@@ -48,8 +48,8 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> tuple[int, int]:
 
     A count beyond the period would never come to a sync again.
     """
-    count = _at_least(-rule.start, "count", saved.get("count"))
-    syncs = _at_least(0, "syncs", saved.get("syncs"))
+    count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
+    syncs = int_at_least(0, "the checkpoint's syncs", saved.get("syncs"))
     if count >= rule.sync_period:
         raise ValueError(
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
@@ -66,13 +66,3 @@ def _told(value: Any) -> Any:
     if is_array(value):
         return "an array"
     return "a schedule" if callable(value) else type(value).__name__
-
-
-def _at_least(least: int, name: str, value: Any) -> int:
-    try:
-        number = least - 1 if isinstance(value, bool) else index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ValueError(f"the checkpoint's {name} must be an int >= {least}, got {value!r}")
-    return number

@@ -251,10 +251,13 @@ class SyncRule:
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
         context = SyncContext(state.syncs, kernel, gradient, curvature)
         alpha = self._fraction(slow, moving, state.outer, context)
-        slow, moving, outer = self._moved(slow, moving, state.outer, alpha, context)
-        restarted = POLICIES[self.inner_state].sync(inner, state.inner_slow, initial, alpha, kernel)
-        due = every(self.restart_period, state.syncs)
-        inner, inner_slow = selected(due, restarted, (inner, state.inner_slow))
+        back = every(self.restart_period, state.syncs) if self.restart else False
+        slow, moving, outer = self._moved(slow, moving, state.outer, alpha, back, context)
+        inner_slow = state.inner_slow
+        if back is not False:
+            policy = POLICIES[self.inner_state]
+            synced = policy.sync(inner, inner_slow, initial, alpha, kernel)
+            inner, inner_slow = selected(back, synced, (inner, inner_slow))
         slow = merged(slow, live_copies(fast, which), which)
         state = SyncState(slow, state.count * 0, state.syncs + 1, outer, inner_slow)
         return merged(moving, fast, which), inner, state
@@ -266,16 +269,23 @@ class SyncRule:
         return None
 
     def _moved(
-        self, slow: Leaves, fast: Leaves, outer: Slots, alpha: Any, context: SyncContext
+        self,
+        slow: Leaves,
+        fast: Leaves,
+        outer: Slots,
+        alpha: Any,
+        back: bool | Array,
+        context: SyncContext,
     ) -> tuple[Leaves, Leaves, Slots]:
-        """Weights after the outer rule and the restart, and the rule's state."""
+        """Weights after the outer rule and, where they go `back`, the restart; the rule's state."""
         kernel = context.kernel
         if self._at_once:
             return *kernel.interpolate(slow, fast, alpha), outer
         slow, outer = self.outer.update(slow, fast, outer, context)
-        due = every(self.restart_period, context.syncs) if self.restart else False
-        back = fast if due is False else kernel.move(fast, slow, self.restart)
-        return slow, selected(due, (back,), (fast,))[0], outer
+        if back is not False:
+            restarted = kernel.move(fast, slow, self.restart)
+            (fast,) = selected(back, (restarted,), (fast,))
+        return slow, fast, outer
 
     @property
     def _at_once(self) -> bool:

@@ -9,6 +9,7 @@ __all__ = [
     "below_one",
     "boolean",
     "fraction",
+    "int_at_least",
     "non_negative",
     "non_negative_int",
     "one_of",
@@ -19,12 +20,24 @@ __all__ = [
 
 def positive_int(name: str, value: Any, meaning: str) -> int:
     """`value` as an int >= 1, or ValueError; True, 2.5 and 5.0 are refused."""
-    return _int_from(1, name, value, meaning)
+    return int_at_least(1, name, value, meaning)
 
 
 def non_negative_int(name: str, value: Any, meaning: str) -> int:
     """`value` as an int >= 0, or ValueError; True, 2.5 and 5.0 are refused."""
-    return _int_from(0, name, value, meaning)
+    return int_at_least(0, name, value, meaning)
+
+
+def int_at_least(least: int, name: str, value: Any, meaning: str = "") -> int:
+    """`value` as an int >= `least`, or ValueError; True, 2.5 and 5.0 are refused."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        meant = f" ({meaning})" if meaning else ""
+        raise ValueError(f"{name} must be an int >= {least}{meant}, got {value!r}")
+    return number
 
 
 def fraction(name: str, value: Any, meaning: str) -> float:
@@ -71,16 +84,6 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
-
-
-def _int_from(least: int, name: str, value: Any, meaning: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if isinstance(value, bool) or number < least:
-        raise ValueError(f"{name} must be an int >= {least} ({meaning}), got {value!r}")
-    return number
 
 
 def _real(value: Any) -> float:
