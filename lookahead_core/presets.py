@@ -14,6 +14,7 @@ __all__ = [
     "bmuf",
     "diloco",
     "ema",
+    "local_sgd",
     "lookahead",
     "nested",
     "polyak",
@@ -212,6 +213,41 @@ def reptile(
     0.5
     """
     return SyncRule(sync_period, Interpolate(step_size), inner_state)
+
+
+def local_sgd(sync_period: int = 24) -> SyncRule:
+    """Local SGD, federated averaging: workers step alone, and start again at their mean.
+
+    slow' = mean of fast over the workers; fast' = slow'
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    For many workers: one alone is the inner optimizer.
+
+    References
+    ----------
+    McMahan et al. 2017, arXiv:1602.05629 (FedAvg); Stich 2019, arXiv:1805.09767.
+
+    Examples
+    --------
+    >>> local_sgd(sync_period=100).outer
+    Interpolate(alpha=1.0)
+    """
+    return SyncRule(sync_period, Interpolate(1.0))
 
 
 def slowmo(sync_period: int = 48, momentum: float = 0.5, slow_lr: Scheduled = 1.0) -> SyncRule:

@@ -17,6 +17,7 @@ from lookahead_core.schedule import advance, every, selected, where
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, Count, DType, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
+from lookahead_core.workers import Average, seen_by_all
 
 __all__ = ["SyncRule"]
 
@@ -167,6 +168,7 @@ class SyncRule:
         initial: Leaves | None = None,
         gradient: Leaves | None = None,
         curvature: Leaves | None = None,
+        average: Average | None = None,
     ) -> Synced:
         """Count one applied inner step; sync if it is the sync_period-th (clause C02).
 
@@ -176,6 +178,7 @@ class SyncRule:
         state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
+        evidence["average"] = average
         if isinstance(due, bool):
             if due:
                 return self.sync(fast, inner, state, kernel=kernel, **evidence)
@@ -212,6 +215,7 @@ class SyncRule:
         initial: Leaves | None = None,
         gradient: Leaves | None = None,
         curvature: Leaves | None = None,
+        average: Average | None = None,
     ) -> Synced:
         """Sync now, whatever the counter says, and start it again (clause C05).
 
@@ -229,6 +233,10 @@ class SyncRule:
             Gradient of the last inner step, like `fast`; for an outer rule that asks for it.
         curvature : sequence of arrays, optional
             Diagonal of the curvature that the inner optimizer has, like `fast`; likewise.
+        average : callable, (leaves) -> leaves, optional
+            Mean over workers that have the same slow weights, of slow - fast of the averaged
+            leaves, in float32 or wider: the outer rule sees slow less that mean (clause C81).
+            With an array counter it is called at every step. May overwrite what it gets.
 
         Returns
         -------
@@ -238,21 +246,28 @@ class SyncRule:
         Raises
         ------
         ValueError
-            If `fast`, `inner` or `initial` does not match `state` in number or shape, or a
-            schedule of alpha gives a number that is not in [0, 1]; nothing has been changed then.
+            If `fast`, `inner` or `initial` does not match `state` in number or shape, a schedule of
+            alpha gives a number that is not in [0, 1], or `average` is given to a rule that asks
+            for gradients, which differ between workers; nothing has been changed then.
         """
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
         if initial is not None:
             check_match("initial", initial, "inner", inner)
+        if average is not None and self.needs_gradient:
+            raise ValueError(
+                "average must be None with a rule that asks for gradients: those of one worker "
+                f"would move its slow weights away from the others', got {self.outer!r}"
+            )
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
         context = SyncContext(state.syncs, kernel, gradient, curvature)
         alpha = self._fraction(slow, moving, state.outer, context)
         back = every(self.restart_period, state.syncs) if self.restart else False
-        slow, moving, outer = self._moved(slow, moving, state.outer, alpha, back, context)
+        seen = None if average is None else seen_by_all(slow, moving, average)
+        slow, moving, outer = self._moved(slow, moving, seen, state.outer, alpha, back, context)
         inner_slow = state.inner_slow
         if back is not False:
             policy = POLICIES[self.inner_state]
@@ -272,6 +287,7 @@ class SyncRule:
         self,
         slow: Leaves,
         fast: Leaves,
+        seen: Leaves | None,
         outer: Slots,
         alpha: Any,
         back: bool | Array,
@@ -279,9 +295,9 @@ class SyncRule:
     ) -> tuple[Leaves, Leaves, Slots]:
         """Weights after the outer rule and, where they go `back`, the restart; the rule's state."""
         kernel = context.kernel
-        if self._at_once:
+        if self._at_once and seen is None:
             return *kernel.interpolate(slow, fast, alpha), outer
-        slow, outer = self.outer.update(slow, fast, outer, context)
+        slow, outer = self.outer.update(slow, fast if seen is None else seen, outer, context)
         if back is not False:
             restarted = kernel.move(fast, slow, self.restart)
             (fast,) = selected(back, (restarted,), (fast,))

@@ -1,0 +1,66 @@
+"""What the weights of many workers are to an outer rule: one set of fast weights, the mean's.
+
+Workers have the same slow weights and fast weights of their own. With D the mean over them of
+slow - fast, an outer rule that is given slow - D in the place of its fast weights moves the slow
+weights of all workers alike: Lookahead becomes Local SGD, Momentum becomes SlowMo or DiLoCo. How
+the mean is had is the adapter's: nothing here communicates.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from lookahead_core.leaves import copied
+from lookahead_core.namespace import namespace
+from lookahead_core.typing import Array, Leaves
+
+__all__ = ["Average", "seen_by_all"]
+
+# What an adapter gives: differences of this worker -> their mean over all workers. May overwrite.
+Average: TypeAlias = Callable[[Leaves], Leaves]
+
+
+def seen_by_all(slow: Leaves, fast: Leaves, average: Average) -> Leaves:
+    """The fast weights that the outer rule is to see: slow - D, the same on every worker.
+
+    Parameters
+    ----------
+    slow : sequence of arrays
+        The same on every worker.
+    fast : sequence of arrays
+        This worker's, of the same shapes.
+    average : callable, (differences) -> mean differences
+        Mean over the workers, leaf by leaf, equal to the bit on all of them. It gets the
+        differences in float32 where the slow weights are narrower: a sum of many in bfloat16
+        loses the small ones.
+
+    Returns
+    -------
+    sequence of arrays
+        In the dtypes of `slow`.
+
+    References
+    ----------
+    Stich 2019, arXiv:1805.09767 (Local SGD); Wang et al. 2020, arXiv:1910.00643 (SlowMo); Douillard
+    et al. 2023, arXiv:2311.08105 (DiLoCo).
+
+    Examples
+    --------
+    Two workers, seen from the first; the other one has moved by 3:
+
+    >>> import numpy as np
+    >>> slow, fast = [np.asarray([0.0])], [np.asarray([1.0])]
+    >>> seen_by_all(slow, fast, average=lambda own: [(d + np.asarray([-3.0])) / 2 for d in own])
+    (array([2.]),)
+    """
+    wide = [_widest(leaf) for leaf in slow]
+    differences = [s - copied(f, s.dtype) for s, f in zip(wide, fast, strict=True)]
+    pairs = zip(slow, wide, average(differences), strict=True)
+    return tuple(namespace(s).astype(w - d, s.dtype, copy=False) for s, w, d in pairs)
+
+
+def _widest(leaf: Array) -> Array:
+    """`leaf`, in float32 if it is narrower."""
+    xp = namespace(leaf)
+    if "complex" in str(leaf.dtype):
+        return leaf
+    return xp.astype(leaf, xp.result_type(leaf.dtype, xp.float32), copy=False)
