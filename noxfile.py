@@ -7,6 +7,7 @@
     nox -s matrix             the tests alone, and their table; the same: nox -t cpu
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
     nox -s clients            the adapters in lightning, transformers, flax, orbax and others
+    nox -s distributed        many workers: 2 and 4 processes of torch, 2 of JAX, 8 devices; faults
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
@@ -98,6 +99,18 @@ def clients(session: nox.Session, backend: str) -> None:
         # braintools, pinned, and without what only other peers need.
         session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
     run_tests(session, f"tests/clients/{backend}", "--clients", "--backend", backend)
+
+
+@nox.session(tags=["check"])
+def distributed(session: nox.Session) -> None:
+    """Workers as real processes, with collectives between them."""
+    install(session, "torch", "jax", groups=["distributed"])
+    options = ["--distributed", "--backend=torch", "--backend=jax"]
+    for processes in (2, 4):
+        # Two cores: a thread for each of four processes is two too many already.
+        launcher = ("torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "pytest")
+        run_tests(session, "tests/distributed/torch", *options, launcher=launcher)
+    run_tests(session, "tests/distributed", *options, f"--ignore={ROOT}/tests/distributed/torch")
 
 
 @nox.session(tags=["check"])
@@ -200,7 +213,9 @@ def bench(session: nox.Session) -> None:
     session.run("python", str(ROOT / "benchmarks" / "bench.py"), *session.posargs, env=ISOLATED)
 
 
-def run_tests(session: nox.Session, *arguments: str) -> None:
+def run_tests(
+    session: nox.Session, *arguments: str, launcher: tuple[str, ...] = ("pytest",)
+) -> None:
     """pytest on the installed wheel, from an empty folder: nothing of the checkout is in the way.
 
     Arguments that begin with "tests" are paths in the checkout; those that the user gives come in
@@ -214,7 +229,7 @@ def run_tests(session: nox.Session, *arguments: str) -> None:
     ]
     config = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--installed"]
     with TemporaryDirectory() as empty, session.chdir(empty):
-        session.run("pytest", *config, *everything, env=ISOLATED)
+        session.run(*launcher, *config, *everything, env=ISOLATED)
 
 
 def matrix_folder(session: nox.Session) -> Path:

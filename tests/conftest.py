@@ -98,6 +98,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="collect tests/clients, which needs the libraries of a group `clients-…` installed",
     )
     parser.addoption(
+        "--distributed",
+        action="store_true",
+        help="collect tests/distributed, which start processes or are started by torchrun",
+    )
+    parser.addoption(
         "--slow", action="store_true", help="collect tests/slow too: minutes, and gigabytes of disk"
     )
     parser.addoption(
@@ -187,6 +192,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--dist") else ["the built wheel"]
     rest += [] if config.getoption("--clients") else ["client libraries"]
+    rest += [] if config.getoption("--distributed") else ["several processes"]
     rest += [] if config.getoption("--slow") else ["the slow tests"]
     return [
         f"lookahead_core: {tested()}",
@@ -199,6 +205,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if name == "packaging" and not config.getoption("--dist"):
         return True
     if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
+        return True
+    if name == "distributed" and not config.getoption("--distributed"):
         return True
     if name == "slow" and not config.getoption("--slow"):
         return True
