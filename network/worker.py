@@ -1,0 +1,106 @@
+"""One worker of the slow network: trains, and writes down its times and what its interface sent.
+
+slow_network.py starts it, once a rank, with RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT and
+GLOO_SOCKET_IFNAME in its environment.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from lookahead_core.adapters.torch import MetaOptimizer
+from sync_methods import METHODS, Method
+
+# AdamW's rate is the best of 3e-4 and 1e-3 for every-step averaging with four workers.
+LR, BATCH = 1e-3, 32
+# Steps between looks at the held-out loss, if the slow weights are the model's then.
+LOOK = 30
+LONGEST_WAIT = timedelta(seconds=120)
+
+
+def main() -> None:
+    """Train by one method after the other, and write the records of this rank."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--method", action="append", choices=METHODS, required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", timeout=LONGEST_WAIT)
+    try:
+        data = {name: torch.from_numpy(array) for name, array in np.load(arguments.data).items()}
+        records = {}
+        for name in arguments.method:
+            dist.barrier()
+            records[name] = train(METHODS[name], arguments.steps, data)
+    finally:
+        dist.destroy_process_group()
+    arguments.out.write_text(json.dumps(records))
+
+
+def mlp() -> nn.Module:
+    """1,068,810 weights, the same on every rank."""
+    torch.manual_seed(0)
+    hidden = (nn.Linear(784, 1024), nn.ReLU(), nn.Linear(1024, 256), nn.ReLU())
+    return nn.Sequential(*hidden, nn.Linear(256, 10))
+
+
+def train(method: Method, steps: int, data: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Seconds and bytes sent of each step, and the held-out loss at times."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    own_x, own_y = data["train_x"][rank::size], data["train_y"][rank::size]
+    model = mlp()
+    forward, optimizer = with_others(method, model)
+    generator = torch.Generator().manual_seed(1 + rank)
+    record: dict[str, Any] = {"seconds": [], "sent": [], "held_out": []}
+    before = sent_bytes()
+    for step in range(1, steps + 1):
+        start = time.perf_counter()
+        rows = torch.randint(len(own_y), (BATCH,), generator=generator)
+        optimizer.zero_grad()
+        cross_entropy(forward(own_x[rows]), own_y[rows]).backward()
+        optimizer.step()
+        record["seconds"].append(time.perf_counter() - start)
+        record["sent"].append(sent_bytes() - before)
+        if step % max(method.sync_period, LOOK) == 0:
+            record["held_out"].append([step, *held_out(model, data["test_x"], data["test_y"])])
+    return record | {"weights": sum(p.numel() for p in model.parameters())}
+
+
+def with_others(method: Method, model: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """What the batch goes through, and what steps."""
+    inner = torch.optim.AdamW(model.parameters(), lr=LR)
+    if method.rule is None:
+        return DistributedDataParallel(model), inner
+    group = dist.group.WORLD
+    return model, MetaOptimizer(inner, method.rule, process_group=group, **method.options)
+
+
+def sent_bytes() -> int:
+    """By this machine since it was made, as its interface counts them."""
+    name = os.environ["GLOO_SOCKET_IFNAME"]
+    return int(Path(f"/sys/class/net/{name}/statistics/tx_bytes").read_text())
+
+
+@torch.no_grad()
+def held_out(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Mean loss, and accuracy."""
+    output = model(x)
+    return cross_entropy(output, y).item(), (output.argmax(1) == y).double().mean().item()
+
+
+if __name__ == "__main__":
+    main()
