@@ -13,7 +13,7 @@ from typing import Any
 
 from links import INTERFACE, Network
 
-__all__ = ["Stopped", "wait_for", "workers_records"]
+__all__ = ["WorkerError", "wait_for", "workers_records"]
 
 WORKER = Path(__file__).with_name("worker.py")
 PORT = 29500
@@ -22,7 +22,7 @@ LONGEST_RUN = 900.0
 TOLD = 2000
 
 
-class Stopped(RuntimeError):
+class WorkerError(RuntimeError):
     """A worker failed, or did not end in time."""
 
 
@@ -60,7 +60,7 @@ def wait_for(
         while any(process.poll() is None for process in running):
             _refuse_failures(running, logs)
             if time.monotonic() > end:
-                raise Stopped(f"workers must end within {longest:g} seconds, and did not")
+                raise WorkerError(f"workers must end within {longest:g} seconds, and did not")
             time.sleep(0.05)
         _refuse_failures(running, logs)
 
@@ -80,7 +80,7 @@ def _refuse_failures(running: Sequence[subprocess.Popen[bytes]], logs: Sequence[
     for rank, (process, log) in enumerate(zip(running, logs, strict=True)):
         if process.poll():
             told = log.read_text(errors="replace")[-TOLD:]
-            raise Stopped(f"worker {rank} ended with {process.returncode}: {told}")
+            raise WorkerError(f"worker {rank} ended with {process.returncode}: {told}")
 
 
 def _stop(running: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -123,7 +123,7 @@ class Network:
         self._run([program, "-n", self._switch, *rest])
 
     def _delete(self) -> None:
-        """Every namespace that was made, also if one cannot be deleted; links go with their ends."""
+        """Every namespace that was made, whatever comes of the others; links go with them."""
         errors = []
         while self._made:
             try:

@@ -15,9 +15,9 @@ from lookahead_core.analysis import (
     sync_seconds,
     traffic_per_step,
 )
-from sync_methods import METHODS, Method
+from sync_methods import METHODS
 
-__all__ = ["Row", "Run", "rows", "summary"]
+__all__ = ["Formulas", "Run", "formulas", "runs", "summary"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,11 @@ class Run:
     workers, steps, weights : int
     megabits : float
         Each link passes, in a second.
-    local_seconds : float or None
-        Median step without a sync, over steps and workers; None where each step has one.
-    sync_step_seconds : float
-        Median over the steps with a sync, each as the worker took it that came last.
+    local_seconds : float
+        Median step that sends nothing, over steps and workers.
+    sync_step_seconds : float or None
+        Median over the steps with a sync, each as the worker took it that came last and waited for
+        nobody; None if there are none.
     total_seconds : float
         Of all steps, mean over the workers.
     sent, sent_in_sync : float
@@ -47,35 +48,82 @@ class Run:
     megabits: float
     steps: int
     weights: int
-    local_seconds: float | None
-    sync_step_seconds: float
+    local_seconds: float
+    sync_step_seconds: float | None
     total_seconds: float
     sent: float
     sent_in_sync: float
     held_out: list[list[float]]
 
+    @property
+    def sync_seconds(self) -> float:
+        """Of one sync: the step with it, less one without."""
+        return (
+            0.0 if self.sync_step_seconds is None else self.sync_step_seconds - self.local_seconds
+        )
 
-def summary(
-    method: str, megabits: float, records: Sequence[Mapping[str, Any]], period: int
-) -> dict[str, Any]:
+    @property
+    def utilisation(self) -> float:
+        """Part of the time in which a worker computes."""
+        return self.local_seconds * self.steps / self.total_seconds
+
+
+@dataclass(frozen=True)
+class Formulas:
+    """What lookahead_core.analysis says of a run, for a latency of zero.
+
+    Attributes
+    ----------
+    sent, sent_in_sync : float
+        Bytes of a worker: `traffic_per_step`, `peak_traffic`.
+    sync_seconds : float
+    utilisation : float
+        `compute_utilisation`, of the measured `local_seconds`.
+    """
+
+    sent: float
+    sent_in_sync: float
+    sync_seconds: float
+    utilisation: float
+
+
+def runs(lines: Sequence[Mapping[str, Any]]) -> list[Run]:
+    """From the lines of the JSON."""
+    return [Run(**line) for line in lines]
+
+
+def formulas(run: Run) -> Formulas:
+    """For a method that syncs; ValueError for one that does not."""
+    method = METHODS[run.method]
+    if method.sync_period is None:
+        raise ValueError(f"run must be of a method that syncs, got {run.method!r}")
+    in_sync = peak_traffic(run.weights, run.workers, method.bits, method.fragments)
+    seconds = sync_seconds(in_sync, run.workers, run.megabits * 1e6)
+    return Formulas(
+        sent=traffic_per_step(run.weights, run.workers, method.sync_period, method.bits),
+        sent_in_sync=in_sync,
+        sync_seconds=seconds,
+        utilisation=compute_utilisation(run.local_seconds, seconds, method.sync_period),
+    )
+
+
+def summary(method: str, megabits: float, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One line of the JSON: a `Run`, to five digits."""
-    steps = len(records[0]["seconds"])
-    syncing = range(period - 1, steps, period)
-    local = [r["seconds"][i] for r in records for i in range(steps) if (i + 1) % period]
     seconds = records[0]["seconds"]
+    steps, period = len(seconds), METHODS[method].sync_period
+    syncing = [i for i in range(steps) if period and (i + 1) % period == 0]
+    last = [min(r["seconds"][i] for r in records) for i in syncing]
     run = Run(
         method=method,
         workers=len(records),
         megabits=megabits,
         steps=steps,
         weights=records[0]["weights"],
-        local_seconds=statistics.median(local) if local else None,
-        sync_step_seconds=statistics.median(min(r["seconds"][i] for r in records) for i in syncing),
+        local_seconds=statistics.median(_local_steps(records, syncing)),
+        sync_step_seconds=statistics.median(last) if last else None,
         total_seconds=statistics.fmean(sum(r["seconds"]) for r in records),
         sent=statistics.fmean(r["sent"][-1] for r in records) / steps,
-        sent_in_sync=statistics.fmean(
-            statistics.median(_difference(r["sent"], i) for i in syncing) for r in records
-        ),
+        sent_in_sync=statistics.fmean(_sent_in(r["sent"], syncing) for r in records),
         held_out=[
             [step, sum(seconds[: int(step)]), *scores] for step, *scores in records[0]["held_out"]
         ],
@@ -84,8 +132,16 @@ def summary(
     return rounded
 
 
-def _difference(total: Sequence[float], index: int) -> float:
-    return total[index] - (total[index - 1] if index else 0)
+def _local_steps(records: Sequence[Mapping[str, Any]], syncing: Sequence[int]) -> list[float]:
+    """Seconds of the steps that sent nothing, and of those of the spare network."""
+    own = [s for r in records for i, s in enumerate(r["seconds"]) if i not in syncing]
+    return own + [s for r in records for s in r["local_seconds"]]
+
+
+def _sent_in(total: Sequence[float], syncing: Sequence[int]) -> float:
+    if not syncing:
+        return 0.0
+    return statistics.median(total[i] - (total[i - 1] if i else 0) for i in syncing)
 
 
 def _rounded(value: Any) -> Any:
@@ -94,64 +150,3 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [_rounded(v) for v in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
-@dataclass(frozen=True)
-class Row:
-    """A run beside the formulas of lookahead_core.analysis, latency zero.
-
-    Attributes
-    ----------
-    run : Run
-    local_seconds : float
-        Median step without a sync; of the other methods where this one has none.
-    formula_sent, formula_in_sync : float
-        Bytes a worker: `traffic_per_step`, `peak_traffic`.
-    sync_seconds, formula_seconds : float
-        Measured: the step with a sync less one without. Formula: `sync_seconds`.
-    utilisation, formula_utilisation : float
-        Part of the time in which a worker computes; formula: `compute_utilisation`.
-    """
-
-    run: Run
-    local_seconds: float
-    formula_sent: float
-    formula_in_sync: float
-    sync_seconds: float
-    formula_seconds: float
-    utilisation: float
-    formula_utilisation: float
-
-
-def rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A row of each run."""
-    runs = [Run(**line) for line in lines]
-    return [_row(run, METHODS[run.method], _local_seconds(run, runs)) for run in runs]
-
-
-def _local_seconds(run: Run, runs: Sequence[Run]) -> float:
-    """The run's own; else the median of the others with as many workers on as fast links."""
-    if run.local_seconds is not None:
-        return run.local_seconds
-    return statistics.median(
-        other.local_seconds
-        for other in runs
-        if (other.workers, other.megabits) == (run.workers, run.megabits)
-        and other.local_seconds is not None
-    )
-
-
-def _row(run: Run, method: Method, local: float) -> Row:
-    period, bits = method.sync_period, method.bits
-    in_sync = peak_traffic(run.weights, run.workers, bits, method.fragments)
-    seconds = sync_seconds(in_sync, run.workers, run.megabits * 1e6)
-    return Row(
-        run=run,
-        local_seconds=local,
-        formula_sent=traffic_per_step(run.weights, run.workers, period, bits),
-        formula_in_sync=in_sync,
-        sync_seconds=run.sync_step_seconds - local,
-        formula_seconds=seconds,
-        utilisation=local * run.steps / run.total_seconds,
-        formula_utilisation=compute_utilisation(local, seconds, period),
-    )

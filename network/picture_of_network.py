@@ -1,0 +1,86 @@
+"""The picture of docs/distributed.md, from docs/distributed.json: bytes, seconds, losses.
+
+Size and colours are figures/style.py's: read at the width of a phone, and without colours.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+
+from measured import Run, formulas, runs
+from sync_methods import METHODS
+
+sys.path.append(str(Path(__file__).parents[1] / "figures"))
+
+import style
+
+__all__ = ["draw"]
+
+WORKERS = 4
+COLOURS = (style.GREY, style.VERMILLION, style.SKY, style.BLUE, style.GREEN, style.ORANGE)
+COLOURS += (style.PURPLE, style.BLACK)
+MARKERS = "xsD^vPo*"
+SPEED_COLOURS = (style.BLUE, style.VERMILLION)
+
+
+def draw(data: Path, path: Path) -> None:
+    """Three panels, of four workers."""
+    found = [run for run in runs(json.loads(data.read_text())["runs"]) if run.workers == WORKERS]
+    speeds = sorted({run.megabits for run in found})
+    slowest = [run for run in found if run.megabits == speeds[0]]
+    with rc_context(style.SETTINGS):
+        figure, panels = style.panels(3, height=2.6)
+        _sent(panels[0], [run for run in slowest if METHODS[run.method].sync_period])
+        _seconds(panels[1], [run for run in found if METHODS[run.method].sync_period], speeds)
+        _losses(panels[2], slowest)
+        style.save(figure, path)
+
+
+def _sent(axes: Axes, found: Sequence[Run]) -> None:
+    """Bytes a step, each method a row."""
+    names, heights = [run.method for run in found], range(len(found))
+    megabytes = [formulas(run).sent / 1e6 for run in found]
+    axes.scatter(megabytes, heights, marker="|", s=160, color=style.BLACK, label="formula")
+    measured = [run.sent / 1e6 for run in found]
+    axes.scatter(measured, heights, s=18, color=style.BLUE, label="measured", zorder=3)
+    _rows(axes, names)
+    axes.set_xscale("log")
+    axes.set_xlabel("MB sent by a worker, mean of a step")
+    axes.set_title(f"{WORKERS} workers, {found[0].weights / 1e6:.2f} million weights in float32")
+    axes.legend(loc="upper left")
+
+
+def _seconds(axes: Axes, found: Sequence[Run], speeds: Sequence[float]) -> None:
+    """Milliseconds a step by method and speed; by the formula: local step over utilisation."""
+    for speed, colour, marker in zip(speeds, SPEED_COLOURS, "os", strict=True):
+        same = [run for run in found if run.megabits == speed]
+        measured = [1000 * run.total_seconds / run.steps for run in same]
+        said = [1000 * run.local_seconds / formulas(run).utilisation for run in same]
+        heights = range(len(same))
+        axes.scatter(said, heights, marker="|", s=160, color=colour)
+        label = f"{speed:g} Mbit/s"
+        axes.scatter(measured, heights, s=18, color=colour, marker=marker, label=label, zorder=3)
+    _rows(axes, [run.method for run in same])
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds a step; bars: by the formula")
+    axes.legend(loc="upper left")
+
+
+def _losses(axes: Axes, found: Sequence[Run]) -> None:
+    """Held-out loss against time on the slowest links."""
+    for run, colour, marker in zip(found, COLOURS, MARKERS, strict=False):
+        _, seconds, loss, _ = zip(*run.held_out, strict=True)
+        axes.plot(seconds, loss, color=colour, marker=marker, ms=3.5, lw=1, label=run.method)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"seconds at {found[0].megabits:g} Mbit/s")
+    axes.set_ylabel("held-out loss")
+    axes.legend(loc="upper right")
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -1.9)  # the first on top, under the legend

@@ -104,7 +104,7 @@ def _runs(
                 print(f"{count} workers, {megabits:g} Mbit/s: {took}", flush=True)
                 for name in methods:
                     own = [record[name] for record in records]
-                    yield measured.summary(name, megabits, own, METHODS[name].sync_period)
+                    yield measured.summary(name, megabits, own)
 
 
 def _mnist() -> dict[str, Any]:

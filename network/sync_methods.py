@@ -9,7 +9,7 @@ from typing import Any
 
 from lookahead_core import SyncRule, diloco, local_sgd
 
-__all__ = ["EVERY_STEP", "METHODS", "Method"]
+__all__ = ["METHODS", "Method"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Method:
     ----------
     rule : SyncRule or None
         None: gradients are averaged at every step, by DistributedDataParallel.
+    alone : bool
+        Nothing is sent at all: the control that says what the others' data is worth.
     bits : float
         Sent for each weight.
     fragments : int
@@ -29,19 +31,22 @@ class Method:
     """
 
     rule: SyncRule | None = None
+    alone: bool = False
     bits: float = 32.0
     fragments: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def sync_period(self) -> int:
-        """Steps between syncs of the same weights."""
+    def sync_period(self) -> int | None:
+        """Steps between syncs of the same weights; None if there are none."""
+        if self.alone:
+            return None
         return self.rule.sync_period if self.rule else 1
 
 
-EVERY_STEP = "every step"
 METHODS: dict[str, Method] = {
-    EVERY_STEP: Method(),
+    "alone": Method(alone=True),
+    "every step": Method(),
     "Local SGD, k = 5": Method(local_sgd(5)),
     "Local SGD, k = 30": Method(local_sgd(30)),
     "Local SGD, k = 100": Method(local_sgd(100)),
