@@ -12,6 +12,7 @@
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
     nox -s bench              measure it beside others; in short: nox -s bench -- --quick --out FILE
+    nox -s network            workers over slow links, as root; in short: nox -s network -- --quick
     nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
     nox -s evidence           train on real data, with controls; writes docs/evidence.md
 
@@ -202,6 +203,14 @@ def evidence(session: nox.Session) -> None:
     """Lookahead and its controls on real data: up to half an hour; cut off, it goes on later."""
     install(session, "jax", groups=["evidence"])
     program = ROOT / "evidence" / "real_data.py"
+    session.run("python", str(program), *session.posargs, env=ISOLATED)
+
+
+@nox.session(default=False)
+def network(session: nox.Session) -> None:
+    """Workers on links that are slow on purpose, as root on Linux; writes docs/distributed.md."""
+    install(session, "torch", groups=["network"])
+    program = ROOT / "network" / "slow_network.py"
     session.run("python", str(program), *session.posargs, env=ISOLATED)
 
 

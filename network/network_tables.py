@@ -9,16 +9,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import findings
 import plan_at_scale as plan
+import what_breaks
 from measured import Run, formulas, runs
+from sizes import size
 from sync_methods import METHODS
 
-__all__ = ["END", "blocks", "rewrite", "size"]
+__all__ = ["END", "blocks", "rewrite"]
 
 END = "<!-- end -->"
 WORKERS = plan.WORKERS
 HOPS = sorted({link.hop for link in plan.LINKS.values()})
-UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def rewrite(page: Path, data: Path) -> None:
@@ -37,6 +39,7 @@ def blocks(content: dict[str, Any]) -> dict[str, str]:
     """Every table by the name of its marker."""
     found = runs(content["runs"])
     return {
+        "network: findings": findings.text(found),
         "network: bytes": sent(found),
         "network: times": times(found),
         "network: losses": losses(found),
@@ -45,6 +48,7 @@ def blocks(content: dict[str, Any]) -> dict[str, str]:
         **{f"plan: {workers} workers": plan_times(workers) for workers in WORKERS},
         "plan: floors": floors(),
         "plan: memory": memory(),
+        "plan: what breaks": what_breaks.text(),
     }
 
 
@@ -170,12 +174,6 @@ def memory() -> str:
         parts = [size(b) for b in (found.inner, found.outer, found.passing, found.together)]
         rows.append([model, *parts, *each, host])
     return _markdown(head, rows)
-
-
-def size(count: float) -> str:
-    """Bytes to three digits, in the largest unit that is not below one."""
-    scale, unit = next((u for u in UNITS if float(f"{count:.3g}") >= u[0]), (1, "B"))
-    return f"{count / scale:.3g} {unit}" if count / scale < 1000 else f"{count / scale:,.0f} {unit}"
 
 
 def _link(bandwidth: float) -> str:

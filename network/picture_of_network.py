@@ -21,8 +21,10 @@ import style
 __all__ = ["draw"]
 
 WORKERS = 4
-COLOURS = (style.GREY, style.VERMILLION, style.SKY, style.BLUE, style.GREEN, style.ORANGE)
-COLOURS += (style.PURPLE, style.BLACK)
+COLOURS = (
+    *(style.GREY, style.VERMILLION, style.SKY, style.BLUE),
+    *(style.GREEN, style.ORANGE, style.PURPLE, style.BLACK),
+)
 MARKERS = "xsD^vPo*"
 SPEED_COLOURS = (style.BLUE, style.VERMILLION)
 

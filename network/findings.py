@@ -1,0 +1,53 @@
+"""What the measurement shows, in sentences around its own numbers, so that none of them is stale."""
+
+from collections.abc import Callable, Sequence
+
+from measured import Formulas, Run, formulas
+from sizes import size
+from sync_methods import METHODS
+
+__all__ = ["text"]
+
+EVERY_STEP, SELDOM = "every step", "Local SGD, k = 100"
+
+
+def text(found: Sequence[Run]) -> str:
+    """A list."""
+    syncing = [run for run in found if METHODS[run.method].sync_period is not None]
+    workers, slow = max(run.workers for run in found), min(run.megabits for run in found)
+    chosen = {r.method: r for r in found if (r.workers, r.megabits) == (workers, slow)}
+    often, seldom = chosen[EVERY_STEP], chosen[SELDOM]
+    return (
+        f"- **Bytes are what the formula says**: {_range(syncing, _sent_in_sync)} times it in a "
+        f"sync, {_range(syncing, _sent)} times it over all steps.\n"
+        f"- **A sync takes {_range(syncing, _seconds, slow)} times the formula at {slow:g} Mbit/s** "
+        f"and {_range(syncing, _seconds, max(r.megabits for r in found))} times at "
+        f"{max(r.megabits for r in found):g}: what is on top is headers, adding up and copying, "
+        "on processors that are busy.\n"
+        f"- **{workers} workers at {slow:g} Mbit/s, {often.steps} steps**: {often.total_seconds:.0f} s "
+        f"and {size(often.sent * often.steps)} a worker if every step sends, "
+        f"{seldom.total_seconds:.0f} s and {size(seldom.sent * seldom.steps)} with k = 100. Alone, "
+        f"each on its own part of the data, it is {chosen['alone'].total_seconds:.0f} s.\n"
+    )
+
+
+def _range(
+    found: Sequence[Run], ratio: Callable[[Run, Formulas], float], megabits: float | None = None
+) -> str:
+    """Least and largest ratio of measured and formula."""
+    chosen = [run for run in found if megabits in (None, run.megabits)]
+    ratios = [ratio(run, formulas(run)) for run in chosen]
+    low, high = (f"{extreme(ratios):.3g}" for extreme in (min, max))
+    return low if low == high else f"{low} to {high}"
+
+
+def _sent(run: Run, said: Formulas) -> float:
+    return run.sent / said.sent
+
+
+def _sent_in_sync(run: Run, said: Formulas) -> float:
+    return run.sent_in_sync / said.sent_in_sync
+
+
+def _seconds(run: Run, said: Formulas) -> float:
+    return run.sync_seconds / said.sync_seconds
