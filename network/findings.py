@@ -1,4 +1,4 @@
-"""What the measurement shows, in sentences around its own numbers, so that none of them is stale."""
+"""What the measurement shows, in sentences around its own numbers: none of them is stale."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,27 +8,30 @@ from sync_methods import METHODS
 
 __all__ = ["text"]
 
-EVERY_STEP, SELDOM = "every step", "Local SGD, k = 100"
+EVERY_STEP, SELDOM, ALONE = "every step", "Local SGD, k = 100", "alone"
 
 
 def text(found: Sequence[Run]) -> str:
     """A list."""
     syncing = [run for run in found if METHODS[run.method].sync_period is not None]
-    workers, slow = max(run.workers for run in found), min(run.megabits for run in found)
+    workers, speeds = max(run.workers for run in found), sorted({run.megabits for run in found})
+    slow, fast = speeds[0], speeds[-1]
     chosen = {r.method: r for r in found if (r.workers, r.megabits) == (workers, slow)}
-    often, seldom = chosen[EVERY_STEP], chosen[SELDOM]
+    often, seldom, alone = (chosen[name] for name in (EVERY_STEP, SELDOM, ALONE))
     return (
         f"- **Bytes are what the formula says**: {_range(syncing, _sent_in_sync)} times it in a "
         f"sync, {_range(syncing, _sent)} times it over all steps.\n"
-        f"- **A sync takes {_range(syncing, _seconds, slow)} times the formula at {slow:g} Mbit/s** "
-        f"and {_range(syncing, _seconds, max(r.megabits for r in found))} times at "
-        f"{max(r.megabits for r in found):g}: what is on top is headers, adding up and copying, "
-        "on processors that are busy.\n"
-        f"- **{workers} workers at {slow:g} Mbit/s, {often.steps} steps**: {often.total_seconds:.0f} s "
-        f"and {size(often.sent * often.steps)} a worker if every step sends, "
-        f"{seldom.total_seconds:.0f} s and {size(seldom.sent * seldom.steps)} with k = 100. Alone, "
-        f"each on its own part of the data, it is {chosen['alone'].total_seconds:.0f} s.\n"
+        f"- **A sync takes {_range(syncing, _seconds, slow)} times the formula** at {slow:g} "
+        f"Mbit/s, and {_range(syncing, _seconds, fast)} times at {fast:g}. What is on top is "
+        "headers, adding up and copying, on processors that are busy.\n"
+        f"- **{workers} workers at {slow:g} Mbit/s, {often.steps} steps**: {_cost(often)} if every "
+        f"step sends, {_cost(seldom)} with k = 100. Alone, each on its own part of the data, it is "
+        f"{alone.total_seconds:.0f} s.\n"
     )
+
+
+def _cost(run: Run) -> str:
+    return f"{run.total_seconds:.0f} s and {size(run.sent * run.steps)} a worker"
 
 
 def _range(

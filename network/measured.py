@@ -7,7 +7,7 @@ everything is a median.
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from lookahead_core.analysis import (
     compute_utilisation,
@@ -18,6 +18,8 @@ from lookahead_core.analysis import (
 from sync_methods import METHODS
 
 __all__ = ["Formulas", "Run", "formulas", "runs", "summary"]
+
+Syncs: TypeAlias = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,13 @@ class Run:
     local_seconds : float
         Median step that sends nothing, over steps and workers.
     sync_step_seconds : float or None
-        Median over the steps with a sync, each as the worker took it that came last and waited for
-        nobody; None if there are none.
+        Median over the steps that end a sync, each as the worker took it that came last and waited
+        for nobody; None if there are none.
     total_seconds : float
         Of all steps, mean over the workers.
     sent, sent_in_sync : float
-        Bytes of a worker: mean of a step, and median of a step with a sync; means over the workers.
+        Bytes of a worker: mean of a step, and median of a sync of one fragment; means over the
+        workers.
     held_out : list of [step, seconds until then, loss, accuracy]
         Of worker 0.
     """
@@ -57,7 +60,7 @@ class Run:
 
     @property
     def sync_seconds(self) -> float:
-        """Of one sync: the step with it, less one without."""
+        """That one sync takes from a worker: the step that ends it, less one without."""
         return (
             0.0 if self.sync_step_seconds is None else self.sync_step_seconds - self.local_seconds
         )
@@ -77,6 +80,7 @@ class Formulas:
     sent, sent_in_sync : float
         Bytes of a worker: `traffic_per_step`, `peak_traffic`.
     sync_seconds : float
+        `sync_seconds`, less the measured steps that go on meanwhile.
     utilisation : float
         `compute_utilisation`, of the measured `local_seconds`.
     """
@@ -102,28 +106,30 @@ def formulas(run: Run) -> Formulas:
     return Formulas(
         sent=traffic_per_step(run.weights, run.workers, method.sync_period, method.bits),
         sent_in_sync=in_sync,
-        sync_seconds=seconds,
-        utilisation=compute_utilisation(run.local_seconds, seconds, method.sync_period),
+        sync_seconds=max(0.0, seconds - method.delay * run.local_seconds),
+        utilisation=compute_utilisation(
+            run.local_seconds, seconds, method.sync_period // method.fragments, method.delay
+        ),
     )
 
 
 def summary(method: str, megabits: float, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One line of the JSON: a `Run`, to five digits."""
     seconds = records[0]["seconds"]
-    steps, period = len(seconds), METHODS[method].sync_period
-    syncing = [i for i in range(steps) if period and (i + 1) % period == 0]
-    last = [min(r["seconds"][i] for r in records) for i in syncing]
+    steps = len(seconds)
+    syncs = METHODS[method].syncs(steps)
+    last = [min(r["seconds"][end] for r in records) for _, end in syncs]
     run = Run(
         method=method,
         workers=len(records),
         megabits=megabits,
         steps=steps,
         weights=records[0]["weights"],
-        local_seconds=statistics.median(_local_steps(records, syncing)),
+        local_seconds=statistics.median(_local_steps(records, syncs)),
         sync_step_seconds=statistics.median(last) if last else None,
         total_seconds=statistics.fmean(sum(r["seconds"]) for r in records),
         sent=statistics.fmean(r["sent"][-1] for r in records) / steps,
-        sent_in_sync=statistics.fmean(_sent_in(r["sent"], syncing) for r in records),
+        sent_in_sync=statistics.fmean(_sent_in(r["sent"], syncs) for r in records),
         held_out=[
             [step, sum(seconds[: int(step)]), *scores] for step, *scores in records[0]["held_out"]
         ],
@@ -132,16 +138,19 @@ def summary(method: str, megabits: float, records: Sequence[Mapping[str, Any]]) 
     return rounded
 
 
-def _local_steps(records: Sequence[Mapping[str, Any]], syncing: Sequence[int]) -> list[float]:
-    """Seconds of the steps that sent nothing, and of those of the spare network."""
-    own = [s for r in records for i, s in enumerate(r["seconds"]) if i not in syncing]
+def _local_steps(records: Sequence[Mapping[str, Any]], syncs: Syncs) -> list[float]:
+    """Seconds of the steps that wait for no sync, and of those of the spare network."""
+    waiting = {step for sync in syncs for step in sync}
+    own = [s for r in records for i, s in enumerate(r["seconds"]) if i not in waiting]
     return own + [s for r in records for s in r["local_seconds"]]
 
 
-def _sent_in(total: Sequence[float], syncing: Sequence[int]) -> float:
-    if not syncing:
+def _sent_in(total: Sequence[float], syncs: Syncs) -> float:
+    if not syncs:
         return 0.0
-    return statistics.median(total[i] - (total[i - 1] if i else 0) for i in syncing)
+    return statistics.median(
+        total[end] - (total[first - 1] if first else 0) for first, end in syncs
+    )
 
 
 def _rounded(value: Any) -> Any:

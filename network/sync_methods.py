@@ -1,15 +1,17 @@
 """What is compared on the slow network: one row a method, without torch.
 
-To add a method add a row; `options` go to the torch adapter's MetaOptimizer as they are.
+To add a method add a row; with fragments, a delay or a codec it is the torch adapter's
+StreamingOptimizer, else its MetaOptimizer.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from lookahead_core import SyncRule, diloco, local_sgd
 
 __all__ = ["METHODS", "Method"]
+
+# Sent for each weight; of "int4" also one float32 for a block of 128.
+BITS = {None: 32.0, "int4": 4 + 32 / 128}
 
 
 @dataclass(frozen=True)
@@ -22,19 +24,18 @@ class Method:
         None: gradients are averaged at every step, by DistributedDataParallel.
     alone : bool
         Nothing is sent at all: the control that says what the others' data is worth.
-    bits : float
-        Sent for each weight.
     fragments : int
-        Parts of the weights that are synced at different steps.
-    options : mapping
-        Further arguments of MetaOptimizer.
+        Parts of the weights that are synced at steps of their own; divides the period.
+    delay : int
+        Steps that go on while a sync is on its way.
+    codec : str or None
     """
 
     rule: SyncRule | None = None
     alone: bool = False
-    bits: float = 32.0
     fragments: int = 1
-    options: Mapping[str, Any] = field(default_factory=dict)
+    delay: int = 0
+    codec: str | None = None
 
     @property
     def sync_period(self) -> int | None:
@@ -42,6 +43,23 @@ class Method:
         if self.alone:
             return None
         return self.rule.sync_period if self.rule else 1
+
+    @property
+    def bits(self) -> float:
+        """Sent for each weight."""
+        return BITS[self.codec]
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is StreamingOptimizer's."""
+        return self.fragments > 1 or self.delay > 0 or self.codec is not None
+
+    def syncs(self, steps: int) -> list[tuple[int, int]]:
+        """First and last step, from 0, of every sync of every fragment that ends in time."""
+        if self.sync_period is None:
+            return []
+        apart = self.sync_period // self.fragments
+        return [(s - 1, s - 1 + self.delay) for s in range(apart, steps + 1 - self.delay, apart)]
 
 
 METHODS: dict[str, Method] = {
