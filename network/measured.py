@@ -148,9 +148,8 @@ def _local_steps(records: Sequence[Mapping[str, Any]], syncs: Syncs) -> list[flo
 def _sent_in(total: Sequence[float], syncs: Syncs) -> float:
     if not syncs:
         return 0.0
-    return statistics.median(
-        total[end] - (total[first - 1] if first else 0) for first, end in syncs
-    )
+    before = [0, *total]
+    return statistics.median(before[end + 1] - before[first] for first, end in syncs)
 
 
 def _rounded(value: Any) -> Any:

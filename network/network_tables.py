@@ -177,7 +177,10 @@ def memory() -> str:
 
 
 def _link(bandwidth: float) -> str:
-    return "none: latency" if math.isinf(bandwidth) else f"{bandwidth / 1e9:,.3g} Gbit/s"
+    if math.isinf(bandwidth):
+        return "none: latency"
+    gigabits = bandwidth / 1e9
+    return f"{gigabits:.3g} Gbit/s" if gigabits < 1000 else f"{gigabits:,.0f} Gbit/s"
 
 
 def _syncing(found: Iterable[Run]) -> list[Run]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from measured import Run, formulas, runs
 from sync_methods import METHODS
@@ -50,9 +51,9 @@ def _sent(axes: Axes, found: Sequence[Run]) -> None:
     measured = [run.sent / 1e6 for run in found]
     axes.scatter(measured, heights, s=18, color=style.BLUE, label="measured", zorder=3)
     _rows(axes, names)
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.set_xlabel("MB sent by a worker, mean of a step")
-    axes.set_title(f"{WORKERS} workers, {found[0].weights / 1e6:.2f} million weights in float32")
+    axes.set_title(f"{WORKERS} workers, {found[0].weights / 1e6:.2f} million weights")
     axes.legend(loc="upper left")
 
 
@@ -67,7 +68,7 @@ def _seconds(axes: Axes, found: Sequence[Run], speeds: Sequence[float]) -> None:
         label = f"{speed:g} Mbit/s"
         axes.scatter(measured, heights, s=18, color=colour, marker=marker, label=label, zorder=3)
     _rows(axes, [run.method for run in same])
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.set_xlabel("milliseconds a step; bars: by the formula")
     axes.legend(loc="upper left")
 
@@ -77,10 +78,18 @@ def _losses(axes: Axes, found: Sequence[Run]) -> None:
     for run, colour, marker in zip(found, COLOURS, MARKERS, strict=False):
         _, seconds, loss, _ = zip(*run.held_out, strict=True)
         axes.plot(seconds, loss, color=colour, marker=marker, ms=3.5, lw=1, label=run.method)
-    axes.set_xscale("log")
+    _logarithmic(axes)
     axes.set_xlabel(f"seconds at {found[0].megabits:g} Mbit/s")
     axes.set_ylabel("held-out loss")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.15, 1), ncols=2, columnspacing=1)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """With a few numbers written out, which do not meet at the width of a phone."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:

@@ -233,6 +233,7 @@ def test_a_command_that_fails_says_what_it_said():
 def test_what_is_missing_is_said(monkeypatch, there, user, why):
     monkeypatch.setattr(links.shutil, "which", lambda name: name if name in there else None)
     monkeypatch.setattr(links.os, "geteuid", lambda: user)
+    monkeypatch.setattr(slow_network, "_measure", lambda options: pytest.fail("it has begun"))
     assert why in links.refusal()
     with pytest.raises(SystemExit, match=why):
         slow_network.main(["--quick"])
@@ -267,11 +268,11 @@ def test_a_worker_that_fails_stops_the_others_and_is_named(tmp_path):
     files = [tmp_path / "0", tmp_path / "1"]
     wait = f"while not os.path.exists({str(files[0])!r}): time.sleep(0.01)"
     commands = [
-        sleeper(files[0], "time.sleep(600)"),
+        sleeper(files[0], "time.sleep(90)"),
         sleeper(files[1], f"{wait}\nsys.exit('out of luck')"),
     ]
     with pytest.raises(WorkerError, match="worker 1 ended with 1: out of luck"):
-        wait_for(commands, [os.environ] * 2)
+        wait_for(commands, [os.environ] * 2, longest=60)
     assert not is_running(files[0])
 
 
@@ -279,7 +280,7 @@ def test_workers_that_do_not_end_are_stopped(tmp_path):
     file = tmp_path / "0"
     before = time.monotonic()
     with pytest.raises(WorkerError, match="workers must end within 3 seconds"):
-        wait_for([sleeper(file, "time.sleep(600)")], [os.environ], longest=3)
+        wait_for([sleeper(file, "time.sleep(90)")], [os.environ], longest=3)
     assert time.monotonic() - before < 60
     assert not is_running(file)
 
