@@ -111,15 +111,29 @@ def evaluate_all(driver: AdapterDriver, setup: Setup, case: str) -> None:
 @clause("C73", "the first cycle begins after `start` steps", "start")
 def c73_start(driver: AdapterDriver) -> None:
     for start in (1, 4, 7):
-        setup = Setup(LEAVES, 3, 0.25, start=start)
-        run, oracle = driver.make(setup), Oracle(setup)
-        for step in range(1, STEPS):
-            advance(driver, run, oracle, step)
-            case = f"start={start}, step {step}"
-            require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
-            if "evaluate" in driver.capabilities:
-                got = driver.evaluate(run)
-                require_within(got, oracle.slow, LEAVES, SGD_EPS, f"evaluate: {case}")
+        started(driver, Setup(LEAVES, 3, 0.25, start=start))
+    forced = (1, 3) if "forced_sync" in driver.capabilities else ()
+    for policy in policies(driver) if "momentum" in driver.capabilities else ():
+        setup = Setup(LEAVES, 3, 0.25, policy, MOMENTUM, start=4)
+        for when in (None, *forced):
+            started(driver, setup, when)
+        for when in range(1, 5):
+            resume(driver, setup, when, 16, f"{policy}, saved after {when} of {setup.start}")
+
+
+def started(driver: AdapterDriver, setup: Setup, forced: int | None = None) -> None:
+    """Compare weights with the oracle's, from before the start; with a sync after step `forced`."""
+    run, oracle = driver.make(setup), Oracle(setup)
+    for step in range(1, STEPS):
+        advance(driver, run, oracle, step)
+        if step == forced:
+            driver.sync(run)
+            oracle.sync()
+        case = f"start={setup.start}, {setup.inner_state}, sync after {forced}, step {step}"
+        require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
+        if "evaluate" in driver.capabilities:
+            got = driver.evaluate(run)
+            require_within(got, oracle.slow, LEAVES, SGD_EPS, f"evaluate: {case}")
 
 
 @clause("C74", "the state of the outer rule is saved, and resumes exactly", "outer_momentum")

@@ -72,6 +72,7 @@ class Oracle:
             self.steps += 1
             if self.steps <= 0:  # the first cycle has not begun
                 self.slow = [list(leaf) for leaf in self.fast]
+                self.slow_moments = [list(moments) for moments in self.moments]
             if self.steps == self.setup.sync_period:
                 self.sync()
 

@@ -96,6 +96,8 @@ class PlainLookahead:
 
     def anchor(self):
         wide = self.setup.slow_dtype
+        if self.syncs == 0:
+            self.slow_moments = copy.deepcopy(self.inner.moments)
         for i, leaf in enumerate(self.weights):
             for j, weight in enumerate(leaf):
                 if not wide or cast(self.slow[i][j], self.setup.leaves[i].dtype) != weight:
@@ -109,6 +111,8 @@ class PlainLookahead:
         return self.setup.leaves[i].same_as is not None
 
     def sync(self, gradients=None):
+        if self.count < 0:
+            self.anchor()
         back = self.goes_back()
         for i in self.synced(gradients):
             for j, weight in enumerate(self.weights[i]):

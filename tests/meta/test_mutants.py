@@ -489,6 +489,40 @@ class AnchorsAtTheVeryStart(PlainLookahead):
         return self.setup.start == 0 and super().anchors()
 
 
+@killed_by("C73")
+class BlendsWithTheInnerStateOfTheVeryStart(PlainLookahead):
+    """This project's core, before it was asked: the weights were anchored later, and they alone."""
+
+    def anchor(self):
+        kept = self.slow_moments
+        super().anchor()
+        self.slow_moments = kept
+
+
+@killed_by("C73")
+class AForcedSyncBeforeTheStartMovesWeights(PlainDriver):
+    def sync(self, run):
+        run.count = max(run.count, 1)
+        run.sync()
+
+
+@killed_by("C73")
+class ASaveBeforeTheStartPinsTheSlowInnerState(PlainLookahead):
+    """This project's torch adapter: what a checkpoint had made was not taken again."""
+
+    saved = False
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.saved = True
+
+    def anchor(self):
+        kept = self.slow_moments
+        super().anchor()
+        if self.saved:
+            self.slow_moments = kept
+
+
 @killed_by("C74")
 class ForgetsTheOuterBuffer(PlainLookahead):
     def saved_names(self):
