@@ -14,7 +14,7 @@ from .driver import AdapterDriver
 from .oracle import Oracle
 from .registry import clause
 from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies, resume
-from .setup import Inner, Outer, Setup
+from .setup import Inner, Outer, Second, Setup
 
 __all__ = ["PRESETS"]
 
@@ -45,6 +45,7 @@ PRESETS: dict[str, Setup] = {
     "bmuf": Setup(LEAVES, 3, outer=Outer(1.0, 0.875, nesterov=False)),
     "snoo": Setup(LEAVES, 2, outer=Outer(0.68, 0.37)),
     "diloco": Setup(LEAVES, K, outer=Outer(0.7, 0.9)),
+    "nested": Setup(LEAVES, 2, 0.5, second=Second(3, 0.25)),
     "switch_ema": Setup(LEAVES, 1, 1 - 0.875, restart=1.0, restart_period=4),
 }
 
@@ -152,6 +153,17 @@ def c75_schedule(driver: AdapterDriver) -> None:
         follow(driver, Setup(LEAVES, 2, schedule), f"alpha {schedule.__name__}")
 
 
+@clause("C78", "a second rule syncs with the slow weights of the first", "nested")
+def c78_nested(driver: AdapterDriver) -> None:
+    for second in (*(Second(2, 0.5, restart) for restart in (0.0, 0.5)), Second(1, 0.5)):
+        follow(driver, Setup(LEAVES, 2, 0.5, second=second), f"{second}")
+    if "outer_momentum" in driver.capabilities:
+        follow(driver, Setup(LEAVES, 2, outer=Outer(), second=Second(2, 0.5)), "around momentum")
+    setup = Setup(LEAVES, 2, second=Second(3, 0.25))
+    for when in range(1, 8):
+        resume(driver, setup, when, 16, f"nested, saved after {when}")
+
+
 @clause("C79", "the presets are their texts' methods", "outer_momentum")
 def c79_presets(driver: AdapterDriver) -> None:
     for name, setup in PRESETS.items():
@@ -166,6 +178,7 @@ def needed(setup: Setup) -> set[str]:
         "restart": (setup.restart, setup.restart_period) != (1.0, 1),
         "schedule": callable(setup.alpha),
         "start": setup.start > 0,
+        "nested": setup.second is not None,
         setup.inner_state: setup.inner_state != "maintain",
         "momentum": setup.inner.momentum != 0,
     }

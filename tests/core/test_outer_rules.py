@@ -220,6 +220,7 @@ def test_the_presets_of_the_suite_are_the_presets(xp):
         "snoo": snoo(2),
         "diloco": diloco(5),
         "switch_ema": switch_ema(4, 0.875),
+        "nested": nested(lookahead(2, 0.5), lookahead(6, 0.25)),
     }
     assert {name: sync_rule(PRESETS[name]) for name in ours} == ours
     schedules = {

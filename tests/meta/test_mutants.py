@@ -545,6 +545,21 @@ class CountsSyncsFromOne(PlainLookahead):
         return alpha(self.syncs + 1) if callable(alpha) else alpha
 
 
+@killed_by("C78")
+class ForgetsTheSuperSlowWeights(PlainLookahead):
+    def saved_names(self):
+        return tuple(name for name in super().saved_names() if name != "super_slow")
+
+
+@killed_by("C78")
+class SyncsTheSecondEveryTime(PlainLookahead):
+    def sync_second(self, i, j):
+        syncs, second = self.syncs, self.setup.second
+        self.syncs = second.period - 1 if second else syncs
+        super().sync_second(i, j)
+        self.syncs = syncs
+
+
 def driver_of(mutant):
     return mutant() if issubclass(mutant, PlainDriver) else PlainDriver(mutant)
 
