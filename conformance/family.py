@@ -155,10 +155,14 @@ def c75_schedule(driver: AdapterDriver) -> None:
 
 @clause("C78", "a second rule syncs with the slow weights of the first", "nested")
 def c78_nested(driver: AdapterDriver) -> None:
-    for second in (*(Second(2, 0.5, restart) for restart in (0.0, 0.5)), Second(1, 0.5)):
-        follow(driver, Setup(LEAVES, 2, 0.5, second=second), f"{second}")
-    if "outer_momentum" in driver.capabilities:
-        follow(driver, Setup(LEAVES, 2, outer=Outer(), second=Second(2, 0.5)), "around momentum")
+    seconds = (Second(1, 0.5), Second(2, 0.5, restart=0.0), Second(2, 0.5, restart=0.5))
+    for setup in (
+        *(Setup(LEAVES, 2, 0.5, second=second) for second in seconds),
+        Setup(LEAVES, 2, outer=Outer(), second=Second(2, 0.5)),
+        Setup(LEAVES, 2, 0.5, "reset", MOMENTUM, start=3, second=Second(2, 0.5)),
+    ):
+        if needed(setup) <= driver.capabilities:
+            follow(driver, setup, f"{setup.second}, outer {setup.outer}, start {setup.start}")
     setup = Setup(LEAVES, 2, second=Second(3, 0.25))
     for when in range(1, 8):
         resume(driver, setup, when, 16, f"nested, saved after {when}")
