@@ -22,8 +22,9 @@ def text(found: Sequence[Run]) -> str:
         f"- **Bytes are what the formula says**: {_range(syncing, _sent_in_sync)} times it in a "
         f"sync, {_range(syncing, _sent)} times it over all steps.\n"
         f"- **A sync takes {_range(syncing, _seconds, slow)} times the formula** at {slow:g} "
-        f"Mbit/s, and {_range(syncing, _seconds, fast)} times at {fast:g}. What is on top is "
-        "headers, adding up and copying, on processors that are busy.\n"
+        f"Mbit/s, and {_range(syncing, _seconds, fast)} times at {fast:g}. Above are headers, "
+        "adding up and copying, on processors that are busy; below is what a link lets through at "
+        "once, and what DistributedDataParallel sends while it computes.\n"
         f"- **{workers} workers at {slow:g} Mbit/s, {often.steps} steps**: {_cost(often)} if every "
         f"step sends, {_cost(seldom)} with k = 100. Alone, each on its own part of the data, it is "
         f"{alone.total_seconds:.0f} s.\n"
@@ -40,7 +41,7 @@ def _range(
     """Least and largest ratio of measured and formula."""
     chosen = [run for run in found if megabits in (None, run.megabits)]
     ratios = [ratio(run, formulas(run)) for run in chosen]
-    low, high = (f"{extreme(ratios):.3g}" for extreme in (min, max))
+    low, high = (f"{extreme(ratios):.3f}" for extreme in (min, max))
     return low if low == high else f"{low} to {high}"
 
 
