@@ -17,7 +17,7 @@ from ._torch_memory import Home, Memory
 from ._torch_outer import check_curvature
 from ._torch_workers import Workers
 
-__all__ = ["check_group", "cycle_of"]
+__all__ = ["check_group", "check_wrapped", "cycle_of"]
 
 
 def cycle_of(
@@ -30,17 +30,22 @@ def cycle_of(
     workers: Workers | None,
 ) -> Cycle:
     """A cycle with these settings, or ValueError."""
+    check_wrapped(inner, rule)
+    one_of("kernel", kernel, tuple(KERNELS))
+    home = Home(_floating(slow_dtype), _device(slow_device))
+    memory = Memory(count=-rule.start)
+    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds), workers, memory)
+
+
+def check_wrapped(inner: Any, rule: Any) -> None:
+    """ValueError unless `rule` can be put around `inner`."""
     if not isinstance(inner, Optimizer):
         raise ValueError(f"inner must be a torch.optim.Optimizer, got {inner!r}")
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-    one_of("kernel", kernel, tuple(KERNELS))
-    home = Home(_floating(slow_dtype), _device(slow_device))
     for group in inner.param_groups:
         check_group(group, rule)
         check_curvature(rule_of(group, rule), inner)
-    memory = Memory(count=-rule.start)
-    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds), workers, memory)
 
 
 def check_group(group: Group, rule: SyncRule) -> None:

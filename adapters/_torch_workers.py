@@ -43,9 +43,12 @@ class Workers:
 
     def start(self, parts: Parts, **facts: Any) -> None:
         """Refuse workers that are not alike, and give all of them the first one's weights."""
-        found = {**facts, **_facts(parts)}
-        self._refuse_differences(self.link.gathered_objects(found))
+        self.agree({**facts, **_facts(parts)})
         self.broadcast([leaf for _, groups in parts for leaf in leaves_of(groups)])
+
+    def agree(self, facts: dict[str, Any]) -> None:
+        """ValueError, on every worker, unless the facts are the same on all of them."""
+        self._refuse_differences(self.link.gathered_objects(facts))
 
     def broadcast(self, leaves: Sequence[Tensor]) -> None:
         """Give all workers the first one's, as DistributedDataParallel does."""
@@ -69,7 +72,7 @@ class Workers:
         bits = fingerprint(members) if self.check_replicas else 0
         all_of_them = self.link.gathered([_digest(found), bits, _as_int(work)])
         if len({digest for digest, _, _ in all_of_them}) > 1:
-            self._refuse_differences(self.link.gathered_objects(found))
+            self.agree(found)
         if len({prints for _, prints, _ in all_of_them}) > 1:
             odd = [
                 self.link.name(i)
@@ -84,14 +87,18 @@ class Workers:
         works = [_as_float(bits) for _, _, bits in all_of_them]
         return work / sum(works) if any(works) else 1 / self.link.size
 
-    @torch.no_grad()
     def mean(self, differences: Leaves, share: float) -> Leaves:
         """Mean over the workers, each by its share; overwrites `differences`."""
+        self.weigh(differences, share)
+        self.link.sum(differences)
+        return differences
+
+    @torch.no_grad()
+    def weigh(self, differences: Leaves, share: float) -> None:
+        """Make of them, in place, what this worker adds to the mean."""
         own = [local(leaf) for leaf in differences]
         # Not 0 * x: that of a worker that has run away is NaN.
         torch._foreach_mul_(own, share) if share else torch._foreach_zero_(own)
-        self.link.sum(own)
-        return differences
 
     def _refuse_differences(self, facts: list[dict[str, Any]]) -> None:
         names = {name: None for own in facts for name in own}
