@@ -96,7 +96,8 @@ class Workers:
     @torch.no_grad()
     def weigh(self, differences: Leaves, share: float) -> None:
         """Make of them, in place, what this worker adds to the mean."""
-        own = [local(leaf) for leaf in differences]
+        if not (own := [local(leaf) for leaf in differences]):
+            return
         # Not 0 * x: that of a worker that has run away is NaN.
         torch._foreach_mul_(own, share) if share else torch._foreach_zero_(own)
 

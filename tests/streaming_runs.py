@@ -2,6 +2,7 @@
 
 from math import prod
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -25,15 +26,26 @@ def parts(flat):
 class Run:
     """A worker's model and optimizer; `to(n)` goes on to n steps in all."""
 
-    def __init__(self, rank, rule, *, positions=None, dtype=torch.float64, kind=None, **options):
+    def __init__(
+        self,
+        rank,
+        rule,
+        *,
+        kind=StreamingOptimizer,
+        positions=None,
+        groups=None,
+        dtype=torch.float64,
+        **options,
+    ):
         start = torch.linspace(-1, 1, sum(map(prod, SHAPES)), dtype=torch.float64)
         self.rank, self.steps = rank, 0
         self.leaves = [torch.nn.Parameter(part.to(dtype)) for part in parts(start)]
         if positions is not None:
             options["fragments"] = [[self.leaves[n] for n in own] for own in positions]
-        inner = torch.optim.SGD(self.leaves, lr=LR, momentum=0.9)
-        kind = StreamingOptimizer if kind is None else kind
-        self.optimizer = kind(inner, rule, process_group=dist.group.WORLD, **options)
+        groups = [range(len(self.leaves))] if groups is None else groups
+        groups = [{"params": [self.leaves[n] for n in own]} for own in groups]
+        inner = torch.optim.SGD(groups, lr=LR, momentum=0.9)
+        self.optimizer = kind(inner, rule, **{"process_group": dist.group.WORLD, **options})
 
     def step(self):
         for leaf, goal in zip(self.leaves, parts(target(self.rank)), strict=True):
@@ -45,6 +57,13 @@ class Run:
         while self.steps < steps:
             self.step()
         return self
+
+    def step_is_refused(self, error, told):
+        """With that error, and nothing has moved."""
+        before = self.flat()
+        with pytest.raises(error, match=told):
+            self.step()
+        assert self.flat() == before
 
     def flat(self):
         return [x for leaf in self.leaves for x in leaf.flatten().tolist()]
