@@ -223,10 +223,10 @@ def test_an_alpha_of_a_group_holds_in_all_its_fragments(rank):
         return run
 
     plain, run = one(MetaOptimizer), one(StreamingOptimizer, positions=[[4, 0], [1, 3, 2]])
-    first, second = positions([[4, 0], [1, 3, 2]])
-    ends = slow_weights(plain.to(K))
-    assert [slow_weights(run.to(K))[i] for i in second] == [ends[i] for i in second]
-    assert first
+    second = positions([[4, 0], [1, 3, 2]])[1]
+    ends, slow = slow_weights(plain.to(K)), slow_weights(run.to(K))
+    # Not to the bit: a sum over workers has another order at another place of a message.
+    assert [slow[i] for i in second] == pytest.approx([ends[i] for i in second], rel=1e-12)
 
 
 # --- what is sent ---
@@ -333,7 +333,7 @@ def test_a_run_of_a_meta_optimizer_goes_on_in_fragments(rank):
     ends = slow_weights(plain.to(2 * K))
     second = positions(OWN)[1]
     slow = slow_weights(run.to(2 * K))
-    assert [slow[i] for i in second] == [ends[i] for i in second]
+    assert [slow[i] for i in second] == pytest.approx([ends[i] for i in second], rel=1e-12)
 
 
 @pytest.mark.parametrize(
