@@ -197,17 +197,21 @@ class Cycle:
     def hold_inner_state(self, groups: list[Group], live: bool = False) -> None:
         """Have a slow copy of all inner state that is interpolated.
 
-        What was there when the cycle began is copied then (`live`). What the inner optimizer has
-        made since began at its initial value.
+        What was there when the cycle began is copied then (`live`), where the first one begins in
+        the place of what was saved before. What the inner optimizer has made since began at its
+        initial value.
         """
         if self.rule.inner_state != "interpolate":
             return
         held = self.memory.inner_slow
         named = self.participating(groups)
+        begins = live and int(self.memory.count) <= 0
         starts = {} if live or named.keys() <= held.keys() else self.starts(groups)
         for name, (value, _) in named.items():
             if name not in held:
                 held[name] = torch.empty_like(value).copy_(value if live else starts[name])
+            elif begins:
+                held[name].copy_(value)
             held[name] = held[name].to(value.device, value.dtype)
 
     def undo(self) -> None:

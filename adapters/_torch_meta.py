@@ -22,6 +22,7 @@ from . import _torch_template as template
 from ._torch_checkpoint import pack, unpack
 from ._torch_cycle import Cycle
 from ._torch_groups import Group, by_rule, leaves_of, members_of, period
+from ._torch_hooks import hooked
 from ._torch_memory import Memory, assign, read_pinned
 from ._torch_settings import check_group, cycle_of
 from ._torch_workers import workers_of
@@ -166,9 +167,7 @@ class MetaOptimizer(Optimizer):
         meaning = "done since the last sync"
         self._cycle.memory.work = non_negative("work", float(value), meaning)
 
-    # Here and not when the first instance is made: torch's `_patch_step_function` patches the
-    # class then, and hooks of one instance would depend on which others have been made.
-    @Optimizer.profile_hook_step
+    @hooked
     def step(self, closure: Closure | None = None) -> Any:
         """One inner step; on every sync_period-th a sync follows it.
 
@@ -197,8 +196,6 @@ class MetaOptimizer(Optimizer):
             self._require_gradient("step")
         template.drop(self.inner, self._cycle.memory)
         return self._captured_step(closure) if self.capturable else self._branching_step(closure)
-
-    step.hooked = True  # type: ignore[attr-defined]
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05).

@@ -72,13 +72,13 @@ class Stream:
         memory = self.cycle.memory
         number = len(self.phases)
         self.syncs, self.work = [int(memory.syncs)] * number, [0.0] * number
-        self.resting = set(range(number)) if int(memory.count) <= 0 else set()
+        self.resting = set() if int(memory.count) else set(range(number))
         self.flights = {}
 
     def taken_at(self, count: int) -> int | None:
         """The fragment that is taken after so many steps, if there is one."""
         step = (count - 1) % self.cycle.rule.sync_period + 1
-        return self.phases.index(step) if count > 0 and step in self.phases else None
+        return self.phases.index(step) if step in self.phases else None
 
     def age(self, fragment: int, count: int) -> int:
         """Steps since it was taken."""

@@ -7,10 +7,8 @@ travel _torch_flight.py and _torch_codecs.py.
 """
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
@@ -45,8 +43,8 @@ class StreamingOptimizer(MetaOptimizer):
     inner : torch.optim.Optimizer
         Moves the fast weights, which are the model's parameters.
     rule : SyncRule
-        With `inner_state="maintain"`, and one that asks for no gradient. Parameter groups may
-        override alpha, not the sync_period.
+        With `inner_state="maintain"`, no start, and one that asks for no gradient. Parameter
+        groups may override alpha, not the sync_period.
     process_group : torch.distributed.ProcessGroup
         Workers that sync together.
     fragments : int or sequence of sequences of Tensor
@@ -76,8 +74,33 @@ class StreamingOptimizer(MetaOptimizer):
 
     References
     ----------
-    Douillard et al. 2025, Streaming DiLoCo, arXiv:2501.18512; Seide et al. 2014, error feedback,
-    doi:10.21437/Interspeech.2014-274.
+    Douillard et al. 2025, Streaming DiLoCo, arXiv:2501.18512. Error feedback: Seide et al. 2014,
+    1-bit stochastic gradient descent, Interspeech.
+
+    Examples
+    --------
+    Under torchrun, `dist.init_process_group()` is all. Alone, as here, it is one worker:
+
+    >>> import torch
+    >>> import torch.distributed as dist
+    >>> from lookahead_core import diloco
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = StreamingOptimizer(
+    ...     torch.optim.SGD(model.parameters(), lr=0.1),
+    ...     diloco(sync_period=4),
+    ...     process_group=dist.group.WORLD,
+    ...     fragments=2,
+    ...     delay=1,
+    ...     codec="int4",
+    ... )
+    >>> for _ in range(9):
+    ...     optimizer.zero_grad()
+    ...     model(torch.ones(1, 2)).square().sum().backward()
+    ...     optimizer.step()
+    >>> optimizer.state_dict()["param_groups"][0]["lookahead_streaming_syncs"]
+    [2, 2]
+    >>> dist.destroy_process_group()
     """
 
     _stream: Stream
@@ -91,37 +114,25 @@ class StreamingOptimizer(MetaOptimizer):
         fragments: int | Sequence[Sequence[Tensor]] = 1,
         delay: int = 0,
         codec: str | Codec | None = None,
-        timeout: timedelta | None = None,
-        check_replicas: bool = False,
-        slow_dtype: torch.dtype | None = None,
-        slow_device: torch.device | str | None = None,
-        kernel: str = "foreach",
+        **options: Any,
     ) -> None:
         check_wrapped(inner, rule)
         _check_rule(rule)
         number = fragments_of(fragments, leaves_of(inner.param_groups), rule.sync_period)
         delay = _checked_delay(delay, rule)
         decoder = codec_of(codec)
-        workers = workers_of(process_group, timeout, check_replicas, rule, capturable=False)
+        workers = workers_of(process_group, None, False, rule, False)
         if workers is None:
             raise ValueError(
                 "process_group must be a torch.distributed.ProcessGroup (without other workers "
                 f"use MetaOptimizer), got {process_group!r}"
             )
-        told = {"fragments": [*number.values()], "delay": delay, "codec": name_of(codec)}
-        workers.agree(told)
-        super().__init__(
-            inner,
-            rule,
-            process_group=process_group,
-            timeout=timeout,
-            check_replicas=check_replicas,
-            slow_dtype=slow_dtype,
-            slow_device=slow_device,
-            kernel=kernel,
-        )
+        name = name_of(codec)
+        workers.agree({"fragments": [*number.values()], "delay": delay, "codec": name})
+        super().__init__(inner, rule, process_group=process_group, **options)
         steps = phases(max(number.values()) + 1, rule.sync_period)
-        self._stream = Stream(self._cycle, workers, number, steps, delay, decoder, name_of(codec))
+        workers = self._cycle.workers or workers
+        self._stream = Stream(self._cycle, workers, number, steps, delay, decoder, name)
 
     def sync(self) -> None:
         """Sync all fragments now, each once, and start the cycle again (clauses C05, C82).
@@ -186,8 +197,7 @@ class StreamingOptimizer(MetaOptimizer):
         """The ordinary step: what is taken or applied at it, if anything, the counter tells."""
         stream, memory = self._stream, self._cycle.memory
         count = memory.count + 1
-        if not -self.rule.start < memory.count < 0:
-            stream.anchor()
+        stream.anchor()
         # What could be wrong is refused, and what has to be here is waited for, before weights
         # move.
         taken = stream.taken_at(count)
@@ -195,8 +205,7 @@ class StreamingOptimizer(MetaOptimizer):
         stream.bring_on(count)
         loss = self._inner_step(closure, undo=False)
         memory.count = count
-        if count > 0:
-            stream.resting.clear()
+        stream.resting.clear()
         if taken is not None:
             stream.take(taken, share)
         stream.apply_due(count)

@@ -19,6 +19,7 @@ from lookahead_core import SyncRule
 from lookahead_core.checkpoint import settings
 from lookahead_core.typing import Leaves
 from lookahead_core.validation import boolean
+from lookahead_core.workers import check_alike
 
 from ._torch_collectives import Link, fingerprint, local
 from ._torch_groups import Parts, leaves_of
@@ -132,11 +133,7 @@ def workers_of(
         )
     if capturable:
         raise ValueError("capturable must be False with a process_group, got True")
-    if rule.needs_gradient:
-        raise ValueError(
-            "rule must not ask for gradients with a process_group: those of one worker would move "
-            f"its slow weights away from the others', got {rule!r}"
-        )
+    check_alike(rule)
     return Workers(Link(process_group, timeout), check_replicas)
 
 

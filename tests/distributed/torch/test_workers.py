@@ -321,9 +321,12 @@ def test_arguments_of_another_kind_are_refused(options, told, rank):
         trained(lookahead(3), rank, **options)
 
 
-def test_a_rule_that_asks_for_gradients_is_refused(rank):
-    with pytest.raises(ValueError, match="rule must not ask for gradients"):
-        trained(lookahead(3, AdaptiveAlpha()), rank)
+@pytest.mark.parametrize(
+    "rule", [lookahead(3, AdaptiveAlpha()), ema(0.9, start=2)], ids=["gradients", "start"]
+)
+def test_a_rule_whose_slow_weights_would_differ_is_refused(rule, rank):
+    with pytest.raises(ValueError, match="a rule for many workers must not"):
+        trained(rule, rank)
 
 
 def test_work_is_a_number(rank):
