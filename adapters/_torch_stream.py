@@ -223,6 +223,12 @@ class Stream:
                     f"the checkpoint was made with {name}={saved.get(name)!r}, this optimizer has "
                     f"{name}={ours!r}; construct it with the checkpoint's"
                 )
+        for name in ("resting", "syncs", "work", "under_way", "member"):
+            if not isinstance(saved.get(name), list):
+                raise ValueError(
+                    f"state_dict['param_groups'] must have 'lookahead_streaming_{name}', a list, "
+                    f"got {saved.get(name)!r}"
+                )
         here = [self.workers.link.rank, self.workers.link.size]
         if self.codec is not None and saved["under_way"] and saved["member"] != here:
             raise ValueError(

@@ -172,7 +172,9 @@ class StreamingOptimizer(MetaOptimizer):
         Waits for messages under way and sends none: one worker may call it alone.
         """
         self._stream.save()
-        return super().state_dict()
+        saved = super().state_dict()
+        del self._cycle.memory.beside["arriving"]  # the flights have it
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken. Load the model's weights before it.

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from io import BytesIO
 from math import prod
+from weakref import ref
 
 import pytest
 import torch
@@ -379,6 +380,24 @@ def test_a_checkpoint_of_other_settings_is_refused(other, told, rank):
     again = Run(rank, diloco(K), **{"delay": 3, "codec": "int8", **other})
     with pytest.raises(ValueError, match=told):
         again.optimizer.load_state_dict(run.optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resting", "syncs", "work", "under_way", "member"])
+def test_a_checkpoint_that_was_cut_short_is_refused(name, rank):
+    run = Run(rank, diloco(K), positions=OWN, delay=3).to(K)
+    state = run.optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group[f"lookahead_streaming_{name}"]
+    with pytest.raises(ValueError, match=f"must have 'lookahead_streaming_{name}'.*got None"):
+        run.optimizer.load_state_dict(state)
+
+
+def test_saving_leaves_nothing_behind(rank):
+    run = Run(rank, diloco(K), positions=OWN, delay=3).to(K)
+    arriving = ref(run.optimizer.state_dict()["state"][1]["lookahead_arriving"])
+    assert arriving() is not None
+    run.to(K + 3)
+    assert arriving() is None
 
 
 def test_a_meta_optimizer_refuses_a_checkpoint_of_fragments(rank):
