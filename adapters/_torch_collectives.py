@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ._torch_shards import part_here
+
 __all__ = ["Link", "fingerprint", "local"]
 
 BUCKET = 1 << 22  # numbers: messages of 16 MB in float32
@@ -93,8 +95,7 @@ class Link(NamedTuple):
 
 def local(leaf: Tensor) -> Tensor:
     """This process' part of `leaf`, as real numbers; shares its memory."""
-    # A DTensor's shard: every rule here is element-wise, so a shard needs no other of its own.
-    own = leaf.to_local() if hasattr(leaf, "to_local") else leaf
+    own = part_here(leaf)
     return torch.view_as_real(own) if own.is_complex() else own
 
 
