@@ -60,6 +60,12 @@ class Link(NamedTuple):
         self.wait(dist.all_gather(all_of_them, own, group=self.group, async_op=True))
         return [theirs.tolist() for theirs in all_of_them]
 
+    def total(self, number: float) -> float:
+        """The sum of the numbers of all members, the same everywhere."""
+        own = torch.tensor([number], dtype=torch.float64, device=self._device())
+        self.sum([own])
+        return float(own)
+
     def gathered_objects(self, own: Any) -> list[Any]:
         """The same of anything that can be pickled."""
         all_of_them = [None] * self.size

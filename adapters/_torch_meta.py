@@ -19,7 +19,7 @@ from lookahead_core.validation import non_negative
 
 from . import _torch_capture as capture
 from . import _torch_template as template
-from ._torch_checkpoint import pack, unpack
+from ._torch_checkpoint import pack, refuse_ours_in, unpack
 from ._torch_cycle import Cycle
 from ._torch_groups import Group, by_rule, leaves_of, members_of, period
 from ._torch_hooks import hooked
@@ -190,6 +190,7 @@ class MetaOptimizer(Optimizer):
             If workers differ at a sync; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("step")
+        refuse_ours_in(self.inner)
         if template.is_asked_for(self.inner, closure):
             return template.make(self.inner, self._cycle.memory)
         if closure is None:
