@@ -187,7 +187,9 @@ def run(leaves, optimizer, steps, worker):
 
 @pytest.mark.clause("C06", "C81")
 @pytest.mark.parametrize("saved_at", [3, 4, 5])
-@pytest.mark.parametrize("rule", [lookahead(3, 0.4, "interpolate"), diloco(3)], ids=["la", "diloco"])
+@pytest.mark.parametrize(
+    "rule", [lookahead(3, 0.4, "interpolate"), diloco(3)], ids=["la", "diloco"]
+)
 def test_each_worker_resumes_from_a_folder_of_its_own(rule, saved_at, mesh, tmp_path):
     worker, shards = mesh.get_coordinate()[0], mesh["shard"].get_group()
     place = folder(tmp_path, f"worker-{worker}")
