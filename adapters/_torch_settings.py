@@ -34,8 +34,8 @@ def cycle_of(
     if not isinstance(inner, Optimizer):
         # Not its repr as a whole: of a list of parameters that is every weight.
         raise ValueError(
-            "inner must be a torch.optim.Optimizer, made from the parameters first, got "
-            f"{reprlib.repr(inner)}"
+            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} (of parameters, "
+            "make one first)"
         )
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")

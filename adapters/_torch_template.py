@@ -28,7 +28,7 @@ def is_asked_for(inner: Optimizer, closure: Any) -> bool:
     return bool(gradients) and not any(map(_anywhere, gradients))
 
 
-def _anywhere(gradient: Tensor) -> bool:
+def _anywhere(gradient: Any) -> bool:
     """Whether it is not zero; of a DTensor, on any process: all have to take the same step."""
     if hasattr(gradient, "full_tensor"):  # torch 2.13 asks the shard alone for `any`
         return bool(gradient.abs().sum().full_tensor())
