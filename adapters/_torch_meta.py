@@ -190,7 +190,6 @@ class MetaOptimizer(Optimizer):
             If workers differ at a sync; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("step")
-        refuse_ours_in(self.inner)
         if template.is_asked_for(self.inner, closure):
             return template.make(self.inner, self._cycle.memory)
         if closure is None:
@@ -334,6 +333,7 @@ class MetaOptimizer(Optimizer):
         parts = by_rule(due, rule)
         cycle.participating(due)
         if starting := cycle.starting():
+            refuse_ours_in(self.inner)
             cycle.anchor(starting)
         share = cycle.meet(parts)
         taken = rule.restarts_always or not memory.syncs

@@ -58,12 +58,12 @@ def mlp(dtype=torch.float32):
     return torch.nn.Sequential(*layers).to(dtype)
 
 
-def fully_sharded(model, mesh):
-    """`model`, as FSDP2 makes it: each layer, and the whole."""
+def fully_sharded(model, mesh, **options):
+    """`model`, as FSDP2 makes it: each layer, and the whole, which has the options."""
     for layer in model.children():
         if list(layer.parameters()):
             fully_shard(layer, mesh=mesh)
-    return fully_shard(model, mesh=mesh)
+    return fully_shard(model, mesh=mesh, **options)
 
 
 def together(value):

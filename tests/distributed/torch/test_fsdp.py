@@ -253,8 +253,11 @@ def test_an_fsdp2_model_trains_as_the_whole_one_on_the_whole_batch(rule, inner, 
 
 
 @pytest.mark.clause("C22")
-def test_an_fsdp2_model_is_evaluated_on_the_slow_weights_and_trains_on_unchanged(mesh, rank, size):
-    models = fully_sharded(mlp(), mesh), fully_sharded(mlp(), mesh)
+@pytest.mark.parametrize("root_reshards", [None, True])
+def test_an_fsdp2_model_is_evaluated_on_the_slow_weights_and_trains_on_unchanged(
+    root_reshards, mesh, rank, size
+):
+    models = [fully_sharded(mlp(), mesh, reshard_after_forward=root_reshards) for _ in range(2)]
     optimizers = [MetaOptimizer(INNERS["sgd"](m.parameters()), RULES["lookahead"]) for m in models]
     slow = mlp()  # its weights: those of the last sync
     for step in range(STEPS):
@@ -267,8 +270,9 @@ def test_an_fsdp2_model_is_evaluated_on_the_slow_weights_and_trains_on_unchanged
                 leaf.data.copy_(value)
         with torch.no_grad(), optimizer.slow_weights():
             told = model(everything)
-            # The weights of its root stay gathered after a forward pass without a backward one.
-            model.reshard()
+            if not root_reshards:
+                # Its root's weights stay gathered after a forward pass without a backward one.
+                model.reshard()
         torch.testing.assert_close(told, slow(everything), rtol=1e-6, atol=1e-6)
         for a, b in zip(*map(parameters, optimizers), strict=True):
             assert torch.equal(a, b)

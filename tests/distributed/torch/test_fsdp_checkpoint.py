@@ -13,8 +13,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 
+from lookahead_core.adapters.torch import MetaOptimizer
 from resharding import RUNS, STEPS, made, parts, train, undisturbed, weights
-from sharded_runs import folder
+from sharded_runs import Leaves, folder, give_gradients
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +96,32 @@ def test_each_process_may_save_its_own_shards_by_torch_save(name, mesh):
     resumed.load_state_dict(saved["optimizer"])
     train(again, resumed, range(4, STEPS))
     assert_ends_undisturbed(name, again)
+
+
+@pytest.mark.clause("C06", "C81")
+def test_a_worker_that_is_one_process_saves_without_the_others(rank, tmp_path):
+    rule, group = RUNS["diloco"][0], dist.group.WORLD
+
+    def worker():
+        model = Leaves()
+        inner = torch.optim.Adam(model.parameters(), lr=0.1)
+        return model, MetaOptimizer(inner, rule, process_group=group)
+
+    def run(model, optimizer, steps):
+        for step in steps:
+            give_gradients(list(model.parameters()), step, rank)
+            optimizer.step()
+        model.zero_grad()
+
+    model, optimizer = worker()
+    run(model, optimizer, range(4))
+    dcp.save(parts(model, optimizer), checkpoint_id=tmp_path, no_dist=True)
+    run(model, optimizer, range(4, STEPS))
+    again, resumed = worker()
+    state = parts(again, resumed)
+    dcp.load(state, checkpoint_id=tmp_path, no_dist=True)
+    again.load_state_dict(state["model"])
+    set_optimizer_state_dict(again, resumed, state["optimizer"])
+    run(again, resumed, range(4, STEPS))
+    for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -198,13 +198,33 @@ def test_each_worker_resumes_from_a_folder_of_its_own(rule, saved_at, mesh, tmp_
     model.zero_grad()
     dcp.save(parts(model, optimizer), checkpoint_id=place, process_group=shards)
     run(list(model.parameters()), optimizer, range(saved_at, STEPS), worker)
-
-    again, resumed = made(Leaves(), rule, mesh, adam)
-    state = parts(again, resumed)
-    dcp.load(state, checkpoint_id=place, process_group=shards)
-    again.load_state_dict(state["model"])
-    set_optimizer_state_dict(again, resumed, state["optimizer"])
+    again, resumed = loaded(place, rule, mesh)
     run(list(again.parameters()), resumed, range(saved_at, STEPS), worker)
     for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
         assert torch.equal(whole(ours), whole(theirs))
     assert not torch.equal(*replicas(model.large, mesh))
+
+
+@pytest.mark.clause("C81")
+def test_other_workers_start_from_the_folder_of_one(mesh, tmp_path):
+    worker, shards = mesh.get_coordinate()[0], mesh["shard"].get_group()
+    model, optimizer = made(Leaves(), diloco(3), mesh, adam)
+    run(list(model.parameters()), optimizer, range(4), worker)
+    model.zero_grad()
+    place = folder(tmp_path, f"worker-{worker}")
+    dcp.save(parts(model, optimizer), checkpoint_id=place, process_group=shards)
+    dist.barrier()
+    again, resumed = loaded(place.with_name("worker-0"), diloco(3), mesh)
+    assert torch.equal(*replicas(again.large, mesh))
+    run(list(again.parameters()), resumed, range(4, 6), worker)
+    assert_replicas(resumed, mesh)
+
+
+def loaded(place, rule, mesh):
+    """A new model and its optimizer, with what this worker's processes find there."""
+    model, optimizer = made(Leaves(), rule, mesh, adam)
+    state = parts(model, optimizer)
+    dcp.load(state, checkpoint_id=place, process_group=mesh["shard"].get_group())
+    model.load_state_dict(state["model"])
+    set_optimizer_state_dict(model, optimizer, state["optimizer"])
+    return model, optimizer
