@@ -99,6 +99,7 @@ def test_each_process_may_save_its_own_shards_by_torch_save(name, mesh):
 
 
 @pytest.mark.clause("C06", "C81")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # that is, without the others
 def test_a_worker_that_is_one_process_saves_without_the_others(rank, tmp_path):
     rule, group = RUNS["diloco"][0], dist.group.WORLD
 
