@@ -1,6 +1,6 @@
 """What the measurement shows, in sentences around its own numbers: none of them is stale."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from measured import Formulas, Run, formulas
 from sizes import size
@@ -13,26 +13,59 @@ EVERY_STEP, SELDOM, ALONE = "every step", "Local SGD, k = 100", "alone"
 
 def text(found: Sequence[Run]) -> str:
     """A list."""
-    syncing = [run for run in found if METHODS[run.method].sync_period is not None]
     workers, speeds = max(run.workers for run in found), sorted({run.megabits for run in found})
-    slow, fast = speeds[0], speeds[-1]
-    chosen = {r.method: r for r in found if (r.workers, r.megabits) == (workers, slow)}
-    often, seldom, alone = (chosen[name] for name in (EVERY_STEP, SELDOM, ALONE))
+    chosen = {r.method: r for r in found if (r.workers, r.megabits) == (workers, speeds[0])}
+    where = f"{workers} workers at {speeds[0]:g} Mbit/s"
+    return (
+        _bytes(found)
+        + _times(found, speeds[0], speeds[-1])
+        + _whole(where, *(chosen[name] for name in (EVERY_STEP, SELDOM, ALONE)))
+        + _streams(where, chosen)
+    )
+
+
+def _bytes(found: Sequence[Run]) -> str:
+    syncing = [run for run in found if METHODS[run.method].sync_period is not None]
+    in_time = [run for run in syncing if not METHODS[run.method].delay]
     return (
         f"- **Bytes are what the formula says**: {_range(syncing, _sent_in_sync)} times it in a "
-        f"sync, {_range(syncing, _sent)} times it over all steps.\n"
-        f"- **A sync takes {_range(syncing, _seconds, slow)} times the formula** at {slow:g} "
-        f"Mbit/s, and {_range(syncing, _seconds, fast)} times at {fast:g}. Above are headers, "
-        "adding up and copying, on processors that are busy; below is what a link lets through at "
-        "once, and what DistributedDataParallel sends while it computes.\n"
-        f"- **{workers} workers at {slow:g} Mbit/s, {often.steps} steps**: {_cost(often)} if every "
-        f"step sends, {_cost(seldom)} with k = 100. Alone, each on its own part of the data, it is "
-        f"{alone.total_seconds:.0f} s.\n"
+        f"sync, and {_range(in_time, _sent)} times it over all steps. (What is late is still on "
+        "its way at the end.)\n"
+    )
+
+
+def _times(found: Sequence[Run], slow: float, fast: float) -> str:
+    plain = [run for run in found if METHODS[run.method].rule and not METHODS[run.method].streams]
+    return (
+        f"- **A sync takes {_range(plain, _seconds, slow)} times the formula** at {slow:g} Mbit/s, "
+        f"and {_range(plain, _seconds, fast)} times at {fast:g}, without fragments and codecs. On "
+        "top are headers, adding up and copying, and waiting for a processor that others use.\n"
+    )
+
+
+def _whole(where: str, often: Run, seldom: Run, alone: Run) -> str:
+    return (
+        f"- **{where}, {often.steps} steps**: {_cost(often)} if every step sends, {_cost(seldom)} "
+        f"with k = 100. Alone, each on its own part of the data, it is {alone.total_seconds:.0f} "
+        "s.\n"
     )
 
 
 def _cost(run: Run) -> str:
     return f"{run.total_seconds:.0f} s and {size(run.sent * run.steps)} a worker"
+
+
+def _streams(where: str, chosen: Mapping[str, Run]) -> str:
+    told = [
+        f"{size(run.sent_in_sync)} and {run.sync_seconds:.3f} s {name.removeprefix('k = 100, ')}"
+        for name, run in chosen.items()
+        if METHODS[name].streams
+    ]
+    whole = chosen[SELDOM]
+    return (
+        f"- **What one sync sends, and how long workers wait for it**, {where}, k = 100: "
+        f"{size(whole.sent_in_sync)} and {whole.sync_seconds:.3f} s as it is; {'; '.join(told)}.\n"
+    )
 
 
 def _range(

@@ -188,7 +188,7 @@ def _syncing(found: Iterable[Run]) -> list[Run]:
 
 
 def _ratio(measured: float, formula: float) -> str:
-    return f"{measured / formula:.3f}"
+    return f"{measured / formula:.3f}" if formula else "–"
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -69,4 +69,7 @@ METHODS: dict[str, Method] = {
     "Local SGD, k = 30": Method(local_sgd(30)),
     "Local SGD, k = 100": Method(local_sgd(100)),
     "DiLoCo, k = 30": Method(diloco(30)),
+    "k = 100, 4 fragments": Method(local_sgd(100), fragments=4),
+    "k = 100, 4 bits": Method(local_sgd(100), codec="int4"),
+    "k = 100, both, 5 late": Method(local_sgd(100), fragments=4, delay=5, codec="int4"),
 }

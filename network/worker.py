@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from lookahead_core.adapters.torch import MetaOptimizer
+from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
 from sync_methods import METHODS, Method
 
 # AdamW's rate is the best of 3e-4, 1e-3 and 3e-3 for every-step averaging with four workers.
@@ -84,7 +85,9 @@ def train(method: Method, steps: int, data: Mapping[str, Tensor]) -> dict[str, A
         record["seconds"].append(seconds_of_step(forward, optimizer, *batch))
         record["sent"].append(sent_bytes() - before)
         if step % max(method.sync_period or LOOK, LOOK) == 0:
-            record["held_out"].append([step, *held_out(model, data["test_x"], data["test_y"])])
+            with slow_weights(optimizer):
+                scores = held_out(model, data["test_x"], data["test_y"])
+            record["held_out"].append([step, *scores])
     return record | {"weights": sum(p.numel() for p in model.parameters())}
 
 
@@ -106,7 +109,16 @@ def with_others(method: Method, model: nn.Module) -> tuple[nn.Module, torch.opti
         return model, inner
     if method.rule is None:
         return DistributedDataParallel(model), inner
-    return model, MetaOptimizer(inner, method.rule, process_group=dist.group.WORLD)
+    group = dist.group.WORLD
+    if not method.streams:
+        return model, MetaOptimizer(inner, method.rule, process_group=group)
+    how = {"fragments": method.fragments, "delay": method.delay, "codec": method.codec}
+    return model, StreamingOptimizer(inner, method.rule, process_group=group, **how)
+
+
+def slow_weights(optimizer: torch.optim.Optimizer) -> AbstractContextManager[object]:
+    """In which the model has the weights that are the same on all workers."""
+    return optimizer.slow_weights() if isinstance(optimizer, MetaOptimizer) else nullcontext()
 
 
 def sent_bytes() -> int:

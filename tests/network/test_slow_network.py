@@ -66,15 +66,16 @@ def test_the_training_is_real(run):
 def test_the_formula_columns_are_the_formulas(run):
     """Written out here once more: 2 (W - 1) / W of the bytes, over the period, over the link."""
     method = METHODS[run.method]
-    whole = 2 * (run.workers - 1) / run.workers * run.weights * method.bits / 8
-    in_sync, seconds = whole / method.fragments, 8 * whole / method.fragments / run.megabits / 1e6
+    bits = {None: 32, "int4": 4.25}[method.codec]
+    whole = 2 * (run.workers - 1) / run.workers * run.weights * bits / 8
+    in_sync = whole / method.fragments
+    left = max(0, 8 * in_sync / run.megabits / 1e6 - method.delay * run.local_seconds)
+    between = method.sync_period / method.fragments * run.local_seconds
     said = measured.formulas(run)
     assert said.sent == pytest.approx(whole / method.sync_period)
     assert said.sent_in_sync == pytest.approx(in_sync)
-    assert said.sync_seconds == pytest.approx(seconds)
-    if method.fragments == 1:
-        cycle = method.sync_period * run.local_seconds
-        assert said.utilisation == pytest.approx(cycle / (cycle + seconds))
+    assert said.sync_seconds == pytest.approx(left)
+    assert said.utilisation == pytest.approx(between / (between + left))
 
 
 def test_a_method_that_never_syncs_has_no_formula():
@@ -165,6 +166,28 @@ def test_a_summary_is_of_the_steps_that_it_says(monkeypatch):
     assert run.sent_in_sync == (150 + 200) / 2  # medians of 100, 200 and of 300, 100
     assert run.held_out == [[2, 7.0, 0.5, 0.75], [4, 18.0, 0.25, 0.875]]
     assert (run.workers, run.steps, run.weights, run.megabits) == (2, 4, 7, 50)
+
+
+def test_syncs_are_where_the_fragments_have_their_turns():
+    assert Method(local_sgd(5)).syncs(14) == [(4, 4), (9, 9)]
+    late = Method(local_sgd(100), fragments=4, delay=5).syncs(300)
+    assert (late[0], late[-1], len(late)) == ((24, 29), (274, 279), 11)
+    assert Method(alone=True).syncs(300) == []
+
+
+def test_what_a_late_sync_sends_is_counted_until_it_has_come(monkeypatch):
+    monkeypatch.setitem(METHODS, "late", Method(local_sgd(4), fragments=2, delay=1))
+    record = {
+        "seconds": [1.0, 9.0, 4.0, 9.0, 6.0, 3.0],
+        "sent": [0, 10, 30, 30, 70, 70],
+        "held_out": [],
+        "local_seconds": [],
+        "weights": 1,
+    }
+    run = measured.Run(**measured.summary("late", 50, [record] * 2))
+    assert run.sent_in_sync == (30 + 40) / 2
+    assert run.sync_step_seconds == (4 + 6) / 2
+    assert run.local_seconds == (1 + 3) / 2
 
 
 def test_where_every_step_sends_the_spare_network_says_what_a_step_takes():
