@@ -46,7 +46,8 @@ def worker_axes(state: optax.OptState, own: Any, shared: Any) -> Any:
 
     For `in_axes` and `out_axes` of `jax.vmap` (0 and None), and for `in_specs` and `out_specs` of
     `jax.shard_map` (`P("workers")` and `P()`). Counters, slow weights and what the outer rule keeps
-    are shared, and JAX refuses a program in which they might differ.
+    are shared. `vmap` refuses a program in which they might differ; `shard_map` does too, unless
+    a `cond` on what is one worker's own decides.
 
     Parameters
     ----------
