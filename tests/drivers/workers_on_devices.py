@@ -53,7 +53,6 @@ OUTER = {
 # Beside those: a slow copy of the inner state, an average, and weights that go back in part.
 OTHERS = {
     "interpolate": lookahead(K, 0.3, "interpolate"),
-    "reset": lookahead(K, 0.3, "reset"),
     "average": ema(0.9, K),
     "in part": SyncRule(K, Momentum(), restart=0.5),
 }
@@ -213,7 +212,7 @@ def each_method_is_the_plain_loop(_):
 
 
 def each_form_is_the_plain_loop(_):
-    for workers, form in product((2, 4), FORMS):
+    for workers, form in product((2, 4) if jax.process_count() == 1 else (2,), FORMS):
         mesh, optimizer = mesh_of(workers), make(diloco(K))
         for name, cycle in cycles(form, optimizer, mesh):
             carry = trained(cycle, begun(optimizer, mesh, workers), mesh)
@@ -257,11 +256,11 @@ def written(found, folder):
 
 def all_workers_have_the_same_bits(folder):
     found, mesh = {}, mesh_of(4)
-    wide, narrow = (diloco(K), *OTHERS.values()), (diloco(K), lookahead(K, 0.3))
-    cases = [*product(wide, ["float32"]), *product(narrow, ["bfloat16"])]
-    for number, (rule, dtype) in enumerate(cases):
+    wide = product((diloco(K), OTHERS["average"], OTHERS["in part"]), ["float32"])
+    narrow = product((diloco(K), OTHERS["interpolate"]), ["bfloat16"])
+    for number, (rule, dtype) in enumerate([*wide, *narrow]):
         optimizer = make(rule)
-        for name, cycle in cycles("vmap", optimizer, mesh):
+        for name, cycle in [*cycles("vmap", optimizer, mesh)][: 1 if number else 2]:
             carry = begun(optimizer, mesh, 4, dtype)
             for step in range(K + 1):
                 carry = trained(cycle, carry, mesh, [step])
@@ -292,7 +291,7 @@ def parameters_can_be_put_back_to_the_bit(folder):
 
 def states_are_sharded_like_their_parameters(_):
     mesh, workers = mesh_of(4), 4
-    for form, rule in product(FORMS, (diloco(K), OTHERS["interpolate"])):
+    for form, rule in [*product(FORMS, [diloco(K)]), ("vmap", OTHERS["interpolate"])]:
         optimizer = make(rule)
         expected = shardings((OWN_SPECS, state_specs(optimizer)), mesh)
         for name, cycle in cycles(form, optimizer, mesh):
@@ -306,7 +305,7 @@ def states_are_sharded_like_their_parameters(_):
 def only_syncs_communicate(_):
     mesh = mesh_of(4)
     rules = {**OTHERS, "diloco": diloco(K), "mean": SyncRule(K, Interpolate(1.0))}
-    cases = [*product(["vmap"], rules), *product(FORMS, ["diloco"])]
+    cases = {*product(FORMS, ["diloco"]), *product(["vmap"], ["interpolate", "average", "mean"])}
     for form, label in cases:
         optimizer = make(rules[label])
         carry = begun(optimizer, mesh, 4)
