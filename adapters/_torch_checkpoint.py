@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 
 from lookahead_core import Interpolate, SyncRule
 from lookahead_core.checkpoint import check_settings, counters, settings
+from lookahead_core.validation import non_negative
 
-from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of
+from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of, told_count
 from ._torch_inner_state import COMMON, MOMENT
 from ._torch_memory import Home, Memory
 
@@ -30,6 +31,7 @@ SLOW = "lookahead_slow"
 OUTER = "lookahead_outer_"
 FAST = "lookahead_fast"
 ENTRIES = "lookahead_entries"
+WORK = "done since the last sync"
 
 StateDict = dict[str, Any]
 
@@ -69,11 +71,11 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
     for (leaf, key), tensor in memory.inner_slow.items():
         if leaf in memory.slow and leaf in number:
             states[number[leaf]][f"{SLOW}_{key}"] = tensor
-    count = int(memory.count)
     numbers = {
-        "count": count % round_of(inner.param_groups, rule) if count > 0 else count,
+        "count": told_count(int(memory.count), inner.param_groups, rule),
         "syncs": int(memory.syncs),
         "unstepped": int(memory.unstepped),
+        **({"work": memory.work} if memory.work else {}),
     }
     groups = []
     for saved, group in _groups(packed, inner):
@@ -99,7 +101,10 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     overrides = [_overrides(saved, group, rule) for saved, group in _groups(state_dict, inner)]
     count, syncs, unstepped = _counters(state_dict, overrides, rule)
     _check_nothing_is_missing(state_dict, parameters)
-    memory = Memory(count=count, syncs=syncs, unstepped=unstepped)
+    work = non_negative(
+        f"{PREFIX}work", _ours(state_dict["param_groups"][0]).get("work", 0.0), WORK
+    )
+    memory = Memory(work=work, count=count, syncs=syncs, unstepped=unstepped)
     fast = {}
     # Some optimizers have state that belongs to no parameter, under names.
     states = {i: own for i, own in state_dict["state"].items() if i not in parameters}

@@ -6,6 +6,7 @@ hooks and checkpoints are not: they are the optimizer's.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -16,12 +17,13 @@ from lookahead_core import Interpolate, SyncRule, SyncState
 from lookahead_core.outer import SyncContext
 from lookahead_core.schedule import every
 
-from ._torch_groups import Group, Parts, by_rule, leaves_of, members_of, period
+from ._torch_groups import Group, Parts, by_rule, leaves_of, members_of, period, told_count
 from ._torch_inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
 from ._torch_kernel import KERNELS
 from ._torch_memory import Home, Memory, assign
 from ._torch_outer import by_leaf, evidence, gradients, slots_of
 from ._torch_plan import Plan, ids, plan_for, usual
+from ._torch_workers import Workers
 
 __all__ = ["Cycle"]
 
@@ -41,6 +43,8 @@ class Cycle:
         Where slow weights live.
     kinds : dict
         Kinds of inner state that the user has declared.
+    workers : Workers or None
+        Those that sync together, if there are others.
     memory : Memory
         What is carried from step to step.
     """
@@ -50,6 +54,7 @@ class Cycle:
     kernel: str
     home: Home
     kinds: dict[str, str]
+    workers: Workers | None = None
     memory: Memory = field(default_factory=Memory)
 
     def between(self) -> list[Group]:
@@ -86,7 +91,8 @@ class Cycle:
             if members := members_of(own, memory.slow):
                 state = self._state(rule, members, ())
                 self._keep(members, rule.anchor(members, state, kernel=KERNELS[self.kernel]))
-            memory.plans[ids(own)] = plan_for(own, memory.slow)
+            if self._usual(rule):
+                memory.plans[ids(own)] = plan_for(own, memory.slow)
         memory.behind = [b for b in memory.behind if not any(b is g for g in groups)]
         if len(memory.slow) > sum(len(group["params"]) for group in self.inner.param_groups):
             self._forget_gone()
@@ -100,8 +106,17 @@ class Cycle:
                 state = self._state(rule, members, ())
                 self._keep(members, rule.watch(state, gradients(own, members)))
 
+    def meet(self, parts: Parts) -> float:
+        """Meet the other workers, if there are any, before a sync; this one's share of the mean."""
+        if self.workers is None or not parts:
+            return 1.0
+        memory = self.memory
+        count = told_count(int(memory.count), self.inner.param_groups, self.rule)
+        numbers = {"the counter": count, "the number of syncs": int(memory.syncs)}
+        return self.workers.share(parts, memory.slow, memory.work, **numbers)
+
     @torch.no_grad()
-    def sync(self, parts: Parts) -> None:
+    def sync(self, parts: Parts, share: float = 1.0) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
             if plan := self._plan(rule, groups):
@@ -110,10 +125,13 @@ class Cycle:
                 plan.sync(float(alpha))
                 self.memory.behind += groups
             elif members := members_of(groups, self.memory.slow):
-                self._sync(rule, groups, members)
+                self._sync(rule, groups, members, share)
         self.memory.syncs += 1
+        self.memory.work = 0.0
 
-    def _sync(self, rule: SyncRule, groups: list[Group], members: list[Tensor]) -> None:
+    def _sync(
+        self, rule: SyncRule, groups: list[Group], members: list[Tensor], share: float
+    ) -> None:
         memory = self.memory
         for leaf in members:
             self._settle(leaf)
@@ -123,6 +141,8 @@ class Cycle:
         starts = [*self.starts(groups).values()] if rule.inner_state == "reset" else None
         before = [value for value, _ in live.values()]
         given = evidence(rule, self.inner, groups, members)
+        if self.workers is not None:
+            given["average"] = partial(self.workers.mean, share=share)
         kernel = KERNELS[self.kernel]
         fast, after, state = rule.sync(
             members, before, state, kernel=kernel, initial=starts, **given
@@ -143,8 +163,11 @@ class Cycle:
 
     def _plan(self, rule: SyncRule, groups: list[Group]) -> Plan | None:
         """What is prepared for these groups, if it is all that they need and still holds."""
-        plan = self.memory.plans.get(ids(groups)) if usual(rule, self.kernel) else None
+        plan = self.memory.plans.get(ids(groups)) if self._usual(rule) else None
         return plan if plan is not None and plan.holds(groups) else None
+
+    def _usual(self, rule: SyncRule) -> bool:
+        return self.workers is None and usual(rule, self.kernel)
 
     def _forget_gone(self) -> None:
         """Drop what is kept of parameters that are no longer there."""
@@ -230,7 +253,7 @@ class Cycle:
         memory = self.memory
         slow = [memory.slow[leaf] for leaf in members]
         outer = slots_of(memory.outer[leaf] for leaf in members)
-        if not by_leaf(rule.outer):
+        if not by_leaf(rule.outer) or self.workers is not None:
             slow = [s.to(leaf.device) for s, leaf in zip(slow, members, strict=True)]
             outer = [
                 [s.to(leaf.device) for s, leaf in zip(slot, members, strict=True)] for slot in outer

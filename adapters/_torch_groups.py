@@ -25,6 +25,7 @@ __all__ = [
     "period",
     "round_of",
     "rule_of",
+    "told_count",
 ]
 
 Group: TypeAlias = dict[str, Any]
@@ -71,5 +72,10 @@ def leaves_of(groups: Iterable[Group]) -> Iterator[Tensor]:
 
 
 def round_of(groups: Iterable[Group], rule: SyncRule) -> int:
-    """Steps after which all groups sync together: the counter says no more than its rest."""
+    """Steps after which all groups sync together."""
     return lcm(*(period(group, rule) for group in groups))
+
+
+def told_count(count: int, groups: Iterable[Group], rule: SyncRule) -> int:
+    """What the counter says: once the first cycle has begun, no more than its rest."""
+    return count % round_of(groups, rule) if count > 0 else count

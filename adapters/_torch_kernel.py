@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lookahead_core import Kernel
 from lookahead_core.kernel import anchored
@@ -175,9 +176,21 @@ def anchor_each(pairs: Iterable[Row]) -> None:
             continue
         here = s.to(f.device, non_blocking=True)
         for part, fast in pieces(here, f):
-            part.copy_(anchored(part, fast))
+            if not unchanged(part, fast):
+                part.copy_(anchored(part, fast))
         if here is not s:
             s.copy_(here, non_blocking=True)
+
+
+def unchanged(slow: Tensor, fast: Tensor) -> bool:
+    """Whether `fast` is seen to be the rounding of `slow`, as it is unless somebody edits it.
+
+    Reads alone are half of what the anchor costs else. A GPU would make the host wait.
+    """
+    plain = type(fast) in (Tensor, Parameter) and fast.device.type == "cpu"
+    if not plain or torch.compiler.is_compiling():
+        return False
+    return torch.equal(slow.to(fast.dtype), fast)
 
 
 KERNELS = {

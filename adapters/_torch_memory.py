@@ -32,6 +32,8 @@ class Memory:
         Parameter groups whose parameters are the slow weights: the last sync has not written them.
     plans : dict
         What is prepared for the usual sync, by the identities of the groups.
+    work : float
+        What this worker has done since the last sync, if anybody says so.
     count, syncs : int or 0-d Tensor
         Steps since the counter last started, negative before the first cycle; and syncs so far.
         Tensors if capturable.
@@ -48,6 +50,7 @@ class Memory:
     inner_slow: dict[InnerName, Tensor] = field(default_factory=dict)
     behind: list[Group] = field(default_factory=list)
     plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
+    work: float = 0.0
     count: Any = 0
     syncs: Any = 0
     kept: dict[Tensor, Tensor] = field(default_factory=dict)

@@ -7,20 +7,25 @@ and evaluation, and next to it groups, memory, inner state, checkpoints and kern
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule
+from lookahead_core.validation import non_negative
 
 from . import _torch_capture as capture
 from . import _torch_template as template
 from ._torch_checkpoint import pack, unpack
 from ._torch_cycle import Cycle
 from ._torch_groups import Group, by_rule, leaves_of, members_of, period
+from ._torch_hooks import hooked
 from ._torch_memory import assign, read_pinned
 from ._torch_settings import check_group, cycle_of
+from ._torch_workers import workers_of
 
 __all__ = ["MetaOptimizer"]
 
@@ -54,18 +59,28 @@ class MetaOptimizer(Optimizer):
     state_kinds : mapping of str to {"moment", "count", "keep"}, optional
         What keys of the inner state are that this adapter does not know: moments start at zero,
         counts are not blended, and what is kept no policy touches.
+    process_group : torch.distributed.ProcessGroup, optional
+        Workers that sync together: the outer rule sees the mean of their pseudo-gradients (clause
+        C81). They start from the weights of the group's first one; call `sync` on all or on none.
+    timeout : datetime.timedelta, optional
+        How long a sync waits for another worker; the group's own timeout if None.
+    check_replicas : bool
+        Compare the slow weights of all workers at each sync, bit for bit: reads them once more.
 
     Attributes
     ----------
     inner, rule, capturable
         As given.
+    work : float
+        What this worker has done since the last sync, in any unit (tokens, samples): add to it
+        before `step`. The mean weighs workers by it; if nobody adds anything they count alike.
 
     Raises
     ------
     ValueError
         If an argument is not of its kind, the inner optimizer is differentiable, a group overrides
-        an alpha that the rule does not have, or the rule needs a curvature that the inner optimizer
-        does not keep; the message names it.
+        an alpha that the rule does not have, the rule needs a curvature that the inner optimizer
+        does not keep, or workers differ; the message names it.
 
     Notes
     -----
@@ -95,13 +110,17 @@ class MetaOptimizer(Optimizer):
         kernel: str = "foreach",
         capturable: bool = False,
         state_kinds: Mapping[str, str] | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
+        timeout: timedelta | None = None,
+        check_replicas: bool = False,
     ) -> None:
         if isinstance(inner, MetaOptimizer):
             raise ValueError(
                 "inner must not be wrapped already (two cannot share the entries of one "
                 f"checkpoint), got {inner!r}"
             )
-        cycle = cycle_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds)
+        workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
+        cycle = cycle_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
         if capturable and slow_device is not None:
             raise ValueError(
                 "slow_device must be None if capturable (one graph, one device), "
@@ -110,6 +129,8 @@ class MetaOptimizer(Optimizer):
         # Not super().__init__(): it makes parameter groups of its own. __setstate__ makes the six
         # hook registries without which schedulers and state_dict fail (kozistr#122).
         self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_cycle": cycle})
+        if workers is not None:
+            workers.start(by_rule(self.param_groups, rule), slow_dtype=str(slow_dtype))
         cycle.anchor(self.param_groups)
         if capturable:
             cycle.count_on_device()
@@ -137,9 +158,16 @@ class MetaOptimizer(Optimizer):
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
         return self.inner.defaults
 
-    # Here and not when the first instance is made: torch's `_patch_step_function` patches the
-    # class then, and hooks of one instance would depend on which others have been made.
-    @Optimizer.profile_hook_step
+    @property
+    def work(self) -> float:
+        return self._cycle.memory.work
+
+    @work.setter
+    def work(self, value: float) -> None:
+        meaning = "done since the last sync"
+        self._cycle.memory.work = non_negative("work", float(value), meaning)
+
+    @hooked
     def step(self, closure: Closure | None = None) -> Any:
         """One inner step; on every sync_period-th a sync follows it.
 
@@ -156,8 +184,10 @@ class MetaOptimizer(Optimizer):
         Raises
         ------
         RuntimeError
-            Inside `slow_weights()` or after `eval()`, or if no parameter has a gradient; nothing
-            is changed.
+            Inside `slow_weights()` or after `eval()`, if no parameter has a gradient, or if another
+            worker does not come to a sync; nothing is changed.
+        ValueError
+            If workers differ at a sync; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("step")
         if template.is_asked_for(self.inner, closure):
@@ -167,16 +197,16 @@ class MetaOptimizer(Optimizer):
         template.drop(self.inner, self._cycle.memory)
         return self._captured_step(closure) if self.capturable else self._branching_step(closure)
 
-    step.hooked = True  # type: ignore[attr-defined]
-
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05).
 
         Raises
         ------
         RuntimeError
-            Inside `slow_weights()` or after `eval()`, or if the rule asks for gradients and no
-            parameter has one; nothing is changed.
+            Inside `slow_weights()` or after `eval()`, if the rule asks for gradients and no
+            parameter has one, or if another worker does not come; nothing is changed.
+        ValueError
+            If workers differ; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("sync")
         if self.rule.needs_gradient:
@@ -184,7 +214,8 @@ class MetaOptimizer(Optimizer):
         parts = by_rule(self.param_groups, self.rule)
         self._cycle.participating(self.param_groups)
         self._cycle.anchor(self._cycle.between())
-        self._cycle.sync(parts)
+        share = self._cycle.meet(parts)
+        self._cycle.sync(parts, share)
         self._cycle.memory.count *= 0
 
     @contextmanager
@@ -234,6 +265,8 @@ class MetaOptimizer(Optimizer):
         self._refuse_while_evaluating("add_param_group")
         check_group(param_group, self.rule)
         self.inner.add_param_group(param_group)
+        if self._cycle.workers is not None:
+            self._cycle.workers.start(by_rule(self.param_groups[-1:], self.rule))
         self._cycle.anchor(self.param_groups[-1:])
 
     def state_dict(self) -> dict[str, Any]:
@@ -301,13 +334,14 @@ class MetaOptimizer(Optimizer):
         cycle.participating(due)
         if starting := cycle.starting():
             cycle.anchor(starting)
+        share = cycle.meet(parts)
         taken = rule.restarts_always or not memory.syncs
         loss = self._inner_step(closure, undo=taken and len(starting) == len(groups))
         if starting:
             cycle.watch(starting)
         memory.count = count
         if parts:
-            cycle.sync(parts)
+            cycle.sync(parts, share)
         return loss
 
     def _captured_step(self, closure: Closure | None) -> Any:

@@ -15,6 +15,7 @@ from ._torch_inner_state import check_kinds
 from ._torch_kernel import KERNELS
 from ._torch_memory import Home, Memory
 from ._torch_outer import check_curvature
+from ._torch_workers import Workers
 
 __all__ = ["check_group", "cycle_of"]
 
@@ -26,6 +27,7 @@ def cycle_of(
     slow_dtype: Any,
     slow_device: Any,
     state_kinds: Mapping[str, str] | None,
+    workers: Workers | None,
 ) -> Cycle:
     """A cycle with these settings, or ValueError."""
     if not isinstance(inner, Optimizer):
@@ -38,7 +40,7 @@ def cycle_of(
         check_group(group, rule)
         check_curvature(rule_of(group, rule), inner)
     memory = Memory(count=-rule.start)
-    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds), memory)
+    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds), workers, memory)
 
 
 def check_group(group: Group, rule: SyncRule) -> None:

@@ -17,7 +17,7 @@ from lookahead_core.schedule import advance, every, selected, where
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, Count, DType, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
-from lookahead_core.workers import Average, seen_by_all
+from lookahead_core.workers import Average, check_alike, seen_by_all
 
 __all__ = ["SyncRule"]
 
@@ -248,18 +248,15 @@ class SyncRule:
         ValueError
             If `fast`, `inner` or `initial` does not match `state` in number or shape, a schedule of
             alpha gives a number that is not in [0, 1], or `average` is given to a rule that asks
-            for gradients, which differ between workers; nothing has been changed then.
+            for gradients or has a start, which differ between workers; nothing has been changed.
         """
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
         if initial is not None:
             check_match("initial", initial, "inner", inner)
-        if average is not None and self.needs_gradient:
-            raise ValueError(
-                "average must be None with a rule that asks for gradients: those of one worker "
-                f"would move its slow weights away from the others', got {self.outer!r}"
-            )
+        if average is not None:
+            check_alike(self)
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))

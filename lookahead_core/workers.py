@@ -7,16 +7,25 @@ the mean is had is the adapter's: nothing here communicates.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lookahead_core.leaves import copied
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Leaves
 
-__all__ = ["Average", "seen_by_all"]
+__all__ = ["Average", "check_alike", "seen_by_all"]
 
 # What an adapter gives: differences of this worker -> their mean over all workers. May overwrite.
 Average: TypeAlias = Callable[[Leaves], Leaves]
+
+
+def check_alike(rule: Any) -> None:
+    """Raise ValueError unless workers under `rule`, a SyncRule, have the same slow weights."""
+    if rule.needs_gradient or rule.start:
+        raise ValueError(
+            "a rule for many workers must not ask for gradients nor have a start: gradients, and "
+            f"the weights at a start, are other ones on each worker; got {rule!r}"
+        )
 
 
 def seen_by_all(slow: Leaves, fast: Leaves, average: Average) -> Leaves:

@@ -120,10 +120,10 @@ def test_a_counter_that_is_an_array_selects(xp):
 
 
 @pytest.mark.clause("C81")
-def test_a_rule_that_asks_for_gradients_is_refused(xp):
-    rule = lookahead(1, AdaptiveAlpha())
+@pytest.mark.parametrize(
+    "rule", [lookahead(1, AdaptiveAlpha()), SyncRule(1, start=3)], ids=["gradients", "start"]
+)
+def test_a_rule_whose_slow_weights_would_differ_is_refused(xp, rule):
     state = rule.init([leaf(xp, 0.0)])
-    with pytest.raises(
-        ValueError, match="average must be None with a rule that asks for gradients"
-    ):
+    with pytest.raises(ValueError, match="a rule for many workers must not"):
         rule.sync([leaf(xp, 1.0)], (), state, gradient=[leaf(xp, 1.0)], average=others(xp, 1.0))

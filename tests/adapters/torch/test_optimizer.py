@@ -5,7 +5,10 @@ import pickle
 
 import pytest
 import torch
+from torch.optim import SGD
+from torch.optim import optimizer as torch_optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.profiler import ProfilerActivity, profile
 
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import (
@@ -51,6 +54,36 @@ def test_all_hooks_fire_once():
     train(optimizer, model, 1)
     optimizer.load_state_dict(optimizer.state_dict())
     assert seen == [*("step pre", "step post"), *("save pre", "save post", "load pre", "load post")]
+
+
+@pytest.mark.parametrize("which", ["pre", "post"])
+def test_a_step_hook_fires_alone(which):
+    model, seen = Quadratic(), []
+    optimizer = make(model)
+    getattr(optimizer, f"register_step_{which}_hook")(lambda *_: seen.append(which))
+    train(optimizer, model, 1)
+    assert seen == [which]
+
+
+@pytest.mark.parametrize("which", ["pre", "post"])
+def test_a_hook_on_every_optimizer_fires_for_ours_too(which):
+    model, seen = Quadratic(), []
+    optimizer = make(model)
+    register = getattr(torch_optimizer, f"register_optimizer_step_{which}_hook")
+    handle = register(lambda which_one, *_: seen.append(which_one))
+    try:
+        train(optimizer, model, 1)
+    finally:
+        handle.remove()
+    assert sorted(map(type, seen), key=str) == sorted([SGD, Lookahead], key=str)
+
+
+def test_a_profiler_sees_the_step_under_its_name():
+    model = Quadratic()
+    optimizer = make(model)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        train(optimizer, model, 1)
+    assert "Optimizer.step#Lookahead.step" in {event.key for event in seen.key_averages()}
 
 
 @pytest.mark.parametrize(

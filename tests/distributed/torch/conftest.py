@@ -1,6 +1,7 @@
-"""Each test runs on all ranks at once, started by torchrun: a rank that is missing is a timeout.
+r"""Each test runs on all ranks at once, started by torchrun: a rank that is missing is a timeout.
 
-torchrun --standalone --nproc-per-node=2 -m pytest tests/distributed/torch --distributed --backend torch
+torchrun --standalone --nproc-per-node=2 -m pytest tests/distributed/torch \
+    --distributed --backend torch
 """
 
 import os

@@ -1,0 +1,341 @@
+"""Workers that sync together: one rule on the mean of what they did, and the same to the bit."""
+
+from copy import deepcopy
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from lookahead_core import (
+    AdaptiveAlpha,
+    Interpolate,
+    Momentum,
+    SyncRule,
+    diloco,
+    ema,
+    local_sgd,
+    lookahead,
+    slowmo,
+)
+from lookahead_core.adapters.torch import MetaOptimizer
+
+LR, STEPS = 0.05, 11
+RULES = {
+    "local sgd": local_sgd(3),
+    "lookahead": lookahead(3, 0.4),
+    "slowmo": slowmo(3, momentum=0.5, slow_lr=0.8),
+    "diloco": diloco(3, lr=0.7, momentum=0.9),
+    "diloco, k=1": diloco(1, lr=0.3, momentum=0.5),
+    "half way back": SyncRule(3, Interpolate(0.7), restart=0.5),
+}
+
+
+def target(rank):
+    """What this worker's data pulls the weights to."""
+    generator = torch.Generator().manual_seed(rank)
+    return torch.randn(7, generator=generator, dtype=torch.float64)
+
+
+def parameter(dtype=torch.float64):
+    return torch.nn.Parameter(torch.linspace(-1, 1, 7, dtype=dtype))
+
+
+def trained(rule, rank, *, steps=STEPS, leaf=None, **options):
+    """A worker's parameter and optimizer after some steps on its own data."""
+    leaf = parameter() if leaf is None else leaf
+    inner = torch.optim.SGD([leaf], lr=LR, momentum=0.9)
+    options = {"process_group": dist.group.WORLD, "check_replicas": True, **options}
+    optimizer = MetaOptimizer(inner, rule, **options)
+    for _ in range(steps):
+        step(optimizer, leaf, rank)
+    return leaf, optimizer
+
+
+def step(optimizer, leaf, rank):
+    leaf.grad = (leaf.detach() - target(rank)).to(leaf.dtype)
+    optimizer.step()
+
+
+def gathered(tensor):
+    everywhere = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(everywhere, tensor.detach().contiguous())
+    return everywhere
+
+
+def simulated(rule, size, weights=None):
+    """The same on one process, by plain loops on lists of numbers: nothing of the library's."""
+    weights = [1 / size] * size if weights is None else weights
+    outer, k = rule.outer, rule.sync_period
+    alpha = getattr(outer, "alpha", None)
+    targets = [target(rank).tolist() for rank in range(size)]
+    fast = [parameter().tolist() for _ in range(size)]
+    slow, n = parameter().tolist(), 7
+    velocity = [[0.0] * n for _ in range(size)]
+    buffer = [0.0] * n
+    for count in range(1, STEPS + 1):
+        for w in range(size):
+            for i in range(n):
+                velocity[w][i] = 0.9 * velocity[w][i] + fast[w][i] - targets[w][i]
+                fast[w][i] -= LR * velocity[w][i]
+        if count % k:
+            continue
+        for i in range(n):
+            mean = sum(weights[w] * (slow[i] - fast[w][i]) for w in range(size))
+            if alpha is not None:
+                slow[i] -= alpha * mean
+            else:
+                buffer[i] = outer.momentum * buffer[i] + mean
+                ahead = mean + outer.momentum * buffer[i] if outer.nesterov else buffer[i]
+                slow[i] -= outer.lr * ahead
+            for w in range(size):
+                fast[w][i] += rule.restart * (slow[i] - fast[w][i])
+    return slow, fast
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("kernel", ["foreach", "plain"])
+@pytest.mark.parametrize("name", RULES)
+def test_workers_are_a_simulation_of_them_on_one_process(name, kernel, rank, size):
+    leaf, optimizer = trained(RULES[name], rank, kernel=kernel)
+    slow, fast = simulated(RULES[name], size)
+    assert leaf.tolist() == pytest.approx(fast[rank], rel=1e-12, abs=1e-12)
+    kept = optimizer.state_dict()["state"][0]["lookahead_slow"].tolist()
+    assert kept == pytest.approx(slow, rel=1e-12, abs=1e-12) or STEPS % RULES[name].sync_period == 0
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("slow_dtype", [None, torch.float32])
+@pytest.mark.parametrize("name", RULES)
+def test_slow_weights_are_the_same_to_the_bit(name, slow_dtype, dtype, rank):
+    leaf, optimizer = trained(RULES[name], rank, leaf=parameter(dtype), slow_dtype=slow_dtype)
+    optimizer.sync()
+    with optimizer.slow_weights():
+        everywhere = gathered(leaf.detach().view(torch.uint8))
+    assert all(torch.equal(theirs, everywhere[0]) for theirs in everywhere)
+    assert len({tuple(target(r).tolist()) for r in range(dist.get_world_size())}) > 1
+
+
+@pytest.mark.clause("C81")
+def test_work_weighs_the_workers(rank, size):
+    rule = SyncRule(STEPS, Interpolate(1.0))
+    leaf, optimizer = trained(rule, rank, steps=STEPS - 1)
+    optimizer.work += 3 if rank == 0 else 1
+    step(optimizer, leaf, rank)
+    total = size + 2
+    expected, _ = simulated(rule, size, [(3 if w == 0 else 1) / total for w in range(size)])
+    assert leaf.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert optimizer.work == 0
+
+
+@pytest.mark.clause("C81")
+def test_one_without_work_is_not_heard_even_if_it_has_run_away(rank, size):
+    rule = SyncRule(STEPS, Interpolate(1.0))
+    leaf, optimizer = trained(rule, rank, steps=STEPS - 1)
+    optimizer.work = float(rank != 0)
+    if rank == 0:
+        with torch.no_grad():
+            leaf.fill_(float("nan"))
+    step(optimizer, leaf, rank)
+    expected, _ = simulated(rule, size, [0, *[1 / (size - 1)] * (size - 1)])
+    assert leaf.tolist() == pytest.approx(expected, rel=1e-12, abs=1e-12)
+
+
+@pytest.mark.clause("C05", "C81")
+def test_a_forced_sync_is_one_of_all_workers(rank):
+    leaf, optimizer = trained(local_sgd(100), rank)
+    assert not torch.equal(*gathered(leaf)[:2])
+    optimizer.sync()
+    assert torch.equal(*gathered(leaf)[:2])
+
+
+def test_all_start_from_the_first_ones_weights(rank):
+    leaf = torch.nn.Parameter(torch.full((3,), float(rank)))
+    inner = torch.optim.SGD([leaf], lr=LR)
+    optimizer = MetaOptimizer(inner, local_sgd(3), process_group=dist.group.WORLD)
+    added = torch.nn.Parameter(torch.full((3,), float(rank + 5)))
+    optimizer.add_param_group({"params": [added]})
+    assert leaf.tolist() == [0.0] * 3
+    assert added.tolist() == [5.0] * 3
+
+
+def test_leaves_of_every_kind_and_size_travel(rank, size):
+    start = [
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(2, 5).t(),
+        torch.zeros(()),
+        torch.zeros(0),
+        torch.zeros(3, (1 << 22) // 3 + 7),
+        torch.zeros(5, dtype=torch.float16),
+        torch.zeros((1 << 22) - 3),
+    ]
+    leaves = [torch.nn.Parameter(leaf) for leaf in start]
+    optimizer = MetaOptimizer(
+        torch.optim.SGD(leaves, lr=1.0), local_sgd(1), process_group=dist.group.WORLD
+    )
+    for number, leaf in enumerate(leaves):
+        leaf.grad = torch.full_like(leaf, -(number + 1) * (rank + 1))
+    optimizer.step()
+    mean = sum(range(1, size + 1)) / size
+    for number, leaf in enumerate(leaves):
+        assert torch.equal(leaf, torch.full_like(leaf, (number + 1) * mean)), number
+
+
+@pytest.mark.clause("C11", "C81")
+def test_a_leaf_without_a_gradient_on_one_worker_is_averaged(rank, size):
+    leaves = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    optimizer = MetaOptimizer(
+        torch.optim.SGD(leaves, lr=1.0), local_sgd(1), process_group=dist.group.WORLD
+    )
+    leaves[0].grad = torch.zeros(1)
+    leaves[1].grad = torch.full((1,), -float(size)) if rank == 0 else None
+    optimizer.step()
+    assert leaves[1].tolist() == [1.0]
+
+
+@pytest.mark.clause("C06", "C81")
+@pytest.mark.parametrize("saved_at", range(4))
+def test_each_worker_resumes_from_its_own_state(saved_at, rank):
+    rule = diloco(3, lr=0.7, momentum=0.9)
+    undisturbed, _ = trained(rule, rank)
+    leaf, first = trained(rule, rank, steps=saved_at)
+    first.work = 0.0
+    state = first.state_dict()
+    again = torch.nn.Parameter(leaf.detach().clone())
+    inner = torch.optim.SGD([again], lr=LR, momentum=0.9)
+    optimizer = MetaOptimizer(inner, rule, process_group=dist.group.WORLD, check_replicas=True)
+    with torch.no_grad():
+        again.copy_(leaf)  # each worker's own: the constructor gave all of them the first one's
+    optimizer.load_state_dict(state)
+    for _ in range(STEPS - saved_at):
+        step(optimizer, again, rank)
+    assert torch.equal(again, undisturbed)
+
+
+def test_work_that_was_done_is_saved(rank):
+    _, optimizer = trained(local_sgd(100), rank, steps=2)
+    optimizer.work = 7.0
+    _, other = trained(local_sgd(100), rank, steps=0)
+    other.load_state_dict(optimizer.state_dict())
+    assert other.work == 7.0
+
+
+# --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            lambda rank: lookahead(3, 0.8 - rank / 10),
+            r"alpha must .* rank 0 has 0\.8, rank 1 has 0\.7",
+        ),
+        (lambda rank: lookahead(3 + rank), r"sync_period must .* rank 0 has 3, rank 1 has 4"),
+        (lambda rank: diloco(3) if rank else lookahead(3), "outer must be the same"),
+    ],
+    ids=["alpha", "sync_period", "outer"],
+)
+def test_workers_with_other_settings_are_refused_at_the_start(settings, told, rank):
+    with pytest.raises(ValueError, match=told):
+        trained(settings(rank), rank, steps=0)
+
+
+def test_workers_with_other_shapes_are_refused_at_the_start(rank):
+    leaf = torch.nn.Parameter(torch.full((2 + rank,), 1.0 + rank))
+    with pytest.raises(ValueError, match=r"parameter 0 must be .*rank 0 has '\(2,\) float32"):
+        trained(lookahead(3), rank, leaf=leaf, steps=0)
+    assert leaf.tolist() == [1.0 + rank] * (2 + rank)
+
+
+def test_a_worker_at_another_step_is_named_before_anything_moves(rank):
+    leaf, optimizer = trained(lookahead(3), rank, steps=1)
+    step(optimizer, leaf, rank)
+    if rank == 1:
+        state = optimizer.state_dict()
+        state["param_groups"][0]["lookahead_count"] = 1
+        optimizer.load_state_dict(state)
+        step(optimizer, leaf, rank)
+        state = optimizer.state_dict()
+        state["param_groups"][0]["lookahead_syncs"] = 4
+        optimizer.load_state_dict(state)
+    before = leaf.detach().clone()
+    with pytest.raises(ValueError, match=r"the number of syncs must .* rank 0 has 0, rank 1 has 4"):
+        step(optimizer, leaf, rank)
+    assert torch.equal(leaf, before)
+
+
+def test_an_alpha_that_moved_on_one_worker_is_named(rank):
+    leaf, optimizer = trained(lookahead(3), rank, steps=2)
+    if rank == 1:
+        optimizer.param_groups[0]["lookahead_alpha"] = 0.9
+    with pytest.raises(ValueError, match=r"alpha must .* rank 0 has 0\.5, rank 1 has 0\.9"):
+        step(optimizer, leaf, rank)
+
+
+def test_replicas_that_have_come_apart_are_found(rank):
+    leaf, optimizer = trained(ema(0.9, 3), rank, steps=4)
+    if rank == 1:
+        state = optimizer.state_dict()
+        slow = state["state"][0]["lookahead_slow"]
+        slow[2] = torch.nextafter(slow[2], slow[2] + 1)
+        optimizer.load_state_dict(state)
+    step(optimizer, leaf, rank)
+    with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
+        step(optimizer, leaf, rank)
+
+
+def test_weights_edited_on_one_worker_between_cycles_are_found(rank):
+    leaf, optimizer = trained(lookahead(1), rank, steps=2)
+    if rank == 1:
+        with torch.no_grad():
+            leaf[0] += 1
+    with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
+        step(optimizer, leaf, rank)
+
+
+def test_a_worker_that_does_not_come_is_an_error_and_no_hang(rank):
+    group = dist.new_group(timeout=timedelta(seconds=60))
+    leaf, optimizer = trained(
+        lookahead(2), rank, steps=1, process_group=group, timeout=timedelta(seconds=1)
+    )
+    if rank == 0:
+        before = leaf.detach().clone()
+        with pytest.raises(RuntimeError, match=r"rank 0 waited .* timeout=0:00:01"):
+            step(optimizer, leaf, rank)
+        assert torch.equal(leaf, before)
+    dist.barrier()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"process_group": "world"}, "process_group must be a torch.distributed.ProcessGroup"),
+        ({"timeout": 3}, "timeout must be a timedelta"),
+        ({"check_replicas": 1}, "check_replicas must be True or False"),
+        ({"capturable": True}, "capturable must be False with a process_group"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(options, told, rank):
+    with pytest.raises(ValueError, match=told):
+        trained(lookahead(3), rank, **options)
+
+
+@pytest.mark.parametrize(
+    "rule", [lookahead(3, AdaptiveAlpha()), ema(0.9, start=2)], ids=["gradients", "start"]
+)
+def test_a_rule_whose_slow_weights_would_differ_is_refused(rule, rank):
+    with pytest.raises(ValueError, match="a rule for many workers must not"):
+        trained(rule, rank)
+
+
+def test_work_is_a_number(rank):
+    _, optimizer = trained(lookahead(3), rank, steps=0)
+    with pytest.raises(ValueError, match="work must be a finite number >= 0"):
+        optimizer.work = -1
+
+
+def test_it_is_not_copied_in_silence(rank):
+    _, optimizer = trained(SyncRule(3, Momentum()), rank, steps=0)
+    with pytest.raises(TypeError, match="Save its state_dict"):
+        deepcopy(optimizer)
