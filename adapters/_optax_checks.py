@@ -8,6 +8,7 @@ import optax
 
 from lookahead_core import SyncRule
 from lookahead_core.leaves import is_averaged
+from lookahead_core.workers import check_alike
 
 from ._optax_state import LookaheadState, is_parked, refuse_parked
 
@@ -51,11 +52,7 @@ def check_average(average: Any, rule: SyncRule) -> None:
         raise ValueError(
             f"average must be a callable, (differences) -> mean differences, got {average!r}"
         )
-    if rule.needs_gradient or rule.start:
-        raise ValueError(
-            "average must be None with a rule that asks for gradients or has a start: the "
-            f"gradients, and the weights there, are other ones on each worker; got {rule!r}"
-        )
+    check_alike(rule)
 
 
 def _is_floating(dtype: Any) -> bool:

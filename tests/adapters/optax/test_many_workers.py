@@ -228,8 +228,8 @@ def test_parameters_of_another_optimizer_are_left_alone():
     ("rule", "average", "message"),
     [
         (local_sgd(), 1.0, "average must be a callable, .* got 1.0"),
-        (lookahead_rule(5, AdaptiveAlpha()), MEAN, "average must be None with a rule that asks"),
-        (ema(0.9, 1, start=3), MEAN, "average must be None with a rule that .* has a start"),
+        (lookahead_rule(5, AdaptiveAlpha()), MEAN, "a rule for many workers must not ask for gradients"),
+        (ema(0.9, 1, start=3), MEAN, "a rule for many workers must not .* have a start"),
     ],
 )
 def test_what_workers_cannot_share_is_refused(rule, average, message):
