@@ -323,6 +323,16 @@ def only_syncs_communicate(_):
         assert ({*always}, in_branches) == ({"all-reduce"}, []), case
 
 
+def a_counter_for_each_worker_communicates_at_every_step(_):
+    """The branch is a select then; `worker_axes` keeps one counter."""
+    optimizer, mesh = make(diloco(K)), mesh_of(4)
+    params, _ = begun(optimizer, mesh, 4)
+    carry = params, jax.vmap(optimizer.init)(params)
+    each = jax.jit(jax.vmap(stepper(optimizer.update), axis_name="workers"))
+    always, _ = collectives(each.lower(*carry, *batch(0, carry, mesh)).compile().as_text())
+    assert "all-reduce" in always
+
+
 def a_run_is_saved(folder):
     mesh, optimizer = mesh_of(4), make(diloco(K))
     _, cycle = next(cycles("vmap", optimizer, mesh))
@@ -388,6 +398,7 @@ CHECKS = {
         parameters_can_be_put_back_to_the_bit,
         states_are_sharded_like_their_parameters,
         only_syncs_communicate,
+        a_counter_for_each_worker_communicates_at_every_step,
         a_run_is_saved,
         a_saved_run_goes_on_on_other_meshes,
         slow_weights_that_might_differ_are_refused,

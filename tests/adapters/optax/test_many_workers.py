@@ -228,8 +228,8 @@ def test_parameters_of_another_optimizer_are_left_alone():
     ("rule", "average", "message"),
     [
         (local_sgd(), 1.0, "average must be a callable, .* got 1.0"),
-        (lookahead_rule(5, AdaptiveAlpha()), MEAN, "a rule for many workers must not ask for gradients"),
-        (ema(0.9, 1, start=3), MEAN, "a rule for many workers must not .* have a start"),
+        (lookahead_rule(5, AdaptiveAlpha()), MEAN, "many workers must not ask for gradients"),
+        (ema(0.9, 1, start=3), MEAN, "many workers must not .* have a start"),
     ],
 )
 def test_what_workers_cannot_share_is_refused(rule, average, message):
@@ -259,3 +259,10 @@ def test_a_state_of_one_worker_is_not_that_of_many():
         many.update(params, one.init(params), params)
     with pytest.raises(ValueError, match=r"state must be a LookaheadState, .* got SharedState"):
         one.update(params, many.init(params), params)
+
+
+@pytest.mark.clause("C81")
+def test_a_mean_in_a_narrower_dtype_is_taken():
+    optimizer = make(local_sgd(1), lambda own: [d.astype(jnp.bfloat16) for d in own])
+    updates, _ = optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)), jnp.ones(2))
+    assert (updates.dtype, updates.tolist()) == (jnp.float32, [-1.0, -1.0])
