@@ -83,6 +83,21 @@ def test_momentum_is_that_of_the_mean():
 
 
 @pytest.mark.clause("C81")
+def test_unequal_work_is_weighed_by_an_optimizer_made_in_the_step():
+    def step(move, weight, state, params):
+        def weighted(differences):
+            total = jax.lax.psum(weight, "workers")
+            return [jax.lax.psum(weight * d, "workers") / total for d in differences]
+
+        return make(local_sgd(1), weighted).update(-move, state, params)
+
+    params = jnp.zeros((2, 1))
+    state = jax.vmap(make(local_sgd(1)).init)(params)
+    updates, _ = each(step)(jnp.asarray([[2.0], [4.0]]), jnp.asarray([3.0, 1.0]), state, params)
+    assert updates.tolist() == [[2.5], [2.5]]
+
+
+@pytest.mark.clause("C81")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "rule",

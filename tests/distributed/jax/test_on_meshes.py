@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +82,14 @@ def test_on_two_processes(check, tmp_path):
 def test_orbax_brings_a_run_to_another_mesh(before, after, tmp_path):
     require(SAVED, tmp_path, processes=before)
     require(RESUMED, tmp_path, processes=after)
+
+
+def test_the_code_of_the_page_runs_on_four_workers(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "test_jax_workers_page.py"
+    command = [sys.executable, "-m", "pytest", str(page), "--backend", "jax"]
+    ((code, output),) = run_together([command], environment(4), tmp_path, seconds=240)
+    assert code == 0, output
+    assert "1 passed" in output
 
 
 def test_the_others_are_killed_when_one_fails(tmp_path):
