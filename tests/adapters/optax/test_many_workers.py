@@ -134,6 +134,8 @@ def test_a_worker_alone_is_as_without_others(policy, inner, double_precision):
     ends = []
     for average in (None, alone):
         optimizer = lookahead(INNERS[inner](), K, 0.3, policy, average=average)
+        kind = LookaheadState if average is None else SharedState
+        assert type(optimizer.init(start())) is kind
         drop_in = train(optimizer, start(), optimizer.init(start()), 3 * K + 1)
         halves = split(optimizer)
         again = (start(), optimizer.init(start()))
