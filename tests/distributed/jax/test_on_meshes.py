@@ -129,6 +129,11 @@ ENTRY %main.1 (p: s32[], a: f32[]) -> f32[] {
         ("conditional(%p, %a, %a), true_computation=%mean.1, false_computation=%same.1",
          ([], ["all-reduce"])),
         ("call(%a), to_apply=%mean.1", (["all-reduce"], [])),
+        (
+            "conditional(%p, %a, %a), branch_computations={%same.1, %mean.1}\n"
+            "  %d.1 = f32[] call(%a), to_apply=%mean.1",
+            (["all-reduce"], []),
+        ),
         ("all-gather-start(%a)", (["all-gather", "all-reduce"], [])),
         ("copy(%a)", (["all-reduce"], [])),
     ],
