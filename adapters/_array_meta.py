@@ -127,7 +127,7 @@ class MetaOptimizer:
         ValueError
             If the rule estimates alpha from a gradient, which there is none of here.
         """
-        if self._state.count <= 0:
+        if self._state.count == 0:
             self._anchor()
         self._apply(self.rule.sync)
 

@@ -24,12 +24,14 @@ from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of, told_count
 from ._torch_inner_state import COMMON, MOMENT
 from ._torch_memory import Home, Memory
 
-__all__ = ["Loaded", "pack", "unpack"]
+__all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 
 PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
 OUTER = "lookahead_outer_"
 FAST = "lookahead_fast"
+BESIDE = ("lookahead_arriving", "lookahead_residual")
+STREAMING = "streaming_"
 ENTRIES = "lookahead_entries"
 WORK = "done since the last sync"
 
@@ -60,7 +62,8 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
     number = {leaf: i for i, leaf in _numbered(packed, inner)}
     # Copies of the dicts: inner.state_dict() hands out the live ones.
     states = {i: copy(entries) for i, entries in packed["state"].items()}
-    for name, tensors in ((SLOW, memory.slow), (FAST, memory.kept)):
+    beside = {f"{PREFIX}{name}": tensors for name, tensors in memory.beside.items()}
+    for name, tensors in {SLOW: memory.slow, FAST: memory.kept, **beside}.items():
         for leaf, tensor in tensors.items():
             if leaf in number:  # trainers may put other parameters into a group
                 states.setdefault(number[leaf], {})[name] = tensor
@@ -76,6 +79,7 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
         "syncs": int(memory.syncs),
         "unstepped": int(memory.unstepped),
         **({"work": memory.work} if memory.work else {}),
+        **{f"{STREAMING}{name}": value for name, value in memory.streaming.items()},
     }
     groups = []
     for saved, group in _groups(packed, inner):
@@ -104,7 +108,12 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     work = non_negative(
         f"{PREFIX}work", _ours(state_dict["param_groups"][0]).get("work", 0.0), WORK
     )
-    memory = Memory(work=work, count=count, syncs=syncs, unstepped=unstepped)
+    streaming = {
+        name.removeprefix(STREAMING): value
+        for name, value in _ours(state_dict["param_groups"][0]).items()
+        if name.startswith(STREAMING)
+    }
+    memory = Memory(work=work, streaming=streaming, count=count, syncs=syncs, unstepped=unstepped)
     fast = {}
     # Some optimizers have state that belongs to no parameter, under names.
     states = {i: own for i, own in state_dict["state"].items() if i not in parameters}
@@ -120,6 +129,20 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     pairs = zip(state_dict["param_groups"], overrides, strict=True)
     groups = [{**_without(saved), **override} for saved, override in pairs]
     return Loaded({**state_dict, "state": states, "param_groups": groups}, memory, fast)
+
+
+def refuse_ours_in(inner: Optimizer) -> None:
+    """RuntimeError if somebody has loaded our entries into `inner` itself: they are without effect.
+
+    ZeroRedundancyOptimizer does, around an optimizer of this kind, and loses the counters.
+    """
+    entries = next(iter(inner.state.values()), None)
+    if isinstance(entries, dict) and SLOW in entries:
+        raise RuntimeError(
+            f"the state of {type(inner).__name__} holds {SLOW!r}: the checkpoint was loaded past "
+            "load_state_dict() of the optimizer around it (ZeroRedundancyOptimizer does that: put "
+            "it inside, and not around)"
+        )
 
 
 def _bare(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) -> Loaded:
@@ -142,6 +165,9 @@ def _remember(
         if str(key).startswith(f"{SLOW}_"):
             name = (leaf, key.removeprefix(f"{SLOW}_"))
             memory.inner_slow[name] = value.to(leaf.device, copy=True)
+        if key in BESIDE:
+            own = memory.beside.setdefault(key.removeprefix(PREFIX), {})
+            own[leaf] = value.to(leaf.device, copy=True)
     if SLOW not in entries:
         return
     slow, slots = home.new(rule, leaf)
@@ -270,7 +296,11 @@ def _check_states(state_dict: StateDict, parameters: dict[int, Tensor], inner: O
                 continue  # slots are compared with new ones
             # A slow copy is of the shape of what it is a copy of.
             like = entries.get(key.removeprefix(f"{SLOW}_")) if ours else None
-            like = like if isinstance(like, Tensor) and key not in (SLOW, FAST) else parameters[i]
+            like = (
+                like
+                if isinstance(like, Tensor) and key not in (SLOW, FAST, *BESIDE)
+                else parameters[i]
+            )
             if isinstance(value, Tensor) and value.shape != like.shape:
                 raise ValueError(
                     f"{name} must have the shape {tuple(like.shape)}, got {tuple(value.shape)}"

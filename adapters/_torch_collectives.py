@@ -5,14 +5,18 @@ What is sent, and what for, is _torch_workers.py.
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Link", "fingerprint", "local"]
+from ._torch_shards import part_here
 
+__all__ = ["Link", "UnderWay", "fingerprint", "local"]
+
+# Leaves, the flat memory that is sent for them, and what to wait for.
+UnderWay: TypeAlias = list[tuple[list[Tensor], Tensor, Any]]
 BUCKET = 1 << 22  # numbers: messages of 16 MB in float32
 
 
@@ -34,6 +38,11 @@ class Link(NamedTuple):
     def size(self) -> int:
         return dist.get_world_size(self.group)
 
+    @property
+    def rank(self) -> int:
+        """This process' place among the members."""
+        return dist.get_rank(self.group)
+
     def name(self, index: int) -> str:
         """A member as the user knows it."""
         return f"rank {dist.get_global_rank(self.group, index)}"
@@ -41,22 +50,54 @@ class Link(NamedTuple):
     @torch.no_grad()
     def sum(self, leaves: Sequence[Tensor]) -> None:
         """Each leaf becomes the sum over the group, to the bit the same everywhere."""
-        self._each(leaves, lambda flat: dist.all_reduce(flat, group=self.group, async_op=True))
+        self.finish(self.start_sum(leaves))
+
+    @torch.no_grad()
+    def start_sum(self, leaves: Sequence[Tensor]) -> UnderWay:
+        """The same, under way: leave the leaves alone until it is finished."""
+        return self._start(
+            leaves, lambda flat: dist.all_reduce(flat, group=self.group, async_op=True)
+        )
 
     @torch.no_grad()
     def broadcast(self, leaves: Sequence[Tensor]) -> None:
         """Each leaf becomes that of the group's first member."""
         first = dist.get_global_rank(self.group, 0)
-        self._each(
+        under_way = self._start(
             leaves, lambda flat: dist.broadcast(flat, first, group=self.group, async_op=True)
         )
+        self.finish(under_way)
+
+    def exchange(self, rows: Tensor) -> tuple[Tensor, Any]:
+        """Row i of the result is what member i has for this one; under way, and what to wait for.
+
+        Bytes, as many in each row.
+        """
+        sent = rows.to(self.device)
+        received = torch.empty_like(sent)
+        work = dist.all_to_all_single(received, sent, group=self.group, async_op=True)
+        return received, work
+
+    def collect(self, row: Tensor) -> tuple[Tensor, Any]:
+        """Row i of the result is that of member i; under way, and what to wait for."""
+        sent = row.to(self.device)
+        received = sent.new_empty(self.size, sent.numel())
+        # Not into one tensor: torch 2.13 warns of that name, and 2.4 has no other.
+        work = dist.all_gather([*received], sent, group=self.group, async_op=True)
+        return received, work
 
     def gathered(self, numbers: Sequence[int]) -> list[list[int]]:
         """The same few integers of every member."""
-        own = torch.tensor(numbers, dtype=torch.int64, device=self._device())
+        own = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         all_of_them = [torch.empty_like(own) for _ in range(self.size)]
         self.wait(dist.all_gather(all_of_them, own, group=self.group, async_op=True))
         return [theirs.tolist() for theirs in all_of_them]
+
+    def total(self, number: float) -> float:
+        """The sum of the numbers of all members, the same everywhere."""
+        own = torch.tensor([number], dtype=torch.float64, device=self._device())
+        self.sum([own])
+        return float(own)
 
     def gathered_objects(self, own: Any) -> list[Any]:
         """The same of anything that can be pickled."""
@@ -71,21 +112,26 @@ class Link(NamedTuple):
         except RuntimeError as error:
             waited = "the group's timeout" if self.timeout is None else f"timeout={self.timeout}"
             raise RuntimeError(
-                f"{self.name(dist.get_rank(self.group))} waited for the other workers, and not all "
+                f"{self.name(self.rank)} waited for the other workers, and not all "
                 f"of {self.size} came within {waited}: {error}"
             ) from error
 
-    def _each(self, leaves: Sequence[Tensor], start: Callable[[Tensor], Any]) -> None:
+    def _start(self, leaves: Sequence[Tensor], start: Callable[[Tensor], Any]) -> UnderWay:
         """`start` on all of it, in flat pieces that are under way at the same time."""
-        under_way = [(bucket, flat, start(flat)) for bucket, flat in _buckets(leaves)]
+        return [(bucket, flat, start(flat)) for bucket, flat in _buckets(leaves)]
+
+    @torch.no_grad()
+    def finish(self, under_way: UnderWay) -> None:
+        """Wait for all of it, and put the results where they belong."""
         for bucket, flat, work in under_way:
             self.wait(work)
             if flat.data_ptr() != bucket[0].data_ptr():
-                pieces = flat.split([leaf.numel() for leaf in bucket])
+                pieces = torch.split(flat, [leaf.numel() for leaf in bucket])
                 for leaf, piece in zip(bucket, pieces, strict=True):
                     leaf.copy_(piece.view(leaf.shape))
 
-    def _device(self) -> torch.device | None:
+    @property
+    def device(self) -> torch.device:
         """Where small messages are: gloo takes them from the CPU, NCCL from the GPU alone."""
         cpu = "gloo" in dist.get_backend(self.group)
         return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())
@@ -93,8 +139,7 @@ class Link(NamedTuple):
 
 def local(leaf: Tensor) -> Tensor:
     """This process' part of `leaf`, as real numbers; shares its memory."""
-    # A DTensor's shard: every rule here is element-wise, so a shard needs no other of its own.
-    own = leaf.to_local() if hasattr(leaf, "to_local") else leaf
+    own = part_here(leaf)
     return torch.view_as_real(own) if own.is_complex() else own
 
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lookahead_core import Interpolate, SyncRule, SyncState
 from lookahead_core.outer import SyncContext
 from lookahead_core.schedule import every
+from lookahead_core.workers import Average
 
 from ._torch_groups import Group, Parts, by_rule, leaves_of, members_of, period, told_count
 from ._torch_inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
@@ -106,17 +107,18 @@ class Cycle:
                 state = self._state(rule, members, ())
                 self._keep(members, rule.watch(state, gradients(own, members)))
 
-    def meet(self, parts: Parts) -> float:
-        """Meet the other workers, if there are any, before a sync; this one's share of the mean."""
+    def meet(self, parts: Parts) -> Average | None:
+        """Meet the other workers, if there are any, before a sync; how it averages over them."""
         if self.workers is None or not parts:
-            return 1.0
+            return None
         memory = self.memory
         count = told_count(int(memory.count), self.inner.param_groups, self.rule)
         numbers = {"the counter": count, "the number of syncs": int(memory.syncs)}
-        return self.workers.share(parts, memory.slow, memory.work, **numbers)
+        share = self.workers.share(parts, memory.slow, memory.work, **numbers)
+        return partial(self.workers.mean, share=share)
 
     @torch.no_grad()
-    def sync(self, parts: Parts, share: float = 1.0) -> None:
+    def sync(self, parts: Parts, average: Average | None = None) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
             if plan := self._plan(rule, groups):
@@ -125,12 +127,12 @@ class Cycle:
                 plan.sync(float(alpha))
                 self.memory.behind += groups
             elif members := members_of(groups, self.memory.slow):
-                self._sync(rule, groups, members, share)
+                self._sync(rule, groups, members, average)
         self.memory.syncs += 1
         self.memory.work = 0.0
 
     def _sync(
-        self, rule: SyncRule, groups: list[Group], members: list[Tensor], share: float
+        self, rule: SyncRule, groups: list[Group], members: list[Tensor], average: Average | None
     ) -> None:
         memory = self.memory
         for leaf in members:
@@ -141,11 +143,9 @@ class Cycle:
         starts = [*self.starts(groups).values()] if rule.inner_state == "reset" else None
         before = [value for value, _ in live.values()]
         given = evidence(rule, self.inner, groups, members)
-        if self.workers is not None:
-            given["average"] = partial(self.workers.mean, share=share)
         kernel = KERNELS[self.kernel]
         fast, after, state = rule.sync(
-            members, before, state, kernel=kernel, initial=starts, **given
+            members, before, state, kernel=kernel, initial=starts, average=average, **given
         )
         assign([*members, *before], [*fast, *after])
         self._keep(members, state)
@@ -197,17 +197,21 @@ class Cycle:
     def hold_inner_state(self, groups: list[Group], live: bool = False) -> None:
         """Have a slow copy of all inner state that is interpolated.
 
-        What was there when the cycle began is copied then (`live`). What the inner optimizer has
-        made since began at its initial value.
+        What was there when the cycle began is copied then (`live`), where the first one begins in
+        the place of what was saved before. What the inner optimizer has made since began at its
+        initial value.
         """
         if self.rule.inner_state != "interpolate":
             return
         held = self.memory.inner_slow
         named = self.participating(groups)
+        begins = live and int(self.memory.count) <= 0
         starts = {} if live or named.keys() <= held.keys() else self.starts(groups)
         for name, (value, _) in named.items():
             if name not in held:
                 held[name] = torch.empty_like(value).copy_(value if live else starts[name])
+            elif begins:
+                held[name].copy_(value)
             held[name] = held[name].to(value.device, value.dtype)
 
     def undo(self) -> None:

@@ -34,6 +34,11 @@ class Memory:
         What is prepared for the usual sync, by the identities of the groups.
     work : float
         What this worker has done since the last sync, if anybody says so.
+    beside : dict
+        Of streaming: averages on their way ("arriving") and what codecs have left over
+        ("residual"), by name and parameter.
+    streaming : dict
+        Its numbers, by name; empty without it.
     count, syncs : int or 0-d Tensor
         Steps since the counter last started, negative before the first cycle; and syncs so far.
         Tensors if capturable.
@@ -51,6 +56,8 @@ class Memory:
     behind: list[Group] = field(default_factory=list)
     plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
     work: float = 0.0
+    beside: dict[str, dict[Tensor, Tensor]] = field(default_factory=dict)
+    streaming: dict[str, Any] = field(default_factory=dict)
     count: Any = 0
     syncs: Any = 0
     kept: dict[Tensor, Tensor] = field(default_factory=dict)

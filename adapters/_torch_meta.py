@@ -19,11 +19,11 @@ from lookahead_core.validation import non_negative
 
 from . import _torch_capture as capture
 from . import _torch_template as template
-from ._torch_checkpoint import pack, unpack
+from ._torch_checkpoint import pack, refuse_ours_in, unpack
 from ._torch_cycle import Cycle
 from ._torch_groups import Group, by_rule, leaves_of, members_of, period
 from ._torch_hooks import hooked
-from ._torch_memory import assign, read_pinned
+from ._torch_memory import Memory, assign, read_pinned
 from ._torch_settings import check_group, cycle_of
 from ._torch_workers import workers_of
 
@@ -214,8 +214,8 @@ class MetaOptimizer(Optimizer):
         parts = by_rule(self.param_groups, self.rule)
         self._cycle.participating(self.param_groups)
         self._cycle.anchor(self._cycle.between())
-        share = self._cycle.meet(parts)
-        self._cycle.sync(parts, share)
+        average = self._cycle.meet(parts)
+        self._cycle.sync(parts, average)
         self._cycle.memory.count *= 0
 
     @contextmanager
@@ -242,7 +242,7 @@ class MetaOptimizer(Optimizer):
         if memory.evaluating:
             return
         self._cycle.catch_up()
-        members = members_of(self._cycle.apart(), memory.slow)
+        members = members_of(self._apart(), memory.slow)
         memory.kept = {leaf: leaf.clone() for leaf in members}
         memory.evaluating = True
         assign(members, [memory.slow[leaf] for leaf in members])
@@ -302,6 +302,7 @@ class MetaOptimizer(Optimizer):
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
         loaded = unpack(state_dict, self.inner, self.rule, self._cycle.home)
+        self._check_loaded(loaded.memory)
         self.inner.load_state_dict(loaded.inner)
         assign(loaded.fast, list(loaded.fast.values()))
         self._cycle.memory = loaded.memory
@@ -323,6 +324,18 @@ class MetaOptimizer(Optimizer):
         for key in self.defaults.keys() - known:
             del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
 
+    def _apart(self) -> list[Group]:
+        """Groups whose parameters are not their slow weights."""
+        return self._cycle.apart()
+
+    def _check_loaded(self, memory: Memory) -> None:
+        """ValueError unless it can be this optimizer's."""
+        if memory.streaming:
+            raise ValueError(
+                "state_dict must not have lookahead_streaming_* entries (StreamingOptimizer made "
+                f"it, load it there), got {', '.join(memory.streaming)}"
+            )
+
     def _branching_step(self, closure: Closure | None) -> Any:
         """The ordinary step: on k - 1 of k it adds one to an integer."""
         cycle, memory, rule = self._cycle, self._cycle.memory, self.rule
@@ -333,15 +346,16 @@ class MetaOptimizer(Optimizer):
         parts = by_rule(due, rule)
         cycle.participating(due)
         if starting := cycle.starting():
+            refuse_ours_in(self.inner)
             cycle.anchor(starting)
-        share = cycle.meet(parts)
+        average = cycle.meet(parts)
         taken = rule.restarts_always or not memory.syncs
         loss = self._inner_step(closure, undo=taken and len(starting) == len(groups))
         if starting:
             cycle.watch(starting)
         memory.count = count
         if parts:
-            cycle.sync(parts, share)
+            cycle.sync(parts, average)
         return loss
 
     def _captured_step(self, closure: Closure | None) -> Any:

@@ -23,6 +23,7 @@ from lookahead_core.workers import check_alike
 
 from ._torch_collectives import Link, fingerprint, local
 from ._torch_groups import Parts, leaves_of
+from ._torch_shards import groups_of_a_worker, which_part
 
 __all__ = ["Workers", "workers_of"]
 
@@ -44,9 +45,12 @@ class Workers:
 
     def start(self, parts: Parts, **facts: Any) -> None:
         """Refuse workers that are not alike, and give all of them the first one's weights."""
-        found = {**facts, **_facts(parts)}
-        self._refuse_differences(self.link.gathered_objects(found))
+        self.agree({**facts, **_facts(parts)})
         self.broadcast([leaf for _, groups in parts for leaf in leaves_of(groups)])
+
+    def agree(self, facts: dict[str, Any]) -> None:
+        """ValueError, on every worker, unless the facts are the same on all of them."""
+        self._refuse_differences(self.link.gathered_objects(facts))
 
     def broadcast(self, leaves: Sequence[Tensor]) -> None:
         """Give all workers the first one's, as DistributedDataParallel does."""
@@ -66,11 +70,13 @@ class Workers:
             If one does not come.
         """
         found = {**facts, **_facts(parts)}
-        members = [slow[leaf] for _, groups in parts for leaf in leaves_of(groups) if leaf in slow]
+        leaves = [leaf for _, groups in parts for leaf in leaves_of(groups)]
+        members = [slow[leaf] for leaf in leaves if leaf in slow]
         bits = fingerprint(members) if self.check_replicas else 0
+        work = self._of_this_worker(leaves, work)
         all_of_them = self.link.gathered([_digest(found), bits, _as_int(work)])
         if len({digest for digest, _, _ in all_of_them}) > 1:
-            self._refuse_differences(self.link.gathered_objects(found))
+            self.agree(found)
         if len({prints for _, prints, _ in all_of_them}) > 1:
             odd = [
                 self.link.name(i)
@@ -85,14 +91,29 @@ class Workers:
         works = [_as_float(bits) for _, _, bits in all_of_them]
         return work / sum(works) if any(works) else 1 / self.link.size
 
-    @torch.no_grad()
     def mean(self, differences: Leaves, share: float) -> Leaves:
         """Mean over the workers, each by its share; overwrites `differences`."""
-        own = [local(leaf) for leaf in differences]
+        self.weigh(differences, share)
+        self.link.sum(differences)
+        return differences
+
+    @torch.no_grad()
+    def weigh(self, differences: Leaves, share: float) -> None:
+        """Make of them, in place, what this worker adds to the mean."""
+        if not (own := [local(leaf) for leaf in differences]):
+            return
         # Not 0 * x: that of a worker that has run away is NaN.
         torch._foreach_mul_(own, share) if share else torch._foreach_zero_(own)
-        self.link.sum(own)
-        return differences
+
+    def _of_this_worker(self, leaves: Sequence[Tensor], work: float) -> float:
+        """The work of all processes that hold shards of this worker, or a multiple of it.
+
+        Each may say its own or all of them the whole: shares are the same. Without it each shard
+        would be averaged by shares of its own.
+        """
+        for group in groups_of_a_worker(leaves, self.link.group):
+            work = self.link._replace(group=group).total(work)
+        return work
 
     def _refuse_differences(self, facts: list[dict[str, Any]]) -> None:
         names = {name: None for own in facts for name in own}
@@ -140,6 +161,7 @@ def _facts(parts: Parts) -> dict[str, Any]:
         for number, leaf in enumerate(leaves):
             trained = "trained" if leaf.requires_grad else "frozen"
             what = f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}, {trained}"
+            what += which_part(leaf)
             facts[f"parameter {number}{where}"] = what
     return facts
 

@@ -1,7 +1,7 @@
 """Lookahead and its relatives for torch: a `torch.optim.Optimizer` around any other.
 
 `Lookahead` and `ranger` by name, and `MetaOptimizer` for any rule of the family; that one has the
-work, in _torch_meta.py.
+work, in _torch_meta.py. `StreamingOptimizer` is the same for many workers on a slow network.
 """
 
 from collections.abc import Iterable
@@ -12,9 +12,11 @@ from torch.optim import Optimizer, RAdam
 from lookahead_core import AdaptiveAlpha, lookahead
 from lookahead_core.scheduled import Scheduled
 
+from ._torch_codecs import Codec
 from ._torch_meta import MetaOptimizer
+from ._torch_streaming import StreamingOptimizer
 
-__all__ = ["Lookahead", "MetaOptimizer", "ranger"]
+__all__ = ["Codec", "Lookahead", "MetaOptimizer", "StreamingOptimizer", "ranger"]
 
 
 class Lookahead(MetaOptimizer):

@@ -15,7 +15,7 @@ from .oracle import Oracle
 from .registry import CLAUSES
 from .report import Outcome, check_adapter
 from .rules import sync_rule
-from .setup import Inner, Leaf, Outer, Setup
+from .setup import Inner, Leaf, Outer, Second, Setup
 
 if TYPE_CHECKING:
     from .suite import AdapterConformance, KernelConformance
@@ -32,6 +32,7 @@ __all__ = [
     "Oracle",
     "Outcome",
     "Outer",
+    "Second",
     "Setup",
     "check_adapter",
     "check_kernel",

@@ -24,6 +24,7 @@ CAPABILITIES = {
     "learning_rate": "driver.set_learning_rate: a schedule on the inner rate",
     "missing_gradient": "None in the place of a gradient",
     "momentum": "an inner SGD with momentum (Inner.momentum)",
+    "nested": "a second rule around the first (Setup.second)",
     "outer_momentum": "momentum on the pseudo-gradient (Setup.outer)",
     "reset": "the policy `reset` (Setup.inner_state)",
     "restart": "weights that are not put back, or in part (Setup.restart, .restart_period)",

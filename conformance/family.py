@@ -14,7 +14,7 @@ from .driver import AdapterDriver
 from .oracle import Oracle
 from .registry import clause
 from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies, resume
-from .setup import Inner, Outer, Setup
+from .setup import Inner, Outer, Second, Setup
 
 __all__ = ["PRESETS"]
 
@@ -45,6 +45,7 @@ PRESETS: dict[str, Setup] = {
     "bmuf": Setup(LEAVES, 3, outer=Outer(1.0, 0.875, nesterov=False)),
     "snoo": Setup(LEAVES, 2, outer=Outer(0.68, 0.37)),
     "diloco": Setup(LEAVES, K, outer=Outer(0.7, 0.9)),
+    "nested": Setup(LEAVES, 2, 0.5, second=Second(3, 0.25)),
     "switch_ema": Setup(LEAVES, 1, 1 - 0.875, restart=1.0, restart_period=4),
 }
 
@@ -111,15 +112,29 @@ def evaluate_all(driver: AdapterDriver, setup: Setup, case: str) -> None:
 @clause("C73", "the first cycle begins after `start` steps", "start")
 def c73_start(driver: AdapterDriver) -> None:
     for start in (1, 4, 7):
-        setup = Setup(LEAVES, 3, 0.25, start=start)
-        run, oracle = driver.make(setup), Oracle(setup)
-        for step in range(1, STEPS):
-            advance(driver, run, oracle, step)
-            case = f"start={start}, step {step}"
-            require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
-            if "evaluate" in driver.capabilities:
-                got = driver.evaluate(run)
-                require_within(got, oracle.slow, LEAVES, SGD_EPS, f"evaluate: {case}")
+        started(driver, Setup(LEAVES, 3, 0.25, start=start))
+    forced = (1, 3) if "forced_sync" in driver.capabilities else ()
+    for policy in policies(driver) if "momentum" in driver.capabilities else ():
+        setup = Setup(LEAVES, 3, 0.25, policy, MOMENTUM, start=4)
+        for when in (None, *forced):
+            started(driver, setup, when)
+        for when in range(1, 5):
+            resume(driver, setup, when, 16, f"{policy}, saved after {when} of {setup.start}")
+
+
+def started(driver: AdapterDriver, setup: Setup, forced: int | None = None) -> None:
+    """Compare weights with the oracle's, from before the start; with a sync after step `forced`."""
+    run, oracle = driver.make(setup), Oracle(setup)
+    for step in range(1, STEPS):
+        advance(driver, run, oracle, step)
+        if step == forced:
+            driver.sync(run)
+            oracle.sync()
+        case = f"start={setup.start}, {setup.inner_state}, sync after {forced}, step {step}"
+        require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
+        if "evaluate" in driver.capabilities:
+            got = driver.evaluate(run)
+            require_within(got, oracle.slow, LEAVES, SGD_EPS, f"evaluate: {case}")
 
 
 @clause("C74", "the state of the outer rule is saved, and resumes exactly", "outer_momentum")
@@ -138,6 +153,21 @@ def c75_schedule(driver: AdapterDriver) -> None:
         follow(driver, Setup(LEAVES, 2, schedule), f"alpha {schedule.__name__}")
 
 
+@clause("C78", "a second rule syncs with the slow weights of the first", "nested")
+def c78_nested(driver: AdapterDriver) -> None:
+    seconds = (Second(1, 0.5), Second(2, 0.5, restart=0.0), Second(2, 0.5, restart=0.5))
+    for setup in (
+        *(Setup(LEAVES, 2, 0.5, second=second) for second in seconds),
+        Setup(LEAVES, 2, outer=Outer(), second=Second(2, 0.5)),
+        Setup(LEAVES, 2, 0.5, "reset", MOMENTUM, start=3, second=Second(2, 0.5)),
+    ):
+        if needed(setup) <= driver.capabilities:
+            follow(driver, setup, f"{setup.second}, outer {setup.outer}, start {setup.start}")
+    setup = Setup(LEAVES, 2, second=Second(3, 0.25))
+    for when in range(1, 8):
+        resume(driver, setup, when, 16, f"nested, saved after {when}")
+
+
 @clause("C79", "the presets are their texts' methods", "outer_momentum")
 def c79_presets(driver: AdapterDriver) -> None:
     for name, setup in PRESETS.items():
@@ -152,6 +182,7 @@ def needed(setup: Setup) -> set[str]:
         "restart": (setup.restart, setup.restart_period) != (1.0, 1),
         "schedule": callable(setup.alpha),
         "start": setup.start > 0,
+        "nested": setup.second is not None,
         setup.inner_state: setup.inner_state != "maintain",
         "momentum": setup.inner.momentum != 0,
     }

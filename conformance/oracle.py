@@ -52,6 +52,7 @@ class Oracle:
         self.moments = [[[Decimal(0)] * len(leaf)] * kinds for leaf in self.fast]
         self.slow_moments = [list(moments) for moments in self.moments]
         self.buffers = [[Decimal(0)] * len(leaf) for leaf in self.fast]
+        self.super_slow = [list(leaf) for leaf in self.fast]
         self.count = 0
         self.steps = -setup.start
         self.syncs = 0
@@ -72,6 +73,8 @@ class Oracle:
             self.steps += 1
             if self.steps <= 0:  # the first cycle has not begun
                 self.slow = [list(leaf) for leaf in self.fast]
+                self.slow_moments = [list(moments) for moments in self.moments]
+                self.super_slow = [list(leaf) for leaf in self.fast]
             if self.steps == self.setup.sync_period:
                 self.sync()
 
@@ -85,6 +88,7 @@ class Oracle:
                 if not leaf.trained or leaf.same_as is not None:
                     continue
                 self.slow[i] = self._moved(i)
+                self._sync_second(i)
                 if back:
                     self.fast[i] = _between(self.fast[i], self.slow[i], rho)
                     self._sync_moments(i)
@@ -105,6 +109,14 @@ class Oracle:
         if outer.nesterov:
             buffer = [g + momentum * b for g, b in zip(gradient, buffer, strict=True)]
         return [s - lr * d for s, d in zip(self.slow[i], buffer, strict=True)]
+
+    def _sync_second(self, i: int) -> None:
+        """At every period-th sync of the first rule the second one's, on its slow weights."""
+        second = self.setup.second
+        if second is None or (self.syncs + 1) % second.period:
+            return
+        self.super_slow[i] = _between(self.super_slow[i], self.slow[i], Decimal(second.alpha))
+        self.slow[i] = _between(self.slow[i], self.super_slow[i], Decimal(second.restart))
 
     def _summed(self, gradients: Gradients) -> list[Vector | None]:
         """Gradients of the arrays: that of a tied one is the sum over its listings."""

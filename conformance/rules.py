@@ -1,6 +1,6 @@
 """The rule of the core that a setup describes, for drivers of adapters that take one."""
 
-from lookahead_core import Interpolate, Momentum, SyncRule
+from lookahead_core import Interpolate, Momentum, SyncRule, nested
 
 from .setup import Setup
 
@@ -31,7 +31,7 @@ def sync_rule(setup: Setup) -> SyncRule:
     Momentum(lr=0.5, momentum=0.5, nesterov=True)
     """
     outer = Interpolate(setup.alpha) if setup.outer is None else Momentum(*setup.outer)
-    return SyncRule(
+    rule = SyncRule(
         setup.sync_period,
         outer,
         setup.inner_state,
@@ -39,3 +39,7 @@ def sync_rule(setup: Setup) -> SyncRule:
         setup.restart_period,
         setup.start,
     )
+    if setup.second is None:
+        return rule
+    period, alpha, restart = setup.second
+    return nested(rule, SyncRule(setup.sync_period * period, Interpolate(alpha), restart=restart))

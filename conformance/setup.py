@@ -6,7 +6,7 @@ Plain Python values, so that the oracle and every backend read the same thing.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["EPS", "Gradients", "Inner", "Leaf", "Outer", "Setup", "Values"]
+__all__ = ["EPS", "Gradients", "Inner", "Leaf", "Outer", "Second", "Setup", "Values"]
 
 Values = list[list[float]]  # the values of each leaf, flat; of a complex one its parts in turn
 Gradients = Sequence[Sequence[float] | None]  # one a leaf; None where a leaf has none
@@ -88,6 +88,24 @@ class Outer(NamedTuple):
     nesterov: bool = True
 
 
+class Second(NamedTuple):
+    """A second rule around the first: it interpolates super-slow weights towards the slow ones.
+
+    Attributes
+    ----------
+    period : int
+        Syncs of the first rule between two of this one.
+    alpha : float
+        How far the super-slow weights move then.
+    restart : float
+        How far the slow weights go back to them then.
+    """
+
+    period: int
+    alpha: float
+    restart: float = 1.0
+
+
 class Setup(NamedTuple):
     """One optimizer of the family on some leaves: Lookahead, unless it says more.
 
@@ -113,6 +131,8 @@ class Setup(NamedTuple):
         Syncs between two that put them back ("restart").
     start : int
         Inner steps before the first cycle ("start").
+    second : Second, or None
+        A second rule, nested around this one ("nested").
     """
 
     leaves: tuple[Leaf, ...]
@@ -125,3 +145,4 @@ class Setup(NamedTuple):
     restart: float = 1.0
     restart_period: int = 1
     start: int = 0
+    second: Second | None = None

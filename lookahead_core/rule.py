@@ -49,7 +49,8 @@ class SyncRule:
         Syncs between two that put the fast weights back, >= 1.
     start : int
         Inner steps before the first cycle, >= 0. The slow weights are taken from the fast ones
-        there; until then they are the fast ones.
+        there, and the slow copy of the inner state; until then they are the fast ones, and a sync
+        that is forced moves nothing (clause C73).
 
     Raises
     ------
@@ -183,23 +184,27 @@ class SyncRule:
             if due:
                 return self.sync(fast, inner, state, kernel=kernel, **evidence)
             state = state._replace(count=count)
-            return fast, inner, self._begun(fast, state, kernel)
+            return fast, inner, self._begun(count == 0, fast, inner, state, kernel)
         if kernel is not REFERENCE_KERNEL:
             raise ValueError(
                 "kernel must be REFERENCE_KERNEL when state.count is an array: both outcomes are "
                 "computed and one is selected, so no array may be overwritten"
             )
         synced = self.sync(fast, inner, state, **evidence)
-        passed = self._begun(fast, state._replace(count=count), kernel)
+        passed = self._begun(count == 0, fast, inner, state._replace(count=count), kernel)
         return _select(due, synced, (fast, inner, passed))
 
-    def _begun(self, fast: Leaves, state: SyncState, kernel: Kernel) -> SyncState:
-        """Take the slow weights where the first cycle begins, if that is later than the run."""
-        begins = state.count == 0 if self.start else False
-        if begins is False:
+    def _begun(
+        self, begins: bool | Array, fast: Leaves, inner: Leaves, state: SyncState, kernel: Kernel
+    ) -> SyncState:
+        """Take what is slow where the first cycle begins, if that is later than the run."""
+        if not self.start or begins is False:
             return state
-        slow = kernel.anchor(state.slow, fast)
-        return state._replace(slow=selected(begins, (slow,), (state.slow,))[0])
+        # A selection reads the old ones too: nothing may be overwritten.
+        anchor = kernel.anchor if begins is True else REFERENCE_KERNEL.anchor
+        taken = anchor(state.slow, fast), POLICIES[self.inner_state].init(inner)
+        slow, inner_slow = selected(begins, taken, (state.slow, state.inner_slow))
+        return state._replace(slow=slow, inner_slow=inner_slow)
 
     def due(self, state: SyncState) -> bool | Array:
         """Whether the next `step` will sync; a 0-d bool array if the counter is an array."""
@@ -257,6 +262,7 @@ class SyncRule:
             check_match("initial", initial, "inner", inner)
         if average is not None:
             check_alike(self)
+        state = self._begun(state.count < 0, fast, inner, state, kernel)
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))

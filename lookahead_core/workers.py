@@ -13,7 +13,7 @@ from lookahead_core.leaves import copied
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Leaves
 
-__all__ = ["Average", "check_alike", "seen_by_all"]
+__all__ = ["Average", "check_alike", "pseudo_gradients", "seen_by_all"]
 
 # What an adapter gives: differences of this worker -> their mean over all workers. May overwrite.
 Average: TypeAlias = Callable[[Leaves], Leaves]
@@ -61,10 +61,34 @@ def seen_by_all(slow: Leaves, fast: Leaves, average: Average) -> Leaves:
     >>> seen_by_all(slow, fast, average=lambda own: [(d + np.asarray([-3.0])) / 2 for d in own])
     (array([2.]),)
     """
+    means = average(pseudo_gradients(slow, fast))
+    pairs = zip(slow, means, strict=True)
+    return tuple(namespace(s).astype(_widest(s) - d, s.dtype, copy=False) for s, d in pairs)
+
+
+def pseudo_gradients(slow: Leaves, fast: Leaves) -> Leaves:
+    """What one worker has done: slow - fast, in float32 or wider, in new arrays.
+
+    For an adapter that has the mean on its way while the fast weights go on, and gives it to
+    `SyncRule.sync` when it is there (clause C82).
+
+    Parameters
+    ----------
+    slow, fast : sequence of arrays
+        Of the same shapes, floating or complex.
+
+    Returns
+    -------
+    list of arrays
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> pseudo_gradients([np.asarray([3.0])], [np.asarray([1.0])])
+    [array([2.])]
+    """
     wide = [_widest(leaf) for leaf in slow]
-    differences = [s - copied(f, s.dtype) for s, f in zip(wide, fast, strict=True)]
-    pairs = zip(slow, wide, average(differences), strict=True)
-    return tuple(namespace(s).astype(w - d, s.dtype, copy=False) for s, w, d in pairs)
+    return [s - copied(f, s.dtype) for s, f in zip(wide, fast, strict=True)]
 
 
 def _widest(leaf: Array) -> Array:

@@ -57,7 +57,8 @@ NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
 NO_POLICY = dict.fromkeys(("reset", "interpolate"), "the inner state is always maintained")
 NO_EVALUATION = "there is no accessor for the slow weights"
 LOOKAHEAD_ALONE = dict.fromkeys(
-    ("outer_momentum", "restart", "schedule", "start"), "it is Lookahead with a fixed alpha alone"
+    ("nested", "outer_momentum", "restart", "schedule", "start"),
+    "it is Lookahead with a fixed alpha alone",
 )
 TIED = {"tied": "JAX trees hold values: the same array twice is two leaves"}
 ANCHORED_ONCE = (

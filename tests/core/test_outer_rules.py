@@ -173,6 +173,28 @@ def test_until_the_start_the_slow_weights_are_the_fast_ones(xp):
         assert read == [-1.0, -2.0, -3.0, -3.5]
 
 
+@pytest.mark.clause("C18", "C73")
+def test_the_slow_copy_of_the_inner_state_is_taken_at_the_start_too(xp):
+    rule, start = SyncRule(2, Interpolate(0.5), "interpolate", start=3), (leaf(xp, 0.0),)
+    for count in (0, xp.asarray(0)):
+        fast, inner, state = stepped(rule, rule.init(start, start, count=count), start, start, 3)
+        assert values(state.inner_slow[0]) == [3.0]
+        _, inner, _ = stepped(rule, state, fast, inner, times=2)
+        assert values(inner[0]) == [4.0]  # halfway from 3 to 5
+
+
+@pytest.mark.clause("C73")
+def test_a_sync_that_is_forced_before_the_start_moves_nothing(xp):
+    rule, start = SyncRule(2, Interpolate(0.5), "interpolate", start=3), (leaf(xp, 0.0),)
+    for count in (0, xp.asarray(0)):
+        waiting = stepped(rule, rule.init(start, start, count=count), start, start, times=2)
+        fast, inner, state = rule.sync(*waiting)
+        assert [values(*leaves) for leaves in (fast, inner, state.slow)] == [[-2.0], [2.0], [-2.0]]
+        assert (int(state.count), int(state.syncs)) == (0, 1)
+        _, inner, state = stepped(rule, state, fast, inner, times=2)
+        assert [values(*leaves) for leaves in (state.slow, inner)] == [[-3.0], [3.0]]
+
+
 @pytest.mark.clause("C18", "C71")
 def test_interpolate_blends_by_the_part_of_the_way_that_momentum_goes(xp):
     for outer, part in (
@@ -198,6 +220,7 @@ def test_the_presets_of_the_suite_are_the_presets(xp):
         "snoo": snoo(2),
         "diloco": diloco(5),
         "switch_ema": switch_ema(4, 0.875),
+        "nested": nested(lookahead(2, 0.5), lookahead(6, 0.25)),
     }
     assert {name: sync_rule(PRESETS[name]) for name in ours} == ours
     schedules = {

@@ -37,8 +37,8 @@ class ArrayDriver:
         self.capabilities = frozenset(
             {
                 *("adam", "edit", "evaluate", "forced_sync", "groups", "interpolate"),
-                *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
-                *("restart", "schedule", "skip", "slow_dtype", "start", "tied"),
+                *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum"),
+                *("reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }
             | STANDARD
             | BEYOND[module]

@@ -70,6 +70,7 @@ class PlainLookahead:
         self.slow = [list(leaf) for leaf in self.weights]
         self.slow_moments = copy.deepcopy(self.inner.moments)
         self.buffers = [[0.0] * len(leaf) for leaf in self.weights]
+        self.super_slow = copy.deepcopy(self.slow)
         self.count, self.syncs = -setup.start, 0
 
     def check(self, setup):
@@ -96,6 +97,9 @@ class PlainLookahead:
 
     def anchor(self):
         wide = self.setup.slow_dtype
+        if self.syncs == 0:
+            self.slow_moments = copy.deepcopy(self.inner.moments)
+            self.super_slow = copy.deepcopy(self.weights)
         for i, leaf in enumerate(self.weights):
             for j, weight in enumerate(leaf):
                 if not wide or cast(self.slow[i][j], self.setup.leaves[i].dtype) != weight:
@@ -109,10 +113,13 @@ class PlainLookahead:
         return self.setup.leaves[i].same_as is not None
 
     def sync(self, gradients=None):
+        if self.count < 0:
+            self.anchor()
         back = self.goes_back()
         for i in self.synced(gradients):
             for j, weight in enumerate(self.weights[i]):
                 self.slow[i][j] = self.store(i, self.moved(i, j))
+                self.sync_second(i, j)
                 if back:
                     restarted = self.restarted(weight, self.slow[i][j])
                     self.weights[i][j] = cast(restarted, self.setup.leaves[i].dtype)
@@ -128,6 +135,14 @@ class PlainLookahead:
     def moved(self, i, j):
         slow, fast = self.slow[i][j], self.weights[i][j]
         return self.blend(slow, fast) if self.setup.outer is None else self.pushed(i, j, slow, fast)
+
+    def sync_second(self, i, j):
+        """A second rule, around the first."""
+        second = self.setup.second
+        if second and (self.syncs + 1) % second.period == 0:
+            deep, slow = self.super_slow[i][j], self.slow[i][j]
+            self.super_slow[i][j] = deep = deep + second.alpha * (slow - deep)
+            self.slow[i][j] = slow + second.restart * (deep - slow)
 
     def pushed(self, i, j, slow, fast):
         """Momentum on the pseudo-gradient."""
@@ -188,7 +203,7 @@ class PlainLookahead:
         return copy.deepcopy(self.weights if begins else self.slow)
 
     def saved_names(self):
-        return ("weights", "slow", "slow_moments", "buffers", "count", "syncs")
+        return ("weights", "slow", "slow_moments", "super_slow", "buffers", "count", "syncs")
 
     def state_dict(self):
         inner = {name: getattr(self.inner, name) for name in ("moments", "count", "lr")}
@@ -206,7 +221,7 @@ class PlainDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
+            *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum", "reset"),
             *("restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }

@@ -58,7 +58,7 @@ class TorchDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "outer_momentum", "reset"),
+            *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum", "reset"),
             *("restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }

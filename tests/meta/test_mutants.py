@@ -489,6 +489,40 @@ class AnchorsAtTheVeryStart(PlainLookahead):
         return self.setup.start == 0 and super().anchors()
 
 
+@killed_by("C73")
+class BlendsWithTheInnerStateOfTheVeryStart(PlainLookahead):
+    """This project's core, before it was asked: the weights were anchored later, and they alone."""
+
+    def anchor(self):
+        kept = self.slow_moments
+        super().anchor()
+        self.slow_moments = kept
+
+
+@killed_by("C73")
+class AForcedSyncBeforeTheStartMovesWeights(PlainDriver):
+    def sync(self, run):
+        run.count = max(run.count, 1)
+        run.sync()
+
+
+@killed_by("C73")
+class ASaveBeforeTheStartPinsTheSlowInnerState(PlainLookahead):
+    """This project's torch adapter: what a checkpoint had made was not taken again."""
+
+    saved = False
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        self.saved = True
+
+    def anchor(self):
+        kept = self.slow_moments
+        super().anchor()
+        if self.saved:
+            self.slow_moments = kept
+
+
 @killed_by("C74")
 class ForgetsTheOuterBuffer(PlainLookahead):
     def saved_names(self):
@@ -509,6 +543,21 @@ class CountsSyncsFromOne(PlainLookahead):
     def alpha(self):
         alpha = self.setup.alpha
         return alpha(self.syncs + 1) if callable(alpha) else alpha
+
+
+@killed_by("C78")
+class ForgetsTheSuperSlowWeights(PlainLookahead):
+    def saved_names(self):
+        return tuple(name for name in super().saved_names() if name != "super_slow")
+
+
+@killed_by("C78")
+class SyncsTheSecondEveryTime(PlainLookahead):
+    def sync_second(self, i, j):
+        syncs, second = self.syncs, self.setup.second
+        self.syncs = second.period - 1 if second else syncs
+        super().sync_second(i, j)
+        self.syncs = syncs
 
 
 def driver_of(mutant):

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lookahead_core.conformance import Inner, Leaf, Oracle, Outer, Setup
+from lookahead_core.conformance import Inner, Leaf, Oracle, Outer, Second, Setup
 from lookahead_core.conformance.assertions import require_equal, require_within
 from lookahead_core.conformance.runs import policies
 from plain import PlainDriver, PlainLookahead
@@ -67,7 +67,12 @@ def relatives(draw, setup, has):
     if "outer_momentum" in has and draw(st.booleans()):
         numbers = draw(st.floats(0, 1)), draw(st.floats(0, 0.5))
         setup = setup._replace(outer=Outer(*numbers, draw(st.booleans())))
-    if "restart" in has and draw(st.booleans()):
+    blends = setup.inner_state == "interpolate"  # by a fraction, which nested rules have not
+    if "nested" in has and not blends and draw(st.booleans()):
+        restart = st.sampled_from([0.0, 0.25, 1.0])
+        second = draw(st.builds(Second, st.integers(1, 3), st.floats(0, 1), restart))
+        setup = setup._replace(second=second)
+    elif "restart" in has and draw(st.booleans()):
         restart, period = draw(st.sampled_from([0.0, 0.25, 1.0])), draw(st.integers(1, 3))
         setup = setup._replace(restart=restart, restart_period=period, inner_state="maintain")
     if "start" in has:
@@ -138,7 +143,7 @@ def driver_of(backend):
 
 
 @pytest.mark.clause(
-    *("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29", "C71", "C72", "C73", "C74")
+    *("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29", "C71", "C72", "C73", "C74", "C78")
 )
 def test_the_adapter_stays_with_the_oracle_whatever_the_order(backend):
     driver, framework = driver_of(backend)

@@ -14,6 +14,7 @@ from lookahead_core import (
     snoo,
     swa,
 )
+from lookahead_core.adapters._array_kernel import IN_PLACE
 from lookahead_core.adapters.numpy import SGD, Adam, Lookahead, MetaOptimizer, load, save
 
 CURVATURE = np.asarray([1.0, 3.0, 10.0])
@@ -67,6 +68,14 @@ def test_every_rule_writes_into_the_arrays_that_are_there(name):
     assert [id(array) for array in state] == [id(array) for array in kept]
 
 
+@pytest.mark.clause("C19", "C73")
+def test_a_counter_that_selects_keeps_what_a_kernel_in_place_would_overwrite():
+    rule, fast = SyncRule(2, Interpolate(0.5), start=1), [np.asarray([0.0])]
+    _, _, state = rule.step(fast, (), rule.init(fast, count=np.asarray(0)))
+    _, _, state = rule.sync([np.asarray([4.0])], (), state, kernel=IN_PLACE)
+    assert state.slow[0].tolist() == [2.0]
+
+
 @pytest.mark.clause("C06", "C74", "C76", "C78")
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("form", ["npz", "safetensors"])
@@ -96,7 +105,6 @@ def test_momentum_keeps_its_buffer_where_slow_weights_are_wide():
 @pytest.mark.parametrize("layout", ["C", "F"])
 def test_the_blocked_momentum_is_the_reference(shape, layout):
     from lookahead_core import REFERENCE_KERNEL
-    from lookahead_core.adapters._array_kernel import IN_PLACE
 
     random = np.random.default_rng(0)
     leaves = [np.asarray(random.normal(size=shape), order=layout) for _ in range(3)]

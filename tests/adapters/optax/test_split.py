@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from lookahead_core import SyncRule
 from lookahead_core.adapters.optax import (
     find_state,
     lookahead,
+    meta_optimizer,
     park,
     resync,
     slow_params,
@@ -146,6 +148,20 @@ def test_update_and_sync_syncs_whatever_the_counter_says():
         updates, state = update(jnp.ones(1), state, params)
         params = optax.apply_updates(params, updates)
     assert (params.item(), state.step.item(), state.syncs.item()) == (-1.0, 0, 1)
+
+
+@pytest.mark.clause("C05", "C73")
+def test_a_sync_before_the_start_moves_nothing_in_any_form():
+    optimizer = meta_optimizer(optax.sgd(1.0, 0.5), SyncRule(2, inner_state="interpolate", start=3))
+    halves, alone = split(optimizer), optax.sgd(1.0, 0.5)
+    state, bare = optimizer.init(jnp.zeros(1)), alone.init(jnp.zeros(1))
+    params = jnp.zeros(1)
+    for update in (optimizer.update, halves.update_and_sync, optimizer.update):
+        expected, bare = alone.update(jnp.ones(1), bare)
+        updates, state = update(jnp.ones(1), state, params)
+        params = optax.apply_updates(params, updates)
+        assert_same((updates, state.inner), (expected, bare))
+    assert (state.step.item(), state.syncs.item()) == (1, 1)
 
 
 AROUND = {

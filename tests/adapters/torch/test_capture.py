@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lookahead_core import AdaptiveAlpha, Momentum, SyncRule, lookahead, nested, swa, switch_ema
+from lookahead_core import (
+    AdaptiveAlpha,
+    Interpolate,
+    Momentum,
+    SyncRule,
+    lookahead,
+    nested,
+    swa,
+    switch_ema,
+)
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import POLICIES, STEPS
 from torch_runs import INNERS, Drift, Quadratic, assert_same, flat, make, pull_down, single, train
@@ -81,6 +90,7 @@ FAMILY = {
     "momentum, restart, start": SyncRule(
         3, Momentum(lambda syncs: 0.5 / (1 + syncs)), restart=0.5, restart_period=2, start=4
     ),
+    "interpolate, start": SyncRule(3, Interpolate(0.5), "interpolate", start=4),
     "swa": swa(3, start=4),
     "switch_ema": switch_ema(4, 0.9, "reset"),
     "nested": nested(lookahead(2, 0.3), SyncRule(6, Momentum())),

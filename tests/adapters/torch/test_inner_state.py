@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import Interpolate, SyncRule
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from torch_runs import Drift, Quadratic, adam, assert_same, flat, pull_down, single, train
 
 KINDS = {"drift": "moment", "age": "count"}
@@ -119,6 +120,24 @@ def test_an_inner_optimizer_that_has_run_before_is_blended_with_the_state_it_had
     for _ in range(2):
         pull_down(inner, weight)
     optimizer = Lookahead(inner, 2, 0.5, "interpolate")
+    for _ in range(2):
+        pull_down(optimizer, weight)
+    assert optimizer.state[weight]["momentum_buffer"].item() == 3.0  # between 2 and 4
+
+
+@pytest.mark.clause("C18", "C73")
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("forced", [False, True])
+def test_with_a_start_it_is_blended_with_the_state_it_has_there(forced, capturable):
+    weight = single()
+    inner = torch.optim.SGD([weight], lr=0.0, momentum=1.0)
+    pull_down(inner, weight)
+    rule = SyncRule(2, Interpolate(0.5), "interpolate", start=3 if forced else 1)
+    optimizer = MetaOptimizer(inner, rule, capturable=capturable)
+    pull_down(optimizer, weight)
+    if forced:
+        optimizer.sync()
+        assert optimizer.state[weight]["momentum_buffer"].item() == 2.0
     for _ in range(2):
         pull_down(optimizer, weight)
     assert optimizer.state[weight]["momentum_buffer"].item() == 3.0  # between 2 and 4

@@ -44,3 +44,23 @@ def rank():
 @pytest.fixture
 def size():
     return dist.get_world_size()
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """(name, bytes given) of each collective since the list was last emptied."""
+    found = []
+
+    def watch(name, sent):
+        original = getattr(dist, name)
+
+        def collective(*arguments, **options):
+            found.append((name, arguments[sent].nbytes))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(dist, name, collective)
+
+    watch("all_reduce", 0)
+    watch("all_gather", 1)
+    watch("all_to_all_single", 1)
+    return found

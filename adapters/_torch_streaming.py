@@ -1,0 +1,232 @@
+"""A `MetaOptimizer` of many workers that syncs in fragments, behind the steps, and in few bits.
+
+Streaming DiLoCo and its relatives. What a sync means is lookahead_core's: a fragment is a cycle of
+its own at a phase of its own, whose mean may arrive some steps after it was taken, and mixing on
+arrival is the rule's `restart`. Which parameters are together is _torch_fragments.py, how they
+travel _torch_flight.py and _torch_codecs.py.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lookahead_core import SyncRule
+from lookahead_core.validation import non_negative_int
+
+from ._torch_codecs import Codec, codec_of, name_of
+from ._torch_fragments import fragments_of, phases
+from ._torch_groups import Group, leaves_of
+from ._torch_memory import Memory
+from ._torch_meta import MetaOptimizer
+from ._torch_settings import check_wrapped
+from ._torch_stream import Stream
+from ._torch_workers import workers_of
+
+__all__ = ["StreamingOptimizer"]
+
+Closure = Callable[[], Any]
+
+
+class StreamingOptimizer(MetaOptimizer):
+    """`MetaOptimizer` of many workers that sends less at a time, and trains on meanwhile.
+
+    The parameters are synced in fragments, each at its own step of the cycle. There the
+    pseudo-gradient of the fragment is taken and its mean over the workers started; `delay` steps
+    later it is applied. `SyncRule(restart=...)` says how far the fast weights, which have gone on,
+    then go back to the slow ones: 1 forgets those steps, 0.5 mixes half and half.
+
+    Parameters
+    ----------
+    inner : torch.optim.Optimizer
+        Moves the fast weights, which are the model's parameters.
+    rule : SyncRule
+        With `inner_state="maintain"`, no start, and one that asks for no gradient. Parameter
+        groups may override alpha, not the sync_period.
+    process_group : torch.distributed.ProcessGroup
+        Workers that sync together.
+    fragments : int or sequence of sequences of Tensor
+        Into how many parts the parameters are to be put, of sizes as equal as whole parameters
+        allow, or which. No more than `sync_period`: one is taken at a step.
+    delay : int
+        Steps from the taking of a fragment to its sync, in [0, sync_period).
+    codec : {"bfloat16", "int8", "int4"} or Codec, optional
+        How pseudo-gradients are sent; what it loses is added to the next one (error feedback, one
+        float32 for each weight). As they are if None.
+    **options
+        `slow_dtype`, `slow_device`, `kernel`, `timeout` and `check_replicas` of `MetaOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of its kind, or workers differ; the message names it.
+
+    Notes
+    -----
+    With one fragment, no delay and no codec this is `MetaOptimizer(process_group=...)`, bit for
+    bit. The slow weights, of `slow_weights()` too, are those of the fragments that have arrived.
+    `sync()` waits for what is on its way and applies it, takes and syncs the other fragments, and
+    starts the cycle again. `state_dict()` waits for messages under way and sends none, so one
+    worker may save alone; what it holds of a codec is for the same worker of as many. Schedules of
+    the number of syncs count those of the fragment.
+
+    References
+    ----------
+    Douillard et al. 2025, Streaming DiLoCo, arXiv:2501.18512. Error feedback: Seide et al. 2014,
+    1-bit stochastic gradient descent, Interspeech.
+
+    Examples
+    --------
+    Under torchrun, `dist.init_process_group()` is all. Alone, as here, it is one worker:
+
+    >>> import torch
+    >>> import torch.distributed as dist
+    >>> from lookahead_core import diloco
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = StreamingOptimizer(
+    ...     torch.optim.SGD(model.parameters(), lr=0.1),
+    ...     diloco(sync_period=4),
+    ...     process_group=dist.group.WORLD,
+    ...     fragments=2,
+    ...     delay=1,
+    ...     codec="int4",
+    ... )
+    >>> for _ in range(9):
+    ...     optimizer.zero_grad()
+    ...     model(torch.ones(1, 2)).square().sum().backward()
+    ...     optimizer.step()
+    >>> optimizer.state_dict()["param_groups"][0]["lookahead_streaming_syncs"]
+    [2, 2]
+    >>> dist.destroy_process_group()
+    """
+
+    _stream: Stream
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        rule: SyncRule,
+        *,
+        process_group: "dist.ProcessGroup",
+        fragments: int | Sequence[Sequence[Tensor]] = 1,
+        delay: int = 0,
+        codec: str | Codec | None = None,
+        **options: Any,
+    ) -> None:
+        check_wrapped(inner, rule)
+        _check_rule(rule)
+        number = fragments_of(fragments, leaves_of(inner.param_groups), rule.sync_period)
+        delay = _checked_delay(delay, rule)
+        decoder = codec_of(codec)
+        workers = workers_of(process_group, None, False, rule, False)
+        if workers is None:
+            raise ValueError(
+                "process_group must be a torch.distributed.ProcessGroup (without other workers "
+                f"use MetaOptimizer), got {process_group!r}"
+            )
+        name = name_of(codec)
+        workers.agree({"fragments": [*number.values()], "delay": delay, "codec": name})
+        super().__init__(inner, rule, process_group=process_group, **options)
+        steps = phases(max(number.values()) + 1, rule.sync_period)
+        workers = self._cycle.workers or workers
+        self._stream = Stream(self._cycle, workers, number, steps, delay, decoder, name)
+
+    def sync(self) -> None:
+        """Sync all fragments now, each once, and start the cycle again (clauses C05, C82).
+
+        One that is on its way is waited for and applied; the others are taken and applied. All
+        workers call it, or none.
+
+        Raises
+        ------
+        RuntimeError
+            Inside `slow_weights()` or after `eval()`, or if another worker does not come.
+        ValueError
+            If workers differ; the message names the difference, and nothing is changed.
+        """
+        self._refuse_while_evaluating("sync")
+        stream, memory = self._stream, self._cycle.memory
+        stream.anchor()
+        everything = range(len(stream.phases))
+        shares = {p: stream.meet(p) for p in everything if p not in stream.flights}
+        for fragment, share in shares.items():
+            stream.take(fragment, share)
+        for fragment in [*stream.flights]:
+            stream.apply(fragment)
+        memory.count *= 0
+        stream.resting = set(everything)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused with RuntimeError: the fragments are those of the parameters at construction."""
+        raise RuntimeError(
+            "add_param_group() needs new fragments: put the group into the inner optimizer and "
+            "make a new StreamingOptimizer"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `MetaOptimizer.state_dict`, with what is on its way and what codecs have left over.
+
+        Waits for messages under way and sends none: one worker may call it alone.
+        """
+        self._stream.save()
+        saved = super().state_dict()
+        del self._cycle.memory.beside["arriving"]  # the flights have it
+        return saved
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken. Load the model's weights before it.
+
+        One of a `MetaOptimizer` is taken too: its fragments have been synced together so far.
+
+        Raises
+        ------
+        ValueError
+            As `MetaOptimizer`, and for other fragments, another delay or codec; nothing is changed.
+        """
+        super().load_state_dict(state_dict)
+        self._stream.restore()
+
+    def _check_loaded(self, memory: Memory) -> None:
+        self._stream.check(memory)
+
+    def _apart(self) -> list[Group]:
+        return self._stream.apart()
+
+    def _branching_step(self, closure: Closure | None) -> Any:
+        """The ordinary step: what is taken or applied at it, if anything, the counter tells."""
+        stream, memory = self._stream, self._cycle.memory
+        count = memory.count + 1
+        stream.anchor()
+        # What could be wrong is refused, and what has to be here is waited for, before weights
+        # move.
+        taken = stream.taken_at(count)
+        share = 0.0 if taken is None else stream.meet(taken)
+        stream.bring_on(count)
+        loss = self._inner_step(closure, undo=False)
+        memory.count = count
+        stream.resting.clear()
+        if taken is not None:
+            stream.take(taken, share)
+        stream.apply_due(count)
+        return loss
+
+
+def _check_rule(rule: SyncRule) -> None:
+    if rule.inner_state != "maintain":
+        raise ValueError(
+            "rule must have inner_state='maintain' with fragments (the inner state has no "
+            f"fragments), got {rule.inner_state!r}"
+        )
+
+
+def _checked_delay(delay: Any, rule: SyncRule) -> int:
+    number = non_negative_int("delay", delay, "steps from a taking to its sync")
+    if number >= rule.sync_period:
+        raise ValueError(
+            f"delay must be below sync_period={rule.sync_period} (a fragment must have arrived "
+            f"when it is taken again), got {number}"
+        )
+    return number
