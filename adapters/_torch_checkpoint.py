@@ -24,7 +24,7 @@ from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of, told_count
 from ._torch_inner_state import COMMON, MOMENT
 from ._torch_memory import Home, Memory
 
-__all__ = ["Loaded", "pack", "unpack"]
+__all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 
 PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
@@ -129,6 +129,20 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     pairs = zip(state_dict["param_groups"], overrides, strict=True)
     groups = [{**_without(saved), **override} for saved, override in pairs]
     return Loaded({**state_dict, "state": states, "param_groups": groups}, memory, fast)
+
+
+def refuse_ours_in(inner: Optimizer) -> None:
+    """RuntimeError if somebody has loaded our entries into `inner` itself: they are without effect.
+
+    ZeroRedundancyOptimizer does, around an optimizer of this kind, and loses the counters.
+    """
+    entries = next(iter(inner.state.values()), None)
+    if isinstance(entries, dict) and SLOW in entries:
+        raise RuntimeError(
+            f"the state of {type(inner).__name__} holds {SLOW!r}: the checkpoint was loaded past "
+            "load_state_dict() of the optimizer around it (ZeroRedundancyOptimizer does that: put "
+            "it inside, and not around)"
+        )
 
 
 def _bare(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) -> Loaded:

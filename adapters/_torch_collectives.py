@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ._torch_shards import part_here
+
 __all__ = ["Link", "UnderWay", "fingerprint", "local"]
 
 # Leaves, the flat memory that is sent for them, and what to wait for.
@@ -91,6 +93,12 @@ class Link(NamedTuple):
         self.wait(dist.all_gather(all_of_them, own, group=self.group, async_op=True))
         return [theirs.tolist() for theirs in all_of_them]
 
+    def total(self, number: float) -> float:
+        """The sum of the numbers of all members, the same everywhere."""
+        own = torch.tensor([number], dtype=torch.float64, device=self._device())
+        self.sum([own])
+        return float(own)
+
     def gathered_objects(self, own: Any) -> list[Any]:
         """The same of anything that can be pickled."""
         all_of_them = [None] * self.size
@@ -131,8 +139,7 @@ class Link(NamedTuple):
 
 def local(leaf: Tensor) -> Tensor:
     """This process' part of `leaf`, as real numbers; shares its memory."""
-    # A DTensor's shard: every rule here is element-wise, so a shard needs no other of its own.
-    own = leaf.to_local() if hasattr(leaf, "to_local") else leaf
+    own = part_here(leaf)
     return torch.view_as_real(own) if own.is_complex() else own
 
 

@@ -116,7 +116,8 @@ def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
 
 def anchor_plain(slow: Leaves, fast: Leaves) -> Leaves:
     """As `anchor_`, leaf by leaf."""
-    anchor_each(zip(slow, fast, strict=True))
+    close, distant = by_device(slow, fast)
+    anchor_each([*close, *distant])
     return slow
 
 

@@ -13,6 +13,8 @@ from torch.nn import Parameter
 
 from lookahead_core.typing import Leaves
 
+from ._torch_shards import part_here
+
 __all__ = ["Lists", "Row", "by_device", "cut", "near", "pieces", "sort"]
 
 Row: TypeAlias = tuple[Tensor, ...]
@@ -29,7 +31,7 @@ def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
     close, distant = by_device(*leaves)
     for row in close:
         slow = row[0]
-        # A subclass may lack foreach: DTensor has no strategy for _foreach_copy_ (torch 2.13).
+        # Other subclasses of Tensor may lack foreach.
         if slow.dtype != row[1].dtype or type(slow) not in (Tensor, Parameter):
             others.append(row)
             continue
@@ -40,10 +42,15 @@ def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
 
 
 def by_device(*leaves: Leaves) -> tuple[list[Row], list[Row]]:
-    """Rows whose first two leaves are on one device, and rows of two."""
+    """Rows whose first two leaves are on one device, and rows of two; of DTensors their shards.
+
+    On DTensors themselves torch 2.13 has no _foreach_copy_, and `chunk` gathers a copy of the whole
+    first: what is written into its pieces is lost.
+    """
     close: list[Row] = []
     distant: list[Row] = []
-    for row in zip(*leaves, strict=True):
+    for whole in zip(*leaves, strict=True):
+        row = tuple(map(part_here, whole))
         (close if row[0].device == row[1].device else distant).append(row)
     return close, distant
 

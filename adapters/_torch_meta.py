@@ -19,7 +19,7 @@ from lookahead_core.validation import non_negative
 
 from . import _torch_capture as capture
 from . import _torch_template as template
-from ._torch_checkpoint import pack, unpack
+from ._torch_checkpoint import pack, refuse_ours_in, unpack
 from ._torch_cycle import Cycle
 from ._torch_groups import Group, by_rule, leaves_of, members_of, period
 from ._torch_hooks import hooked
@@ -346,6 +346,7 @@ class MetaOptimizer(Optimizer):
         parts = by_rule(due, rule)
         cycle.participating(due)
         if starting := cycle.starting():
+            refuse_ours_in(self.inner)
             cycle.anchor(starting)
         average = cycle.meet(parts)
         taken = rule.restarts_always or not memory.syncs

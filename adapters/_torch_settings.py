@@ -1,5 +1,6 @@
 """What the torch adapter accepts: each argument is checked before anything is changed."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,14 @@ def cycle_of(
 def check_wrapped(inner: Any, rule: Any) -> None:
     """ValueError unless `rule` can be put around `inner`."""
     if not isinstance(inner, Optimizer):
-        raise ValueError(f"inner must be a torch.optim.Optimizer, got {inner!r}")
+        # Not its repr as a whole: of a list of parameters that is every weight.
+        raise ValueError(
+            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} (of parameters, "
+            "make one first)"
+        )
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+    _check_zero(inner, rule)
     for group in inner.param_groups:
         check_group(group, rule)
         check_curvature(rule_of(group, rule), inner)
@@ -56,6 +62,27 @@ def check_group(group: Group, rule: SyncRule) -> None:
             "parameters in place, and no gradient flows through that), got True"
         )
     rule_of(group, rule)
+
+
+def _check_zero(inner: Optimizer, rule: SyncRule) -> None:
+    """ValueError where ZeroRedundancyOptimizer, which hides its state, is asked for that."""
+    # By name: to import it takes half a second.
+    if all(base.__name__ != "ZeroRedundancyOptimizer" for base in type(inner).__mro__):
+        return
+    for wanted in (
+        f"inner_state={rule.inner_state!r}" if rule.inner_state != "maintain" else "",
+        "AdaptiveAlpha(curvature='inner')" if rule.needs_curvature else "",
+    ):
+        if wanted:
+            raise ValueError(
+                f"inner must not be a ZeroRedundancyOptimizer with {wanted}: its state is not to "
+                "be had; use inner_state='maintain', or shard by torch's fully_shard instead"
+            )
+    if getattr(inner, "_overlap_with_ddp", False):
+        raise ValueError(
+            "overlap_with_ddp must be False in a ZeroRedundancyOptimizer that is the inner "
+            "optimizer: its weights move before step(), got True"
+        )
 
 
 def _floating(dtype: Any) -> torch.dtype | None:

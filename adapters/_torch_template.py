@@ -25,7 +25,14 @@ def is_asked_for(inner: Optimizer, closure: Any) -> bool:
         return False
     gradients = [leaf.grad for leaf in leaves_of(inner.param_groups) if leaf.grad is not None]
     # Asked of arrays only in a step with a learning rate of zero and without any state.
-    return bool(gradients) and not any(bool(g.any()) for g in gradients)
+    return bool(gradients) and not any(map(_anywhere, gradients))
+
+
+def _anywhere(gradient: Any) -> bool:
+    """Whether it is not zero; of a DTensor, on any process: all have to take the same step."""
+    if hasattr(gradient, "full_tensor"):  # torch 2.13 asks the shard alone for `any`
+        return bool(gradient.abs().sum().full_tensor())
+    return bool(gradient.any())
 
 
 def _stands_still(group: Group) -> bool:

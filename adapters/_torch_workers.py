@@ -23,6 +23,7 @@ from lookahead_core.workers import check_alike
 
 from ._torch_collectives import Link, fingerprint, local
 from ._torch_groups import Parts, leaves_of
+from ._torch_shards import groups_of_a_worker, which_part
 
 __all__ = ["Workers", "workers_of"]
 
@@ -69,8 +70,10 @@ class Workers:
             If one does not come.
         """
         found = {**facts, **_facts(parts)}
-        members = [slow[leaf] for _, groups in parts for leaf in leaves_of(groups) if leaf in slow]
+        leaves = [leaf for _, groups in parts for leaf in leaves_of(groups)]
+        members = [slow[leaf] for leaf in leaves if leaf in slow]
         bits = fingerprint(members) if self.check_replicas else 0
+        work = self._of_this_worker(leaves, work)
         all_of_them = self.link.gathered([_digest(found), bits, _as_int(work)])
         if len({digest for digest, _, _ in all_of_them}) > 1:
             self.agree(found)
@@ -101,6 +104,16 @@ class Workers:
             return
         # Not 0 * x: that of a worker that has run away is NaN.
         torch._foreach_mul_(own, share) if share else torch._foreach_zero_(own)
+
+    def _of_this_worker(self, leaves: Sequence[Tensor], work: float) -> float:
+        """The work of all processes that hold shards of this worker, or a multiple of it.
+
+        Each may say its own or all of them the whole: shares are the same. Without it each shard
+        would be averaged by shares of its own.
+        """
+        for group in groups_of_a_worker(leaves, self.link.group):
+            work = self.link._replace(group=group).total(work)
+        return work
 
     def _refuse_differences(self, facts: list[dict[str, Any]]) -> None:
         names = {name: None for own in facts for name in own}
@@ -148,6 +161,7 @@ def _facts(parts: Parts) -> dict[str, Any]:
         for number, leaf in enumerate(leaves):
             trained = "trained" if leaf.requires_grad else "frozen"
             what = f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}, {trained}"
+            what += which_part(leaf)
             facts[f"parameter {number}{where}"] = what
     return facts
 

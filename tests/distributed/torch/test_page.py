@@ -6,8 +6,32 @@ import pytest
 import torch
 from markdown_it import MarkdownIt
 
+from sharded_runs import folder
+
 PAGE = (Path(__file__).parents[3] / "docs/distributed.md").read_text()
-BLOCKS = [t.content for t in MarkdownIt().parse(PAGE) if t.type == "fence" and t.info == "python"]
+
+
+def python(text):
+    return [t.content for t in MarkdownIt().parse(text) if t.type == "fence" and t.info == "python"]
+
+
+BLOCKS = python(PAGE)
+
+
+def section(heading):
+    """Blocks of one section."""
+    return python(PAGE.split(f"\n## {heading}")[1].split("\n## ")[0])
+
+
+def run(block, names):
+    exec(compile(block, "docs/distributed.md", "exec"), names)
+
+
+def train(names, steps):
+    for _ in range(steps):
+        names["optimizer"].zero_grad()
+        names["model"](torch.ones(2, 4)).square().mean().backward()
+        names["optimizer"].step()
 
 
 def lines(block):
@@ -23,7 +47,7 @@ def test_it_begins_with_eight_lines_at_most():
 def test_its_first_blocks_train(rank):
     names = {"__name__": "page"}
     for block, size in zip(BLOCKS[:2], (4, 4), strict=True):
-        exec(compile(block, "docs/distributed.md", "exec"), names)
+        run(block, names)
         for _ in range(100):
             names["optimizer"].zero_grad()
             names["model"](torch.full((2, size), 1.0 + rank)).square().mean().backward()
@@ -42,3 +66,29 @@ def test_its_block_of_streaming_trains_after_the_first(rank):
         names["optimizer"].step()
     saved = names["optimizer"].state_dict()["param_groups"][0]
     assert saved["lookahead_streaming_syncs"] == [1, 1]
+
+
+def test_a_sharded_model_is_evaluated_saved_and_loaded(tmp_path):
+    made, evaluated = section("Sharded parameters")
+    saved, loaded, _ = section("Checkpoints")
+    names = {"__name__": "page", "folder": folder(tmp_path)}
+    for block in (made, evaluated, saved):
+        run(block, names)
+        train(names, 3)
+        names["optimizer"].zero_grad()
+    assert names["optimizer"].state_dict()["param_groups"][0]["lookahead_count"] == 9 % 5
+    run(loaded, names)
+    assert names["optimizer"].state_dict()["param_groups"][0]["lookahead_count"] == 6 % 5
+
+
+@pytest.mark.world(4)
+def test_each_worker_saves_into_a_folder_of_its_own(tmp_path, monkeypatch):
+    saved, _, by_worker = section("Checkpoints")
+    place = folder(tmp_path)
+    place.mkdir(exist_ok=True)
+    monkeypatch.chdir(place)
+    names = {"__name__": "page", "folder": place / "all"}
+    for block in (*BLOCKS[:2], saved, by_worker):
+        run(block, names)
+    torch.distributed.barrier()
+    assert {path.name for path in (place / "checkpoint").iterdir()} == {"worker-0", "worker-1"}

@@ -1,0 +1,46 @@
+"""Parameters that are DTensors, as FSDP2 and tensor parallelism make them: the part that is here.
+
+Every kernel is element-wise, so a shard needs no other one, and a sync of shards sends nothing.
+What workers send each other of theirs is _torch_workers.py.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["groups_of_a_worker", "part_here", "which_part"]
+
+
+def part_here(leaf: Tensor) -> Tensor:
+    """This process' part of `leaf`, sharing its memory; a plain tensor is its own."""
+    return leaf.to_local() if hasattr(leaf, "to_local") else leaf
+
+
+def which_part(leaf: Any) -> str:
+    """Which part of `leaf` this process holds, in words; empty for all of it."""
+    if not hasattr(leaf, "placements"):
+        return ""
+    coordinates = leaf.device_mesh.get_coordinate() or []
+    told = [
+        f"{placement!r} {coordinate} of {size}"
+        for placement, coordinate, size in zip(
+            leaf.placements, coordinates, leaf.device_mesh.shape, strict=True
+        )
+        if not placement.is_replicate()
+    ]
+    return "".join(f", {part}" for part in told)
+
+
+def groups_of_a_worker(
+    leaves: Iterable[Any], between: "dist.ProcessGroup"
+) -> list["dist.ProcessGroup"]:
+    """Groups of the processes that are one worker, by the mesh of their parameters.
+
+    Those of its dimensions that do not lead to another worker, a member of `between`.
+    """
+    mesh = next((leaf.device_mesh for leaf in leaves if hasattr(leaf, "device_mesh")), None)
+    groups = [] if mesh is None else mesh.get_all_groups()
+    others = set(dist.get_process_group_ranks(between)) - {dist.get_rank()}
+    return [g for g in groups if others.isdisjoint(dist.get_process_group_ranks(g))]
