@@ -1,5 +1,6 @@
 """DiLoCo on workers that may be killed at any moment and started again, to the same weights.
 
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1    # docs/distributed.md says why
 torchrun --standalone --nproc-per-node=2 --max-restarts=3 examples/workers/restarts.py FOLDER
 
 Between syncs each worker is somewhere else, so each saves a state of its own, and all go on from
@@ -8,6 +9,7 @@ the newest step that every one of them has saved.
 
 import os
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from lookahead_core import diloco
 from lookahead_core.adapters.torch import MetaOptimizer
 
 STEPS, SYNC_PERIOD, SAVE_EVERY = 22, 5, 2
+TIMEOUT = timedelta(seconds=60)
 
 
 def save(path: Path, state: dict) -> None:
@@ -70,7 +73,7 @@ def train(folder: Path) -> None:
         torch.optim.AdamW(model.parameters(), lr=1e-2),
         diloco(SYNC_PERIOD),
         process_group=dist.group.WORLD,
-        timeout=timedelta(seconds=60),
+        timeout=TIMEOUT,
         check_replicas=True,
     )
     start = resume(own, model, optimizer)
@@ -92,8 +95,13 @@ def train(folder: Path) -> None:
 
 
 def main(folder: Path) -> None:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    train(folder)
+    dist.init_process_group("gloo", timeout=timedelta(minutes=5))
+    try:
+        train(folder)
+    except Exception:
+        traceback.print_exc()
+        # Not sys.exit: gloo waits there for a worker that hangs, and the launcher for this one.
+        os._exit(1)
     dist.destroy_process_group()
 
 

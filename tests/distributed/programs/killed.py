@@ -3,7 +3,8 @@
 torchrun ... killed.py PROGRAM FOLDER MOMENTS
 
 MOMENTS is a JSON list, one for each life: {"rank": who, "step": when, "before": what it is about
-to do, "once": a file in FOLDER to wait for, if any}. After the last of them it lives on.
+to do, "once": a file in FOLDER to wait for, if any}. After the last of them it lives on. With
+"hangs": true it does not end then, and does not go on.
 """
 
 import importlib.util
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -27,12 +29,14 @@ def program_in(path):
     return module
 
 
-def die(once):
+def die(moment, folder):
     end = time.monotonic() + 60
-    while once is not None and not once.exists():
+    while "once" in moment and not (folder / moment["once"]).exists():
         if time.monotonic() > end:
-            raise TimeoutError(f"{once} has not come")
+            raise TimeoutError(f"{moment['once']} has not come")
         time.sleep(0.01)
+    while "hangs" in moment:
+        time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -53,7 +57,6 @@ def arm(program, moment, folder):
         "the rest of the file": (torch, "save"),
         "the rename": (os, "replace"),
     }[moment["before"]]
-    once = folder / moment["once"] if "once" in moment else None
     now = [0]
     batch = program.batch
 
@@ -68,7 +71,7 @@ def arm(program, moment, folder):
         if moment["step"] == (args[0] if owner is program and name == "batch" else now[0]):
             if owner is torch:
                 write_half(*args)
-            die(once)
+            die(moment, folder)
         return function(*args)
 
     setattr(owner, name, fatal)
@@ -78,6 +81,8 @@ if __name__ == "__main__":
     torch_save = torch.save
     program, folder, moments = program_in(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     life, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
+    if any("hangs" in moment for moment in moments):
+        program.TIMEOUT = timedelta(seconds=10)  # the minute of the program is long for a test
     if life < len(moments) and moments[life]["rank"] == rank:
         arm(program, moments[life], folder)
     program.main(folder)
