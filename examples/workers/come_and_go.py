@@ -76,7 +76,7 @@ class Worker:
             self.worked += 1
 
     def average(self, differences: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Mean over those who are there, by what they have done: nothing, if they have just come."""
+        """Mean over those who are there, by the steps they have done: 0, if they have just come."""
         sums = [torch.tensor(float(self.worked)), *(d * self.worked for d in differences)]
         for message in [self.manager.allreduce(s, reduce_op=dist.ReduceOp.SUM) for s in sums]:
             message.wait()
@@ -86,9 +86,7 @@ class Worker:
     def sync(self) -> None:
         while True:
             self.manager.start_quorum()
-            _, _, synced = self.rule.sync(
-                self.weights(), (), self.sync_state, average=self.average
-            )
+            _, _, synced = self.rule.sync(self.weights(), (), self.sync_state, average=self.average)
             if self.manager.should_commit():
                 break
             print(f"worker {self.number} tries again", flush=True)
@@ -99,7 +97,7 @@ class Worker:
 def batch(syncs: int, step: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed((syncs * SYNC_PERIOD + step) * 1000 + number)
     inputs = torch.randn(32, 8, generator=generator)
-    return inputs, inputs.sum(1, keepdim=True)
+    return inputs, inputs.sum(1, keepdim=True) + torch.randn(32, 1, generator=generator)
 
 
 def main(number: int) -> None:

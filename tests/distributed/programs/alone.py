@@ -22,18 +22,19 @@ if __name__ == "__main__":
     timeout, absent = timedelta(seconds=float(sys.argv[5])), rank == size - 1
     # The group's own timeout is an hour: what ends the wait is the optimizer's.
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/group", rank=rank, world_size=size,
+        "gloo",
+        init_method=f"file://{folder}/group",
+        rank=rank,
+        world_size=size,
         timeout=timedelta(hours=1),
     )
     leaf = torch.nn.Parameter(torch.zeros(3))
     if absent and where == "at the start":
         time.sleep(600)
+    inner = torch.optim.SGD([leaf], lr=0.1)
     began = time.monotonic()
     try:
-        inner = torch.optim.SGD([leaf], lr=0.1)
-        optimizer = MetaOptimizer(
-            inner, diloco(2), process_group=dist.group.WORLD, timeout=timeout
-        )
+        optimizer = MetaOptimizer(inner, diloco(2), process_group=dist.group.WORLD, timeout=timeout)
         for step in range(4):
             began = time.monotonic()
             if absent and step == 3:

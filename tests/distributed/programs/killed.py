@@ -82,7 +82,7 @@ if __name__ == "__main__":
     program, folder, moments = program_in(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     life, rank = int(os.environ["TORCHELASTIC_RESTART_COUNT"]), int(os.environ["RANK"])
     if any("hangs" in moment for moment in moments):
-        program.TIMEOUT = timedelta(seconds=10)  # the minute of the program is long for a test
+        program.TIMEOUT = timedelta(seconds=15)  # the minute of the program is long for a test
     if life < len(moments) and moments[life]["rank"] == rank:
         arm(program, moments[life], folder)
     program.main(folder)
