@@ -63,7 +63,6 @@ class Worker:
 
     def load_state_dict(self, state: dict) -> None:
         self.sync_state, self.worked = state["sync"], 0
-        self.put(self.sync_state.slow)
         self.inner.load_state_dict(state["inner"])
 
     def train(self) -> None:

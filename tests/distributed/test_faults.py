@@ -85,6 +85,24 @@ def finished(folder, *arguments, name="said"):
     return said
 
 
+@pytest.mark.parametrize(
+    ("program", "blocks"),
+    [(RESTARTS, {0, 1}), (PROGRAMS / "killed_saves.py", {2}), (COME_AND_GO, {3})],
+    ids=lambda value: getattr(value, "stem", ""),
+)
+def test_the_page_shows_lines_of_the_programs_that_are_tested(program, blocks):
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    section = page.partition("## Faults and checkpoints\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    source = dedented(program.read_text())
+    assert {i for i, block in enumerate(shown) if dedented(block) in source} == blocks
+    assert len(shown) == 4
+
+
+def dedented(code):
+    return "".join(line.lstrip() for line in code.splitlines(keepends=True))
+
+
 # --- started again by the elastic launcher ---
 
 
