@@ -74,8 +74,14 @@ class Blocks:
     def encode(self, values: Tensor) -> Tensor:
         blocks = pad(values, (0, -len(values) % self.size)).view(-1, self.size)
         scale = blocks.abs().amax(dim=1) / self._largest
-        steps = blocks / torch.where(scale == 0, 1.0, scale)[:, None]
-        codes = steps.round().to(torch.int8).view(-1)[: len(values)].view(torch.uint8)
+        # Where the scale is 0 these are anything, and are decoded to 0.
+        codes = (
+            (blocks / scale[:, None])
+            .round()
+            .to(torch.int8)
+            .view(-1)[: len(values)]
+            .view(torch.uint8)
+        )
         if self.bits == 4:
             low, high = pad(codes, (0, len(codes) % 2)).view(-1, 2).unbind(1)
             codes = (low & 15) | (high << 4)

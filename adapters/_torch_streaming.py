@@ -148,16 +148,15 @@ class StreamingOptimizer(MetaOptimizer):
             If workers differ; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("sync")
-        stream, memory = self._stream, self._cycle.memory
+        stream = self._stream
         stream.anchor()
-        everything = range(len(stream.phases))
-        shares = {p: stream.meet(p) for p in everything if p not in stream.flights}
+        others = [p for p in range(len(stream.phases)) if p not in stream.flights]
+        shares = {fragment: stream.meet(fragment) for fragment in others}
         for fragment, share in shares.items():
             stream.take(fragment, share)
         for fragment in [*stream.flights]:
             stream.apply(fragment)
-        memory.count *= 0
-        stream.resting = set(everything)
+        self._cycle.memory.count *= 0
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused with RuntimeError: the fragments are those of the parameters at construction."""
