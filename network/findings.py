@@ -9,6 +9,7 @@ from sync_methods import METHODS
 __all__ = ["text"]
 
 EVERY_STEP, SELDOM, ALONE = "every step", "Local SGD, k = 100", "alone"
+CODED = "k = 100, 4 bits"
 
 
 def text(found: Sequence[Run]) -> str:
@@ -21,6 +22,7 @@ def text(found: Sequence[Run]) -> str:
         + _times(found, speeds[0], speeds[-1])
         + _whole(where, *(chosen[name] for name in (EVERY_STEP, SELDOM, ALONE)))
         + _streams(where, chosen)
+        + _encoding([r for r in found if r.workers == workers])
     )
 
 
@@ -57,7 +59,7 @@ def _cost(run: Run) -> str:
 
 def _streams(where: str, chosen: Mapping[str, Run]) -> str:
     told = [
-        f"{size(run.sent_in_sync)} and {run.sync_seconds:.3f} s {name.removeprefix('k = 100, ')}"
+        f"{size(run.sent_in_sync)} and {run.sync_seconds:.3f} s in {name.removeprefix('k = 100, ')}"
         for name, run in chosen.items()
         if METHODS[name].streams
     ]
@@ -65,6 +67,19 @@ def _streams(where: str, chosen: Mapping[str, Run]) -> str:
     return (
         f"- **What one sync sends, and how long workers wait for it**, {where}, k = 100: "
         f"{size(whole.sent_in_sync)} and {whole.sync_seconds:.3f} s as it is; {'; '.join(told)}.\n"
+    )
+
+
+def _encoding(found: Sequence[Run]) -> str:
+    seconds = {(run.method, run.megabits): run.sync_seconds for run in found}
+    told = [
+        f"{seconds[CODED, speed]:.3f} s in the place of {seconds[SELDOM, speed]:.3f} at {speed:g} "
+        "Mbit/s"
+        for speed in sorted({run.megabits for run in found})
+    ]
+    return (
+        "- **Four bits take time to encode**, here on processors that are busy: a sync with them "
+        f"takes {' and '.join(told)}, an eighth of the bytes. Late, nobody waits for it.\n"
     )
 
 

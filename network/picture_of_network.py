@@ -22,11 +22,15 @@ import style
 __all__ = ["draw"]
 
 WORKERS = 4
-COLOURS = (
-    *(style.GREY, style.VERMILLION, style.SKY, style.BLUE),
-    *(style.GREEN, style.ORANGE, style.PURPLE, style.BLACK),
-)
-MARKERS = "xsD^vPo*"
+# Of the curves of losses: those that tell most, and few enough to be told apart.
+CURVES = {
+    "alone": (style.GREY, "x"),
+    "every step": (style.VERMILLION, "s"),
+    "Local SGD, k = 5": (style.SKY, "D"),
+    "Local SGD, k = 30": (style.BLUE, "^"),
+    "Local SGD, k = 100": (style.GREEN, "v"),
+    "k = 100, both, 5 late": (style.BLACK, "*"),
+}
 SPEED_COLOURS = (style.BLUE, style.VERMILLION)
 
 
@@ -75,13 +79,14 @@ def _seconds(axes: Axes, found: Sequence[Run], speeds: Sequence[float]) -> None:
 
 def _losses(axes: Axes, found: Sequence[Run]) -> None:
     """Held-out loss against time on the slowest links."""
-    for run, colour, marker in zip(found, COLOURS, MARKERS, strict=False):
+    for name, (colour, marker) in CURVES.items():
+        (run,) = (run for run in found if run.method == name)
         _, seconds, loss, _ = zip(*run.held_out, strict=True)
-        axes.plot(seconds, loss, color=colour, marker=marker, ms=3.5, lw=1, label=run.method)
+        axes.plot(seconds, loss, color=colour, marker=marker, ms=3.5, lw=1, label=name)
     _logarithmic(axes)
     axes.set_xlabel(f"seconds at {found[0].megabits:g} Mbit/s")
     axes.set_ylabel("held-out loss")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.15, 1), ncols=2, columnspacing=1)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.4, 1), ncols=2, columnspacing=1)
 
 
 def _logarithmic(axes: Axes) -> None:
@@ -94,4 +99,4 @@ def _logarithmic(axes: Axes) -> None:
 
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -1.9)  # the first on top, under the legend
+    axes.set_ylim(len(names) - 0.4, -2.7)  # the first on top, under the legend
