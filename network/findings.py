@@ -77,9 +77,10 @@ def _encoding(found: Sequence[Run]) -> str:
         "Mbit/s"
         for speed in sorted({run.megabits for run in found})
     ]
+    coded, plain = (next(r.sent_in_sync for r in found if r.method == n) for n in (CODED, SELDOM))
     return (
         "- **Four bits take time to encode**, here on processors that are busy: a sync with them "
-        f"takes {' and '.join(told)}, an eighth of the bytes. Late, nobody waits for it.\n"
+        f"takes {' and '.join(told)}, for {coded / plain:.2f} of the bytes. Late, nobody waits.\n"
     )
 
 
