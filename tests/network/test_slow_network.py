@@ -14,12 +14,14 @@ from itertools import product
 import pytest
 from PIL import Image
 
+import findings
 import links
 import measured
 import network_tables
 import picture_of_network
 import plan_at_scale as plan
 import slow_network
+import what_breaks
 from launch import WorkerError, wait_for
 from links import Network
 from lookahead_core import analysis, local_sgd
@@ -93,6 +95,11 @@ def test_the_columns_of_the_page_are_in_the_order_of_their_heads():
     assert "|".join(cells) in network_tables.sent(RUNS)
     cells = [f" {run.sync_seconds:.3f} ", f" {said.sync_seconds:.3f} "]
     assert "|".join(cells) in network_tables.times(RUNS)
+
+
+def test_the_findings_name_the_worst_ratios():
+    ratios = [run.sent_in_sync / measured.formulas(run).sent_in_sync for run in SYNCING]
+    assert f"{min(ratios):.3f} to {max(ratios):.3f} times it in a sync" in findings.text(RUNS)
 
 
 def test_a_page_without_a_marker_is_refused(tmp_path):
@@ -368,3 +375,11 @@ def test_a_replica_needs_all_its_copies():
     """16 bytes for AdamW, 4 slow, 4 momentum, and twice 4 in passing."""
     found = plan.memory(10)
     assert (found.inner, found.outer, found.passing, found.together) == (160, 80, 80, 320)
+
+
+def test_what_breaks_has_the_numbers_of_the_plan():
+    told = what_breaks.text()
+    assert "6.3 s for 64 and 99.9 s for 1,000 workers" in told  # 126 and 1,998 hops of 50 ms
+    assert "in 11 hours among 64, and in 43 minutes among 1,000" in told  # 30 days each
+    assert "500 steps then 18 % lose a worker" in told  # 1 - exp(-500 s / 43.2 min)
+    assert "1.12 TB with AdamW alone and 2.24 TB" in told  # 16 and 32 bytes of 70e9
