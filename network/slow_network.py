@@ -1,7 +1,7 @@
 """Train on 2 and 4 machines over links that are slow on purpose; writes docs/distributed.json, the
 tables of docs/distributed.md and its picture.
 
-    nox -s network                    a quarter of an hour; Linux, root, ip and tc
+    nox -s network                    eleven minutes or more; Linux, root, ip and tc
     nox -s network -- --quick         a minute, to see that it works; writes nothing
     nox -s network -- --tables        tables and picture again, from docs/distributed.json alone
 
