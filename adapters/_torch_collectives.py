@@ -95,7 +95,7 @@ class Link(NamedTuple):
 
     def total(self, number: float) -> float:
         """The sum of the numbers of all members, the same everywhere."""
-        own = torch.tensor([number], dtype=torch.float64, device=self._device())
+        own = torch.tensor([number], dtype=torch.float64, device=self.device)
         self.sum([own])
         return float(own)
 
