@@ -8,10 +8,17 @@ import optax
 
 from lookahead_core import SyncRule
 from lookahead_core.leaves import is_averaged
+from lookahead_core.workers import check_alike
 
 from ._optax_state import LookaheadState, is_parked, refuse_parked
 
-__all__ = ["check_arguments", "check_settings", "check_tree", "transformation"]
+__all__ = [
+    "check_arguments",
+    "check_average",
+    "check_settings",
+    "check_tree",
+    "transformation",
+]
 
 
 def transformation(name: str, value: Any) -> optax.GradientTransformationExtraArgs:
@@ -35,6 +42,17 @@ def check_settings(rule: Any, slow_dtype: Any, reset_all: Any) -> None:
             "reset_all must be a bool, and True for inner_state='reset' alone, "
             f"got {reset_all!r} with {rule.inner_state!r}"
         )
+
+
+def check_average(average: Any, rule: SyncRule) -> None:
+    """Raise ValueError unless workers under `rule` can share one set of slow weights (C81)."""
+    if average is None:
+        return
+    if not callable(average):
+        raise ValueError(
+            f"average must be a callable, (differences) -> mean differences, got {average!r}"
+        )
+    check_alike(rule)
 
 
 def _is_floating(dtype: Any) -> bool:

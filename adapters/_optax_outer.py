@@ -15,10 +15,11 @@ from lookahead_core import SyncRule
 from lookahead_core.leaves import averaged, chosen, merged
 from lookahead_core.outer import OuterRule
 from lookahead_core.typing import Leaves, Slots
+from lookahead_core.workers import Average
 
-from ._optax_state import LookaheadState, PersistentState, is_parked
+from ._optax_state import LookaheadState, PersistentState, SharedState, is_parked
 
-__all__ = ["check_state", "flat", "number_of_slots", "slots", "slots_like"]
+__all__ = ["check_state", "flat", "number_of_slots", "slots", "slots_like", "state_kind"]
 
 
 def slots(outer: OuterRule, slow: optax.Params) -> tuple[optax.Params, ...]:
@@ -77,13 +78,20 @@ def number_of_slots(rule: SyncRule) -> int:
     return len(rule.outer.init(()))
 
 
-def check_state(rule: SyncRule, state: LookaheadState) -> None:
+def state_kind(rule: SyncRule, average: Average | None) -> type[LookaheadState]:
+    """The class of the state, which tells whether the parameters carry the slow weights."""
+    if average is not None:
+        return SharedState
+    return LookaheadState if rule.restarts_always else PersistentState
+
+
+def check_state(rule: SyncRule, average: Average | None, state: LookaheadState) -> None:
     """ValueError if `state` is that of a rule of another kind (clause C06)."""
-    expected = LookaheadState if rule.restarts_always else PersistentState
+    expected = state_kind(rule, average)
     if type(state) is not expected:
         raise ValueError(
-            f"state must be a {expected.__name__}, as restart={rule.restart} and restart_period="
-            f"{rule.restart_period} make it, got {type(state).__name__}"
+            f"state must be a {expected.__name__}, as restart={rule.restart}, restart_period="
+            f"{rule.restart_period} and average={average!r} make it, got {type(state).__name__}"
         )
     number = number_of_slots(rule)
     if not is_parked(state) and len(state.outer) != number:

@@ -15,6 +15,7 @@ from lookahead_core.kernel import anchored
 __all__ = [
     "LookaheadState",
     "PersistentState",
+    "SharedState",
     "filled",
     "find_state",
     "is_parked",
@@ -86,6 +87,40 @@ class PersistentState(LookaheadState):
     >>> from lookahead_core.adapters.optax import meta_optimizer
     >>> type(meta_optimizer(optax.sgd(0.1), ema()).init(jnp.ones(2))).__name__
     'PersistentState'
+    """
+
+    __slots__ = ()
+
+
+class SharedState(PersistentState):
+    """State of a rule for many workers: `slow` and `outer` are the same bits on all of them.
+
+    `slow` is what `init` was given and syncs made of it, and is never taken from the parameters,
+    which are each worker's own; but `resync` takes it from those that it is given.
+
+    Attributes
+    ----------
+    step : int32 array, shape ()
+        As in `LookaheadState`, like all that is not said here; the same on all workers.
+    syncs : int32 array, shape ()
+        Syncs so far; the same on all workers.
+    slow : tree like the parameters
+        What the last sync left; never stale. The same on all workers.
+    inner : optax state
+        Each worker's own.
+    inner_slow : optax state, or ()
+        Each worker's own.
+    outer : tuple of trees like the parameters
+        Slots of the outer rule; the same on all workers.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core import local_sgd
+    >>> from lookahead_core.adapters.optax import meta_optimizer
+    >>> alone = meta_optimizer(optax.sgd(0.1), local_sgd(), average=lambda differences: differences)
+    >>> type(alone.init(jnp.ones(2))).__name__
+    'SharedState'
     """
 
     __slots__ = ()
@@ -180,8 +215,8 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
 
     For weights that are loaded or edited in mid-cycle. Between cycles it is not needed (clause
     C26), but for the split form (`split`), which must be given `params`. An average that training
-    does not feed on (restart below 1) begins again at `params`, which must be given too. A rule's
-    start is over then.
+    does not feed on (restart below 1) begins again at `params`, which must be given too; so must
+    they for many workers, the same to each. A rule's start is over then.
 
     Parameters
     ----------
@@ -215,11 +250,12 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
         refuse_parked(ours)
         if params is None and isinstance(ours, PersistentState):
             raise ValueError(
-                "params must be given to resync under a rule that does not put them back at every "
-                "sync: its next update does not take slow weights from them; got None"
+                "params must be given to resync under a rule for many workers, or one that does "
+                "not put them back at every sync: its next update does not take slow weights from "
+                "them; got None"
             )
         ours = ours._replace(step=jnp.zeros_like(ours.step))
-        return ours if params is None else jax.tree.map(jnp.copy, _taken(ours, params, True))
+        return ours if params is None else jax.tree.map(jnp.copy, _taken(ours, params, True, True))
 
     return replaced(state, restarted)
 
@@ -323,19 +359,26 @@ def refuse_parked(state: LookaheadState) -> None:
 
 def start_cycle(state: LookaheadState, params: optax.Params) -> LookaheadState:
     """`state`, with the anchor taken from the parameters if this is the first step of a cycle."""
-    return _taken(state, params, _are_slow(state))
+    return _taken(state, params, _are_slow(state), state.step <= 0)
 
 
-def _taken(state: LookaheadState, params: optax.Params, first: bool | jax.Array) -> LookaheadState:
+def _taken(
+    state: LookaheadState,
+    params: optax.Params,
+    are_slow: bool | jax.Array,
+    first: bool | jax.Array,
+) -> LookaheadState:
     inner_slow = state.inner_slow
     if inner_slow != ():
         inner_slow = jax.tree.map(lambda i, s: jnp.where(first, i, s), state.inner, inner_slow)
-    slow = _map_owned(_read(first), state.slow, params)
+    slow = _map_owned(_read(are_slow), state.slow, params)
     return state._replace(slow=slow, inner_slow=inner_slow)
 
 
-def _are_slow(state: LookaheadState) -> jax.Array:
-    """Whether the slow weights are the parameters: between cycles, or before the first alone."""
+def _are_slow(state: LookaheadState) -> bool | jax.Array:
+    """Whether the slow weights are the parameters: between cycles, before the first, or never."""
+    if isinstance(state, SharedState):
+        return False
     between = state.step <= 0
     return between & (state.syncs == 0) if isinstance(state, PersistentState) else between
 
@@ -382,6 +425,8 @@ def _read(are_slow: bool | jax.Array) -> Callable[[jax.Array, jax.Array], jax.Ar
     """Slow weights of a leaf: at the start of a cycle they are what the anchor will be."""
 
     def read(slow: jax.Array, param: jax.Array) -> jax.Array:
+        if are_slow is False:  # no select: JAX would take it for another one on each worker
+            return jnp.copy(slow)
         anchor = anchored(jnp.asarray(slow), jnp.asarray(param))
         return jnp.where(are_slow, anchor, slow)
 

@@ -19,7 +19,7 @@ def on_weights(slow: jax.Array, param: jax.Array, update: jax.Array) -> tuple[ja
 
 
 def emitted(
-    restart: float,
+    lands: bool,
     back: bool | jax.Array,
     slow: jax.Array,
     param: jax.Array,
@@ -28,15 +28,15 @@ def emitted(
 ) -> tuple[jax.Array, jax.Array]:
     """Slow weights to keep, and what to emit: the update itself, unless the fast weights go back.
 
-    `param + (fast - param)` is `fast` within rounding. Where it goes back the whole way, the slow
-    weights become what results, so that both are the same bits (clause C10).
+    `param + (fast - param)` is `fast` within rounding. Where that is to be the slow weights
+    (`lands`), they become what results, so that both are the same bits (clause C10).
     """
     if back is False or not (is_averaged(param.dtype) and is_averaged(update.dtype)):
         return slow, update
     dtype = jnp.result_type(param, update)
     way = fast.astype(dtype) - param.astype(dtype)
     update = jnp.where(back, way.astype(update.dtype), update)
-    if restart < 1:
+    if not lands:
         return slow, update
     _, landed = on_weights(slow, param, update)
     return jnp.where(back, anchored(slow, landed), slow), update

@@ -3,6 +3,7 @@
 What is sent, and what for, is _torch_workers.py.
 """
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeAlias
@@ -89,9 +90,7 @@ class Link(NamedTuple):
     def gathered(self, numbers: Sequence[int]) -> list[list[int]]:
         """The same few integers of every member."""
         own = torch.tensor(numbers, dtype=torch.int64, device=self.device)
-        all_of_them = [torch.empty_like(own) for _ in range(self.size)]
-        self.wait(dist.all_gather(all_of_them, own, group=self.group, async_op=True))
-        return [theirs.tolist() for theirs in all_of_them]
+        return [theirs.tolist() for theirs in self._gathered(own)]
 
     def total(self, number: float) -> float:
         """The sum of the numbers of all members, the same everywhere."""
@@ -101,9 +100,12 @@ class Link(NamedTuple):
 
     def gathered_objects(self, own: Any) -> list[Any]:
         """The same of anything that can be pickled."""
-        all_of_them = [None] * self.size
-        dist.all_gather_object(all_of_them, own, group=self.group)
-        return all_of_them
+        # Not all_gather_object: how long that waits is the group's alone to say.
+        written = pickle.dumps(own)
+        lengths = [length for (length,) in self.gathered([len(written)])]
+        padded = torch.tensor([*written.ljust(max(lengths))], dtype=torch.uint8)
+        everywhere = self._gathered(padded.to(self.device))
+        return [pickle.loads(bytes(theirs.tolist())) for theirs in everywhere]
 
     def wait(self, work: Any) -> None:
         """Wait for a message; RuntimeError if somebody does not come."""
@@ -115,6 +117,12 @@ class Link(NamedTuple):
                 f"{self.name(self.rank)} waited for the other workers, and not all "
                 f"of {self.size} came within {waited}: {error}"
             ) from error
+
+    def _gathered(self, own: Tensor) -> list[Tensor]:
+        """A tensor of the same shape of every member."""
+        all_of_them = [torch.empty_like(own) for _ in range(self.size)]
+        self.wait(dist.all_gather(all_of_them, own, group=self.group, async_op=True))
+        return all_of_them
 
     def _start(self, leaves: Sequence[Tensor], start: Callable[[Tensor], Any]) -> UnderWay:
         """`start` on all of it, in flat pieces that are under way at the same time."""

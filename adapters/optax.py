@@ -5,7 +5,9 @@ coordinates of updates: with p the parameters before the step, the slow weights 
 the fast ones `u`, since every outer rule commutes with translation (clause C21). The anchor is
 taken lazily, from the parameters at the first step of a cycle: after a sync the parameters *are*
 the slow weights, bit for bit, whatever later transforms do to the update. Where a sync does not put
-them back whole (averages), the slow weights persist, and the rule runs on weights.
+them back whole (averages), the slow weights persist, and the rule runs on weights. So it does
+for many workers: `params + updates` rounds, to other bits on each, and slow weights that were taken
+from it would be another set on each (clause C81). JAX communicates, not this: `average` does.
 """
 
 from collections.abc import Callable
@@ -21,8 +23,15 @@ from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.leaves import is_averaged, widened
 from lookahead_core.schedule import every
 from lookahead_core.typing import Count, DType, Fraction, Leaves
+from lookahead_core.workers import Average
 
-from ._optax_checks import check_arguments, check_settings, check_tree, transformation
+from ._optax_checks import (
+    check_arguments,
+    check_average,
+    check_settings,
+    check_tree,
+    transformation,
+)
 from ._optax_curvature import adam_curvature
 from ._optax_inner_state import acted_on, picked, restored
 from ._optax_outer import (
@@ -31,11 +40,13 @@ from ._optax_outer import (
     number_of_slots,
     slots,
     slots_like,
+    state_kind,
 )
 from ._optax_split import SplitTransformation, split
 from ._optax_state import (
     LookaheadState,
     PersistentState,
+    SharedState,
     filled,
     find_state,
     own_params,
@@ -48,11 +59,13 @@ from ._optax_state import (
     unpark,
 )
 from ._optax_weights import emitted, on_weights
+from ._optax_workers import only_when_due, worker_axes
 
 __all__ = [
     "LookaheadState",
     "MetaTransformation",
     "PersistentState",
+    "SharedState",
     "SplitTransformation",
     "find_state",
     "lookahead",
@@ -62,6 +75,7 @@ __all__ = [
     "slow_params",
     "split",
     "unpark",
+    "worker_axes",
 ]
 
 
@@ -115,6 +129,7 @@ def lookahead(
     *,
     slow_dtype: DType | None = None,
     reset_all: bool = False,
+    average: Average | None = None,
 ) -> MetaTransformation:
     """Lookahead around any optax transformation: k steps forward, one step back.
 
@@ -136,6 +151,8 @@ def lookahead(
         bfloat16 a small move is rounded away (clause C15).
     reset_all : bool
         With `inner_state="reset"`: restart the whole inner state, schedules' counts included.
+    average : callable, (differences) -> mean differences, optional
+        For many workers, as in `meta_optimizer`.
 
     Returns
     -------
@@ -166,7 +183,7 @@ def lookahead(
     >>> slow = slow_params(state, params)
     """
     rule = lookahead_rule(sync_period, alpha, inner_state)
-    return meta_optimizer(inner, rule, slow_dtype=slow_dtype, reset_all=reset_all)
+    return meta_optimizer(inner, rule, slow_dtype=slow_dtype, reset_all=reset_all, average=average)
 
 
 def meta_optimizer(
@@ -175,12 +192,14 @@ def meta_optimizer(
     *,
     slow_dtype: DType | None = None,
     reset_all: bool = False,
+    average: Average | None = None,
 ) -> MetaTransformation:
     """Any `SyncRule` around any optax transformation: averages, outer momentum, rules of your own.
 
-    An average (restart below 1) sees `params + updates`, so nothing that changes the updates may
-    come after it in a chain. A rule that asks for gradients gets the updates that come in; one that
-    asks for curvature, the root of the corrected second moment of the one Adam in `inner`.
+    An average (restart below 1) and a rule for many workers (`average`) see `params + updates`, so
+    nothing that changes the updates may come after them in a chain. A rule that asks for gradients
+    gets the updates that come in; one that asks for curvature, the root of the corrected second
+    moment of the one Adam in `inner`.
 
     Parameters
     ----------
@@ -192,6 +211,11 @@ def meta_optimizer(
         As in `lookahead`.
     reset_all : bool
         As in `lookahead`.
+    average : callable, (differences) -> mean differences, optional
+        For many workers: the mean over them of a list of arrays, one for each floating parameter,
+        in float32 or wider; `partial(jax.lax.pmean, axis_name=...)` in a `shard_map` or `vmap` over
+        that axis. `update` calls it in a branch that runs at syncs alone, `split(...).update` not
+        at all. The state is a `SharedState`, and `init` must be given the same parameters for all.
 
     Returns
     -------
@@ -200,9 +224,10 @@ def meta_optimizer(
     Raises
     ------
     ValueError
-        If an argument is not of its kind; the message names it. From `update`, if `state` is that
-        of a rule of another kind, or the curvature is asked for and `inner` has not exactly one
-        Adam.
+        If an argument is not of its kind, or `average` is given to a rule that asks for gradients
+        or has a start, both of which differ between workers; the message names it. From `update`,
+        if `state` is that of a rule of another kind, `average` returns other shapes, or the
+        curvature is asked for and `inner` has not exactly one Adam.
 
     Examples
     --------
@@ -216,7 +241,8 @@ def meta_optimizer(
     (Array([0.5, 0.5], dtype=float32), Array([0.75, 0.75], dtype=float32))
     """
     check_settings(rule, slow_dtype, reset_all)
-    meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all)
+    check_average(average, rule)
+    meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all, average)
     return MetaTransformation(meta.init, meta.update, meta.sync)
 
 
@@ -227,6 +253,7 @@ class _Meta(NamedTuple):
     rule: SyncRule
     slow_dtype: DType | None
     reset_all: bool
+    average: Average | None
 
     def init(self, params: optax.Params) -> LookaheadState:
         inner = self.inner.init(params)
@@ -235,8 +262,7 @@ class _Meta(NamedTuple):
         # Copies: an alias of the parameters cannot be donated together with them (optax#1059),
         # and zeros_like would lose their sharding under jit (jax#16080).
         slow = jax.tree.map(lambda p: widened(jnp.asarray(p), self.slow_dtype), params)
-        kind = LookaheadState if self.rule.restarts_always else PersistentState
-        return kind(
+        return state_kind(self.rule, self.average)(
             step=jnp.full([], -self.rule.start, jnp.int32),
             syncs=jnp.zeros([], jnp.int32),
             slow=slow,
@@ -256,7 +282,7 @@ class _Meta(NamedTuple):
     ) -> Stepped:
         """One step. `lookahead_sync` is for `split` alone: None asks the counter."""
         check_arguments(updates, state, params, lookahead_sync)
-        check_state(self.rule, state)
+        check_state(self.rule, self.average, state)
         state, gradient = self._begun(state, updates, params, lookahead_sync), updates
         updates, inner = self.inner.update(updates, state.inner, params, **extra_args)
         # A moment of a shape that broadcasts would pass unseen, and grow.
@@ -278,7 +304,7 @@ class _Meta(NamedTuple):
         ours = find_state(state)
         owned = own_params(ours, params)
         check_arguments(owned, ours, owned, None)
-        check_state(self.rule, ours)
+        check_state(self.rule, self.average, ours)
         if gradient is not None:
             gradient = own_params(ours, gradient)
             check_tree("gradient", gradient, "params", owned)
@@ -342,7 +368,7 @@ class _Meta(NamedTuple):
         u, tree = _arrays(updates)
         slow, slow_tree = _arrays(state.slow)
         p, _ = _arrays(params)
-        pairs = list(map(_on_updates if self.rule.restarts_always else on_weights, slow, p, u))
+        pairs = list(map(_on_updates if self._carried else on_weights, slow, p, u))
         before = SyncState(
             slow=[slow for slow, _ in pairs],
             count=state.step,
@@ -357,6 +383,8 @@ class _Meta(NamedTuple):
         initial = picked(self.inner.init(params), acts_on) if resets else None
         fast: Leaves = [fast for _, fast in pairs]
         live = picked(state.inner, acts_on)
+        if self.average is not None:
+            evidence = {**evidence, "average": only_when_due(self.average, due, before.slow, fast)}
         fast, inner, after = run(fast, live, before, initial=initial, **evidence)
         out = self._out(due, state.syncs, slow, p, u, after.slow, fast)
         return jax.tree.unflatten(tree, [update for _, update in out]), state._replace(
@@ -372,11 +400,18 @@ class _Meta(NamedTuple):
     ) -> list[tuple[jax.Array, jax.Array]]:
         """For each leaf, the slow weights to keep and the update to emit."""
         rule = self.rule
-        if rule.restarts_always:
+        if self._carried:
             return [_keep_wide(due, *leaf) for leaf in zip(slow, p, u, moved, fast, strict=True)]
         back = due & every(rule.restart_period, syncs) if rule.restart else False
         leaves = zip(moved, p, u, fast, strict=True)
-        return [emitted(rule.restart, back, *leaf) for leaf in leaves]
+        # Where they land rounds on each worker in its own way: the slow weights stay what they are.
+        lands = rule.restart == 1 and self.average is None
+        return [emitted(lands, back, *leaf) for leaf in leaves]
+
+    @property
+    def _carried(self) -> bool:
+        """Whether the parameters are the slow weights, to the bit, after each sync."""
+        return self.rule.restarts_always and self.average is None
 
     def _acted_on(self, state: optax.OptState) -> list[bool]:
         return acted_on(self.inner, state, self.rule.inner_state, self.reset_all)

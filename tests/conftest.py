@@ -73,6 +73,8 @@ MODULES_OF = {
     "test_with_data.py": {"torch"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
     "test_bench.py": {"torch"},
+    "test_on_meshes.py": {"jax"},
+    "test_jax_workers_page.py": {"jax"},
     **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax")},
 }
 

@@ -59,8 +59,8 @@ def mlp(dtype=torch.float32):
 
 
 def fully_sharded(model, mesh, **options):
-    """`model`, as FSDP2 makes it: each layer, and the whole, which has the options."""
-    for layer in model.children():
+    """`model`, as FSDP2 makes it: its layers, and the last one with the whole, by the options."""
+    for layer in list(model.children())[:-1]:
         if list(layer.parameters()):
             fully_shard(layer, mesh=mesh)
     return fully_shard(model, mesh=mesh, **options)

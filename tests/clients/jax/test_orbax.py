@@ -24,6 +24,7 @@ MAKE = {
     "momentum": lambda: meta_optimizer(optax.adam(0.1), diloco(K)),
     "average": lambda: meta_optimizer(optax.adam(0.1), switch_ema(K, 0.9)),
     "wide": lambda: lookahead(optax.adam(0.1), K, 0.5, slow_dtype=jnp.float32),
+    "one of many": lambda: lookahead(optax.adam(0.1), K, 0.3, "interpolate", average=list),
 }
 
 

@@ -180,17 +180,18 @@ def test_an_adaptive_alpha_of_shards_is_one_number_for_all(curvature, mesh):
     rule = lookahead(2, AdaptiveAlpha(curvature=curvature))
     plain = [torch.nn.Parameter(random((n, 3), n)) for n in (7, 2)]
     mixed = [sharded(plain[:1], mesh)[0], torch.nn.Parameter(plain[1].detach().clone())]
-    one, other = (
-        MetaOptimizer(torch.optim.Adam(leaves, lr=0.1, foreach=False), rule)
-        for leaves in (plain, mixed)
-    )
+    bare = [torch.nn.Parameter(leaf.detach().clone()) for leaf in plain]
+    inners = [torch.optim.Adam(own, lr=0.8, foreach=False) for own in (plain, mixed, bare)]
+    optimizers = [MetaOptimizer(inner, rule) for inner in inners[:2]] + inners[2:]
     for step in range(STEPS):
-        give_gradients(plain, step)
-        give_gradients(mixed, step)
-        one.step()
+        for leaf in (*plain, *mixed, *bare):
+            leaf.grad = leaf.detach().clone()
+        optimizers[0].step()
+        optimizers[2].step()
         with CommDebugMode() as messages:
-            other.step()
+            optimizers[1].step()
         assert messages.get_total_counts() == (3 if step % 2 else 0)
+    assert not torch.equal(plain[0], bare[0])  # some alpha was not 1
     for a, b in zip(mixed, plain, strict=True):
         torch.testing.assert_close(whole(a), b.detach(), rtol=1e-6, atol=1e-6)
     theirs = [torch.empty_like(plain[1]) for _ in range(dist.get_world_size())]

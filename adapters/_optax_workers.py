@@ -1,0 +1,88 @@
+"""Many workers on JAX: when the mean over them is taken, and what of a state is each worker's own.
+
+What the mean is, and over which axis of which mesh, is the caller's `average`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lookahead_core.leaves import averaged, check_match, chosen
+from lookahead_core.typing import Leaves
+from lookahead_core.workers import Average
+
+from ._optax_state import LookaheadState, find_state
+
+__all__ = ["only_when_due", "worker_axes"]
+
+
+def only_when_due(average: Average, due: bool | jax.Array, slow: Leaves, fast: Leaves) -> Average:
+    """`average`, in a branch of the program that runs at syncs alone: it communicates."""
+    slow = chosen(slow, averaged(fast))
+
+    def checked(differences: Leaves) -> list[jax.Array]:
+        mean = list(average(differences))
+        check_match("average(differences)", mean, "differences", differences)
+        return [jnp.asarray(m, d.dtype) for m, d in zip(mean, differences, strict=True)]
+
+    def unused(differences: Leaves) -> list[jax.Array]:
+        # The mean is of the slow weights' type in the eyes of shard_map and of an explicit mesh:
+        # one for all workers, and sharded like the parameters. That of a zero it would not be.
+        return [jnp.asarray(s, d.dtype) for s, d in zip(slow, differences, strict=True)]
+
+    def mean_differences(differences: Leaves) -> Any:
+        differences = list(differences)
+        if isinstance(due, bool):
+            return checked(differences)
+        return jax.lax.cond(due, checked, unused, differences)
+
+    return mean_differences
+
+
+def worker_axes(state: optax.OptState, own: Any, shared: Any) -> Any:
+    """Which leaves of a state are each worker's own, and which are one for all of them.
+
+    For `in_axes` and `out_axes` of `jax.vmap` (0 and None), and for `in_specs` and `out_specs` of
+    `jax.shard_map` (`P("workers")` and `P()`). Counters, slow weights and what the outer rule keeps
+    are shared. `vmap` refuses a program in which they might differ; `shard_map` does too, unless
+    a `cond` on what is one worker's own decides.
+
+    Parameters
+    ----------
+    state : optax state
+        One with a `SharedState` in it, or its `jax.eval_shape`.
+    own, shared : any
+        What to write for each.
+
+    Returns
+    -------
+    tree
+        A prefix of `state`.
+
+    Raises
+    ------
+    ValueError
+        If `state` does not hold exactly one `LookaheadState`.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp, optax
+    >>> from lookahead_core import local_sgd
+    >>> from lookahead_core.adapters.optax import meta_optimizer, worker_axes
+    >>> alone = meta_optimizer(optax.sgd(0.1), local_sgd(), average=lambda differences: differences)
+    >>> axes = worker_axes(alone.init(jnp.ones(2)), own=0, shared=None)
+    >>> axes.inner, axes.slow
+    (0, None)
+    """
+    find_state(state)
+
+    def axis(node: Any) -> Any:
+        if not isinstance(node, LookaheadState):
+            return own
+        return type(node)(
+            step=shared, syncs=shared, slow=shared, inner=own, inner_slow=own, outer=shared
+        )
+
+    return jax.tree.map(axis, state, is_leaf=lambda node: isinstance(node, LookaheadState))
