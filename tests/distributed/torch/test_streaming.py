@@ -189,8 +189,11 @@ def test_a_forced_sync_applies_what_is_on_its_way_and_takes_the_rest(rank, size,
 
 
 @pytest.mark.clause("C26", "C82")
-def test_weights_edited_between_two_cycles_of_a_fragment_are_its_slow_weights(rank):
+@pytest.mark.parametrize("saved", [False, True])
+def test_weights_edited_between_two_cycles_of_a_fragment_are_its_slow_weights(saved, rank):
     run = Run(rank, lookahead(K, 0.5), positions=OWN).to(3)
+    if saved:
+        run.optimizer.load_state_dict(run.optimizer.state_dict())
     with torch.no_grad():
         for leaf in run.leaves:
             leaf.zero_()
