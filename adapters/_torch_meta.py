@@ -185,7 +185,8 @@ class MetaOptimizer(Optimizer):
         ------
         RuntimeError
             Inside `slow_weights()` or after `eval()`, if no parameter has a gradient, or if another
-            worker does not come to a sync; nothing is changed.
+            worker does not come to a sync; nothing is changed. If one goes while the mean travels,
+            the inner step is done: start again from a checkpoint.
         ValueError
             If workers differ at a sync; the message names the difference, and nothing is changed.
         """
@@ -204,7 +205,8 @@ class MetaOptimizer(Optimizer):
         ------
         RuntimeError
             Inside `slow_weights()` or after `eval()`, if the rule asks for gradients and no
-            parameter has one, or if another worker does not come; nothing is changed.
+            parameter has one, or if another worker does not come; nothing is changed, unless it
+            goes while the mean travels.
         ValueError
             If workers differ; the message names the difference, and nothing is changed.
         """

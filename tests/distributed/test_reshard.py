@@ -26,7 +26,7 @@ def launched(processes, action, folder):
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as launcher:
         try:
-            told, _ = launcher.communicate(timeout=120)
+            told, _ = launcher.communicate(timeout=300)
         except subprocess.TimeoutExpired:
             launcher.terminate()  # it ends those that it has started, which killing it would not
             told, _ = launcher.communicate()

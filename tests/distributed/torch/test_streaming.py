@@ -143,7 +143,8 @@ def test_all_workers_have_the_same_slow_weights_after_every_step(restart, codec,
 
 
 @pytest.mark.clause("C82")
-def test_work_weighs_a_fragment_by_what_was_done_since_it_was_taken(rank):
+@pytest.mark.parametrize("saved", [False, True])
+def test_work_weighs_a_fragment_by_what_was_done_since_it_was_taken(saved, rank):
     run = Run(rank, SyncRule(4, Interpolate(1.0)), positions=OWN, delay=1)
     since = [0.0, 0.0]
     expected = None
@@ -152,6 +153,8 @@ def test_work_weighs_a_fragment_by_what_was_done_since_it_was_taken(rank):
         since = [own + done for own in since]
         run.optimizer.work += done
         run.step()
+        if saved:
+            run.optimizer.load_state_dict(run.optimizer.state_dict())
         if expected is not None:
             arrived, means = expected
             slow = slow_weights(run)
@@ -189,8 +192,11 @@ def test_a_forced_sync_applies_what_is_on_its_way_and_takes_the_rest(rank, size,
 
 
 @pytest.mark.clause("C26", "C82")
-def test_weights_edited_between_two_cycles_of_a_fragment_are_its_slow_weights(rank):
+@pytest.mark.parametrize("saved", [False, True])
+def test_weights_edited_between_two_cycles_of_a_fragment_are_its_slow_weights(saved, rank):
     run = Run(rank, lookahead(K, 0.5), positions=OWN).to(3)
+    if saved:
+        run.optimizer.load_state_dict(run.optimizer.state_dict())
     with torch.no_grad():
         for leaf in run.leaves:
             leaf.zero_()
