@@ -41,6 +41,7 @@ PRESETS: dict[str, Setup] = {
     "polyak": Setup(LEAVES, 1, one_in_next, restart=0.0, start=3),
     "swa": Setup(LEAVES, 3, one_in_next_but_one, restart=0.0, start=4),
     "reptile": Setup(LEAVES, 3, falling, "reset", MOMENTUM),
+    "local_sgd": Setup(LEAVES, K, 1.0),  # of one worker
     "slowmo": Setup(LEAVES, 3, outer=Outer(1.0, 0.5, nesterov=False)),
     "bmuf": Setup(LEAVES, 3, outer=Outer(1.0, 0.875, nesterov=False)),
     "snoo": Setup(LEAVES, 2, outer=Outer(0.68, 0.37)),

@@ -9,12 +9,16 @@ from lookahead_core import (
     Nested,
     SyncContext,
     SyncRule,
+    bmuf,
     diloco,
     ema,
+    local_sgd,
     lookahead,
     nested,
     polyak,
+    presets,
     reptile,
+    slowmo,
     snoo,
     swa,
     switch_ema,
@@ -221,6 +225,9 @@ def test_the_presets_of_the_suite_are_the_presets(xp):
         "diloco": diloco(5),
         "switch_ema": switch_ema(4, 0.875),
         "nested": nested(lookahead(2, 0.5), lookahead(6, 0.25)),
+        "local_sgd": local_sgd(5),
+        "slowmo": slowmo(3),
+        "bmuf": bmuf(3),
     }
     assert {name: sync_rule(PRESETS[name]) for name in ours} == ours
     schedules = {
@@ -237,6 +244,7 @@ def test_the_presets_of_the_suite_are_the_presets(xp):
             theirs.start,
             theirs.inner_state,
         )
+    assert {*ours, *schedules} == {*PRESETS} == {*presets.__all__}
 
 
 @pytest.mark.clause("C78")
