@@ -373,7 +373,7 @@ def snoo(sync_period: int = 28, lr: Scheduled = 0.68, momentum: float = 0.37) ->
 def diloco(sync_period: int = 500, lr: Scheduled = 0.7, momentum: float = 0.9) -> SyncRule:
     """DiLoCo: Nesterov momentum on the pseudo-gradient, after many inner steps.
 
-    As `snoo`, with the mean of slow - fast over the workers; here there is one worker.
+    As `snoo`, with the mean of slow - fast over the workers, where an adapter is told of others.
 
     Parameters
     ----------
