@@ -105,12 +105,11 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
     overrides = [_overrides(saved, group, rule) for saved, group in _groups(state_dict, inner)]
     count, syncs, unstepped = _counters(state_dict, overrides, rule)
     _check_nothing_is_missing(state_dict, parameters)
-    work = non_negative(
-        f"{PREFIX}work", _ours(state_dict["param_groups"][0]).get("work", 0.0), WORK
-    )
+    first = _ours(state_dict["param_groups"][0])
+    work = non_negative(f"{PREFIX}work", first.get("work", 0.0), WORK)
     streaming = {
         name.removeprefix(STREAMING): value
-        for name, value in _ours(state_dict["param_groups"][0]).items()
+        for name, value in first.items()
         if name.startswith(STREAMING)
     }
     memory = Memory(work=work, streaming=streaming, count=count, syncs=syncs, unstepped=unstepped)
@@ -294,13 +293,10 @@ def _check_states(state_dict: StateDict, parameters: dict[int, Tensor], inner: O
                 raise ValueError(f"{name} must be a Tensor, got {value!r}")
             if key not in moments and (not ours or str(key).startswith(OUTER)):
                 continue  # slots are compared with new ones
-            # A slow copy is of the shape of what it is a copy of.
-            like = entries.get(key.removeprefix(f"{SLOW}_")) if ours else None
-            like = (
-                like
-                if isinstance(like, Tensor) and key not in (SLOW, FAST, *BESIDE)
-                else parameters[i]
-            )
+            # A slow copy is of the shape of what it is a copy of, all else of the parameter's.
+            is_copy = ours and key not in (SLOW, FAST, *BESIDE)
+            like = entries.get(key.removeprefix(f"{SLOW}_")) if is_copy else None
+            like = like if isinstance(like, Tensor) else parameters[i]
             if isinstance(value, Tensor) and value.shape != like.shape:
                 raise ValueError(
                     f"{name} must have the shape {tuple(like.shape)}, got {tuple(value.shape)}"

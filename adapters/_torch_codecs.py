@@ -111,16 +111,14 @@ def codec_of(codec: Any) -> Codec | None:
     """The codec of that name, or the user's own, or ValueError."""
     if isinstance(codec, str) and codec in CODECS:
         return CODECS[codec]
-    if codec is None or (hasattr(codec, "encode") and hasattr(codec, "decode") and _is_one(codec)):
-        return codec  # type: ignore[no-any-return]
+    has_both = hasattr(codec, "encode") and hasattr(codec, "decode")
+    if codec is None or (has_both and not isinstance(codec, type)):
+        own: Codec | None = codec
+        return own
     raise ValueError(
         f"codec must be None, one of {', '.join(map(repr, CODECS))}, or have encode and decode "
         f"(see Codec), got {codec!r}"
     )
-
-
-def _is_one(codec: Any) -> bool:
-    return not isinstance(codec, str | type)
 
 
 def name_of(codec: Any) -> str | None:

@@ -73,6 +73,13 @@ def together(value):
     return box[0]
 
 
+def gathered(tensor):
+    """Every process' `tensor`, on all of them."""
+    everywhere = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(everywhere, tensor.detach().contiguous())
+    return everywhere
+
+
 def folder(tmp_path, name="checkpoint"):
     """One folder for all processes: each has a tmp_path of its own."""
     return Path(together(str(tmp_path))) / name

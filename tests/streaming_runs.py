@@ -67,9 +67,3 @@ class Run:
 
     def flat(self):
         return [x for leaf in self.leaves for x in leaf.flatten().tolist()]
-
-
-def gathered(tensor):
-    everywhere = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(everywhere, tensor.detach().contiguous())
-    return everywhere

@@ -6,7 +6,8 @@ import torch.distributed as dist
 
 from lookahead_core import Interpolate, SyncRule, diloco, local_sgd
 from lookahead_core.adapters.torch import StreamingOptimizer
-from streaming_runs import Run, gathered
+from sharded_runs import gathered
+from streaming_runs import Run
 
 CODECS = ["bfloat16", "int8", "int4"]
 N = 300

@@ -19,7 +19,16 @@ from lookahead_core import (
     slowmo,
 )
 from lookahead_core.adapters.torch import MetaOptimizer
-from sharded_runs import Leaves, fully_sharded, give_gradients, mlp, placed_like, random, whole
+from sharded_runs import (
+    Leaves,
+    fully_sharded,
+    gathered,
+    give_gradients,
+    mlp,
+    placed_like,
+    random,
+    whole,
+)
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
@@ -194,8 +203,7 @@ def test_an_adaptive_alpha_of_shards_is_one_number_for_all(curvature, mesh):
     assert not torch.equal(plain[0], bare[0])  # some alpha was not 1
     for a, b in zip(mixed, plain, strict=True):
         torch.testing.assert_close(whole(a), b.detach(), rtol=1e-6, atol=1e-6)
-    theirs = [torch.empty_like(plain[1]) for _ in range(dist.get_world_size())]
-    dist.all_gather(theirs, mixed[1].detach())
+    theirs = gathered(mixed[1])
     assert all(torch.equal(t, theirs[0]) for t in theirs)
 
 
@@ -291,6 +299,4 @@ def test_a_data_parallel_model_needs_nothing_and_stays_the_same_everywhere(rule,
         train(model, other, own)
     for a, b in zip(parameters(other), parameters(one), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
-        theirs = [torch.empty_like(a) for _ in range(size)]
-        dist.all_gather(theirs, a)
-        assert all(torch.equal(t, a) for t in theirs)
+        assert all(torch.equal(t, a) for t in gathered(a))

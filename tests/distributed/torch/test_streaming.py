@@ -23,7 +23,8 @@ from lookahead_core import (
 )
 from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
 from lookahead_core.analysis import peak_traffic
-from streaming_runs import LR, SHAPES, Run, gathered, target
+from sharded_runs import gathered
+from streaming_runs import LR, SHAPES, Run, target
 
 K, STEPS = 6, 27
 RULES = {

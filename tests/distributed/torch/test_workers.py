@@ -19,6 +19,7 @@ from lookahead_core import (
     slowmo,
 )
 from lookahead_core.adapters.torch import MetaOptimizer
+from sharded_runs import gathered
 
 LR, STEPS = 0.05, 11
 RULES = {
@@ -55,12 +56,6 @@ def trained(rule, rank, *, steps=STEPS, leaf=None, **options):
 def step(optimizer, leaf, rank):
     leaf.grad = (leaf.detach() - target(rank)).to(leaf.dtype)
     optimizer.step()
-
-
-def gathered(tensor):
-    everywhere = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(everywhere, tensor.detach().contiguous())
-    return everywhere
 
 
 def simulated(rule, size, weights=None):
