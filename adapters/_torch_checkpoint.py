@@ -22,7 +22,7 @@ from lookahead_core.validation import non_negative
 
 from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of, told_count
 from ._torch_inner_state import COMMON, MOMENT
-from ._torch_memory import Home, Memory
+from ._torch_memory import Home, Memory, by_itself
 
 __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 
@@ -66,7 +66,7 @@ def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
     for name, tensors in {SLOW: memory.slow, FAST: memory.kept, **beside}.items():
         for leaf, tensor in tensors.items():
             if leaf in number:  # trainers may put other parameters into a group
-                states.setdefault(number[leaf], {})[name] = tensor
+                states.setdefault(number[leaf], {})[name] = by_itself(tensor)
     for leaf, slots in memory.outer.items():
         if leaf in number:
             own = {f"{OUTER}{index}": slot for index, slot in enumerate(slots)}

@@ -84,7 +84,7 @@ class Cycle:
         """Start a cycle: capture the slow weights of the parameters that are trainable now."""
         memory = self.memory
         for rule, own in by_rule(groups, self.rule):
-            if plan := self._plan(rule, own):
+            if (plan := self._plan(rule, own)) and plan.starts(own):
                 plan.anchor()
                 continue
             for leaf in dict.fromkeys(leaves_of(own)):
@@ -92,8 +92,7 @@ class Cycle:
             if members := members_of(own, memory.slow):
                 state = self._state(rule, members, ())
                 self._keep(members, rule.anchor(members, state, kernel=KERNELS[self.kernel]))
-            if self._usual(rule):
-                memory.plans[ids(own)] = plan_for(own, memory.slow)
+            self._prepare(rule, own)
         memory.behind = [b for b in memory.behind if not any(b is g for g in groups)]
         if len(memory.slow) > sum(len(group["params"]) for group in self.inner.param_groups):
             self._forget_gone()
@@ -121,7 +120,7 @@ class Cycle:
     def sync(self, parts: Parts, average: Average | None = None) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
-            if plan := self._plan(rule, groups):
+            if (plan := self._plan(rule, groups)) and plan.holds(groups):
                 context = SyncContext(int(self.memory.syncs), KERNELS[self.kernel])
                 alpha = cast(Interpolate, rule.outer).fraction((), (), (), context)
                 plan.sync(float(alpha))
@@ -162,9 +161,15 @@ class Cycle:
         self.memory.behind = []
 
     def _plan(self, rule: SyncRule, groups: list[Group]) -> Plan | None:
-        """What is prepared for these groups, if it is all that they need and still holds."""
-        plan = self.memory.plans.get(ids(groups)) if self._usual(rule) else None
-        return plan if plan is not None and plan.holds(groups) else None
+        """What is prepared for these groups, if it is all that they need."""
+        return self.memory.plans.get(ids(groups)) if self._usual(rule) else None
+
+    def _prepare(self, rule: SyncRule, groups: list[Group]) -> None:
+        """Make a plan. Others of these parameters are void: slow weights may lie elsewhere now."""
+        memory, leaves = self.memory, set(leaves_of(groups))
+        kept = {key: p for key, p in memory.plans.items() if leaves.isdisjoint(p.leaves)}
+        plan = plan_for(groups, memory.slow) if self._usual(rule) else None
+        memory.plans = kept if plan is None else {**kept, ids(groups): plan}
 
     def _usual(self, rule: SyncRule) -> bool:
         return self.workers is None and usual(rule, self.kernel)
@@ -248,6 +253,8 @@ class Cycle:
         memory = self.memory
         old = memory.slow[leaf]
         slow = memory.slow[leaf] = self.home.moved(old, leaf)
+        if slow is not old:
+            memory.plans.clear()
         memory.outer[leaf] = self.home.followed(memory.outer[leaf], old, slow, leaf)
 
     def _state(

@@ -13,7 +13,7 @@ from ._torch_groups import Group
 from ._torch_inner_state import InnerName
 from ._torch_plan import Plan
 
-__all__ = ["Home", "Memory", "assign", "read_pinned"]
+__all__ = ["Home", "Memory", "assign", "by_itself", "read_pinned"]
 
 
 @dataclass(eq=False)
@@ -54,7 +54,7 @@ class Memory:
     outer: dict[Tensor, list[Tensor]] = field(default_factory=dict)
     inner_slow: dict[InnerName, Tensor] = field(default_factory=dict)
     behind: list[Group] = field(default_factory=list)
-    plans: dict[tuple[int, ...], Plan | None] = field(default_factory=dict)
+    plans: dict[tuple[int, ...], Plan] = field(default_factory=dict)
     work: float = 0.0
     beside: dict[str, dict[Tensor, Tensor]] = field(default_factory=dict)
     streaming: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +63,11 @@ class Memory:
     kept: dict[Tensor, Tensor] = field(default_factory=dict)
     evaluating: bool = False
     unstepped: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A plan is about storage that tensors share, and copies of them may not.
+        slow = {leaf: by_itself(tensor) for leaf, tensor in self.slow.items()}
+        return {**vars(self), "slow": slow, "plans": {}}
 
 
 class Home(NamedTuple):
@@ -109,6 +114,11 @@ class Home(NamedTuple):
         slow = slow.to(device, dtype)
         # A copy between a GPU and memory that is not pinned would make the GPU wait.
         return slow.pin_memory() if device.type == "cpu" and leaf.is_cuda else slow
+
+
+def by_itself(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy if it is a part of a larger one, which would be saved with it."""
+    return tensor if tensor._base is None else tensor.clone()
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ in the same place, of the same kind, and trained as before. What a sync means is
 anything but plain Lookahead on plain tensors goes its general way (_torch_cycle.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from operator import attrgetter, is_
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,15 +17,26 @@ from torch.nn import Parameter
 from lookahead_core import Interpolate, SyncRule
 from lookahead_core.leaves import averaged
 
+from ._torch_flat import Flat, flats_of
 from ._torch_groups import Group, leaves_of
-from ._torch_kernel import move_lists
+from ._torch_kernel import anchor_each, move_fast_each, move_lists
+from ._torch_lists import Lists, Row
 
 __all__ = ["Plan", "ids", "plan_for", "usual"]
 
 looks = attrgetter("requires_grad", "shape")
 # From so many numbers on, a pass over memory costs more than a call from Python.
 LARGE = 1 << 14
-Lists: TypeAlias = list[tuple[list[Tensor], list[Tensor]]]
+
+
+class Seen(NamedTuple):
+    """Parameters, and what they were like when they were looked at."""
+
+    leaves: list[Tensor]
+    kinds: list[Any]
+
+    def same(self) -> bool:
+        return [*map(looks, self.leaves)] == self.kinds
 
 
 class Plan(NamedTuple):
@@ -35,49 +46,59 @@ class Plan(NamedTuple):
     ----------
     leaves : list of Tensor
         All parameters of the groups.
-    seen : list
-        What each of them was like when the plan was made.
+    places : list of int
+        Where the data of each of them is.
+    loose, firm : Seen
+        Those that a sync takes in one dimension or not at all, and those that it takes as they are.
     lists : list of (slow weights, parameters)
-        Those that take part, by device and dtype.
-    small : list of (slow weights, parameters)
-        Of these, what a sync moves in few calls.
-    large : list of (Tensor, Tensor)
-        The others, which it moves in one pass each.
+        Those on an accelerator, for one launch each.
+    flats : list of Flat
+        Small ones on a CPU, for few calls in all.
+    alone : list of (Tensor, Tensor)
+        The others on a CPU, which go one by one: in as few passes over memory as can be.
     """
 
     leaves: list[Tensor]
-    seen: list[Any]
-    lists: Lists
-    small: Lists
-    large: list[tuple[Tensor, Tensor]]
+    places: list[int]
+    loose: Seen
+    firm: Seen
+    lists: list[Lists]
+    flats: list[Flat]
+    alone: list[Row]
+
+    def starts(self, groups: list[Group]) -> bool:
+        """Whether a cycle of `groups` can start by it: nothing about their parameters is new."""
+        return self.holds(groups) and self.loose.same()
 
     def holds(self, groups: list[Group]) -> bool:
-        """Whether the parameters of `groups` are those of the plan, and as they were."""
+        """Whether a sync of `groups` can go by it: the parameters are those that they were.
+
+        Where the data is tells of one that was moved or cast, or whose data was replaced.
+        """
         leaves = [leaf for group in groups for leaf in group["params"]]
         same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
-        return same and seen(leaves) == self.seen
+        return same and [*map(Tensor.data_ptr, leaves)] == self.places and self.firm.same()
 
     def anchor(self) -> None:
         """Take the slow weights from the parameters."""
         for slows, fasts in self.lists:
             torch._foreach_copy_(slows, fasts)
+        for flat in self.flats:
+            flat.anchor()
+        anchor_each(self.alone)
 
     def sync(self, alpha: float) -> None:
         """Move the parameters; the slow weights are complete after the next `anchor` only.
 
-        That writes all of them again in any case. For large ones on a CPU they are read here and
-        not written, which is one of the three passes over memory that a cycle else takes.
+        That writes all of them again in any case. Those that go alone are read here and not
+        written, which is one of the three passes over memory that a cycle else takes.
         """
-        # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
-        if alpha == 0:
-            for slows, fasts in self.lists:
-                torch._foreach_copy_(fasts, slows)
-        elif alpha < 1:
-            move_lists(self.small, alpha)
-            for slows, fasts in self.small:
-                torch._foreach_copy_(fasts, slows)
-            for slow, fast in self.large:
-                torch.lerp(slow, fast, alpha, out=fast)
+        for slows, fasts in self.lists:
+            move_lists([(slows, fasts)], alpha)
+            torch._foreach_copy_(fasts, slows)
+        for flat in self.flats:
+            flat.sync(alpha)
+        move_fast_each(self.alone, alpha)
 
 
 def usual(rule: SyncRule, kernel: str) -> bool:
@@ -93,42 +114,62 @@ def usual(rule: SyncRule, kernel: str) -> bool:
     )
 
 
-def seen(leaves: Sequence[Tensor]) -> list[Any]:
-    # Where the data is tells of a parameter that was moved or cast, or whose data was replaced.
-    return [*map(looks, leaves), *map(Tensor.data_ptr, leaves)]
-
-
 def ids(groups: list[Group]) -> tuple[int, ...]:
     """The key of a plan; whether it is of groups that are gone by now, `holds` tells."""
     return tuple(map(id, groups))
 
 
 def plan_for(groups: list[Group], slow: dict[Tensor, Tensor]) -> Plan | None:
-    """A plan for `groups`, or None where some parameter needs the general way."""
+    """A plan for `groups`, or None where some parameter needs the general way.
+
+    The slow weights of small leaves are laid end to end, and are views in `slow` from then on.
+    """
     leaves = list(leaves_of(groups))
     members = list(dict.fromkeys(leaf for leaf in leaves if leaf in slow))
     if not members or not all(map(plain, members)) or not all(averaged(members)):
         return None
-    # Large ones are interpolated in place: storage that two of them share would move twice.
+    # Those that go alone are moved in place: storage that two of them share would move twice.
     if len({leaf.untyped_storage().data_ptr() for leaf in members}) < len(members):
         return None
-    pairs = [(slow[leaf], leaf) for leaf in members]
-    if not all(type(s) is Tensor and (s.dtype, s.device) == (f.dtype, f.device) for s, f in pairs):
+    pairs: list[Row] = [(slow[leaf], leaf) for leaf in members]
+    if not all(type(s) is Tensor and s.device == f.device for s, f in pairs):
         return None
-    large = [(s, f) for s, f in pairs if f.device.type == "cpu" and f.numel() >= LARGE]
-    some = {id(f) for _, f in large}
-    small = [(s, f) for s, f in pairs if id(f) not in some]
-    return Plan(leaves, seen(leaves), listed(pairs), listed(small), large)
+    few, rest = parted(pairs, small)
+    alone, far = parted(rest, on_cpu)
+    if any(s.dtype != f.dtype for s, f in far):
+        return None
+    flats = [flat for rows in alike(few) for flat in flats_of(rows, slow)]
+    lists: list[Lists] = [([s for s, _ in rows], [f for _, f in rows]) for rows in alike(far)]
+    places = [*map(Tensor.data_ptr, leaves)]
+    taken = {leaf for _, leaf in rest}
+    loose, firm = [f for f in leaves if f not in taken], [f for f in leaves if f in taken]
+    return Plan(leaves, places, seen(loose), seen(firm), lists, flats, alone)
 
 
-def listed(pairs: list[tuple[Tensor, Tensor]]) -> Lists:
-    """Lists for one call each, by device and dtype."""
-    lists: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+def seen(leaves: list[Tensor]) -> Seen:
+    return Seen(leaves, [*map(looks, leaves)])
+
+
+def alike(pairs: list[Row]) -> list[list[Row]]:
+    """Rows of one device, one dtype of slow weights and one of parameters."""
+    found: dict[Any, list[Row]] = {}
     for slow, fast in pairs:
-        slows, fasts = lists.setdefault((slow.device, slow.dtype), ([], []))
-        slows.append(slow)
-        fasts.append(fast)
-    return [*lists.values()]
+        found.setdefault((fast.device, slow.dtype, fast.dtype), []).append((slow, fast))
+    return [*found.values()]
+
+
+def parted(pairs: list[Row], chosen: Callable[[Tensor], bool]) -> tuple[list[Row], list[Row]]:
+    """Those whose parameter is chosen, and the others."""
+    return [p for p in pairs if chosen(p[1])], [p for p in pairs if not chosen(p[1])]
+
+
+def small(leaf: Tensor) -> bool:
+    """Whether a call for it costs more than its share of a pass over memory."""
+    return on_cpu(leaf) and leaf.numel() < LARGE and leaf.is_contiguous()
+
+
+def on_cpu(leaf: Tensor) -> bool:
+    return leaf.device.type == "cpu"
 
 
 def plain(leaf: Tensor) -> bool:

@@ -7,6 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core import Momentum, SyncRule, ema
+from lookahead_core.adapters import _torch_flat, _torch_lists
 from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import POLICIES
@@ -68,13 +69,21 @@ def test_the_measure_of_memory_sees_what_is_allocated_inside_an_operation():
 @pytest.mark.clause("C44")
 @pytest.mark.parametrize("dtypes", [[torch.float32], [torch.float32, DOUBLE]], ids=len)
 def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
+    slow, fast = ([torch.zeros(3, dtype=d) for d in dtypes for _ in range(20)] for _ in range(2))
+    launched = launched_by(lambda: KERNELS["foreach"].interpolate(slow, fast, 0.5))
+    expected = ["_foreach_lerp_", "_foreach_copy_"]
+    assert sorted(launched) == sorted(expected * len(dtypes))
+
+
+@pytest.mark.clause("C44")
+@pytest.mark.parametrize("dtypes", [[torch.float32], [torch.float32, DOUBLE]], ids=len)
+def test_a_sync_of_small_leaves_on_a_cpu_takes_three_calls_for_each_dtype(dtypes):
     weights = [single(dtype=dtype) for dtype in dtypes for _ in range(20)]
     groups = [{"params": weights[::2], "lr": 1.0}, {"params": weights[1::2], "lr": 2.0}]
     optimizer = Lookahead(torch.optim.SGD(groups), 4, 0.5)
     pull_down(optimizer, *weights)
     launched = launched_by(optimizer.sync)
-    expected = ["_foreach_lerp_", "_foreach_copy_"]
-    assert sorted(launched) == sorted(expected * len(dtypes))
+    assert launched == ["cat", "lerp_", "_foreach_copy_"] * len(dtypes)
 
 
 @pytest.mark.clause("C44")
@@ -83,6 +92,25 @@ def test_a_large_leaf_on_a_cpu_is_read_and_written_in_one_pass():
     optimizer = Lookahead(torch.optim.SGD([weight], lr=0.5), 4, 0.5)
     pull_down(optimizer, weight)
     assert launched_by(optimizer.sync) == ["lerp"]
+
+
+@pytest.mark.clause("C44")
+def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monkeypatch):
+    monkeypatch.setattr(_torch_lists, "CACHED", LEAF // 8)
+    weight = torch.nn.Parameter(torch.ones(LEAF, dtype=torch.bfloat16))
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=0.5), 4, 0.5, slow_dtype=torch.float32)
+    pull_down(optimizer, weight)
+    assert launched_by(optimizer.sync).count("lerp_") == 8
+
+
+@pytest.mark.clause("C44")
+def test_small_leaves_share_the_room_that_a_sync_takes(monkeypatch):
+    monkeypatch.setattr(_torch_flat, "ROOM", 64)
+    weights = [torch.nn.Parameter(torch.ones(16)) for _ in range(20)]
+    optimizer = Lookahead(torch.optim.SGD(weights, lr=0.5), 4, 0.5)
+    (plan,) = optimizer._cycle.memory.plans.values()
+    rooms = {flat.room.data_ptr(): flat.room.untyped_storage().nbytes() for flat in plan.flats}
+    assert [*rooms.values()] == [4 * 64]
 
 
 @pytest.mark.clause("C44")

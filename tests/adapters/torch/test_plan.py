@@ -1,19 +1,23 @@
 """Lists that a sync keeps from cycle to cycle: whatever changes in between is noticed.
 
-Leaves count as large here, so that a sync leaves their slow weights to the next anchor.
+Every test runs twice. Small leaves are laid end to end; large ones go one by one, and a sync leaves
+their slow weights to the next anchor.
 """
+
+import pickle
+from copy import deepcopy
 
 import pytest
 import torch
 
-from lookahead_core.adapters import _torch_plan
+from lookahead_core.adapters import _torch_flat, _torch_plan
 from lookahead_core.adapters.torch import Lookahead
 from torch_runs import assert_same
 
 
-@pytest.fixture(autouse=True)
-def every_leaf_is_large(monkeypatch):
-    monkeypatch.setattr(_torch_plan, "LARGE", 1)
+@pytest.fixture(autouse=True, params=["small", "large"])
+def every_leaf_is(request, monkeypatch):
+    monkeypatch.setattr(_torch_plan, "LARGE", 1 if request.param == "large" else 1000)
 
 
 def leaf(value=0.0, size=3):
@@ -36,19 +40,22 @@ def slow(optimizer, index=0):
     return optimizer.state_dict()["state"][index]["lookahead_slow"]
 
 
+@pytest.mark.parametrize("slow_dtype", [None, torch.float64])
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
-def test_large_and_small_leaves_move_by_the_same_bits(alpha, monkeypatch):
+def test_leaves_move_by_the_bits_of_the_plain_kernel(alpha, slow_dtype, monkeypatch):
+    monkeypatch.setattr(_torch_flat, "ROOM", 60)  # three of seven leaves
     torch.manual_seed(0)
-    start, gradient = torch.randn(50), torch.randn(50)
+    starts, gradient = torch.randn(7, 4, 5), torch.randn(4, 5)
     ends = []
-    for threshold in (1, 1000):
-        monkeypatch.setattr(_torch_plan, "LARGE", threshold)
-        weight = torch.nn.Parameter(start.clone())
-        optimizer = around_sgd(weight, alpha=alpha)
+    for kernel in ("foreach", "plain"):
+        leaves = [torch.nn.Parameter(start.clone()) for start in starts]
+        inner = torch.optim.SGD(leaves, lr=0.3)
+        optimizer = Lookahead(inner, 2, alpha, slow_dtype=slow_dtype, kernel=kernel)
         for _ in range(5):
-            weight.grad = gradient.clone()
+            for weight in leaves:
+                weight.grad = gradient * weight.detach()
             optimizer.step()
-        ends.append([weight.detach(), slow(optimizer)])
+        ends.append([*(w.detach() for w in leaves), *(slow(optimizer, i) for i in range(7))])
     assert_same(*ends)
 
 
@@ -133,7 +140,7 @@ def test_a_list_is_kept_from_cycle_to_cycle(monkeypatch):
     weight = leaf()
     optimizer = around_sgd(weight)
     descend(optimizer, weight, steps=2)
-    monkeypatch.setattr(_torch_plan, "listed", None)  # nothing is sorted again
+    monkeypatch.setattr(_torch_plan, "parted", None)  # nothing is sorted again
     descend(optimizer, weight, steps=4)
     assert_same(weight.detach(), torch.full((3,), -3.0))
 
@@ -156,6 +163,102 @@ def test_another_parameter_on_the_same_data_has_slow_weights_of_its_own():
     other = optimizer.param_groups[0]["params"][0] = torch.nn.Parameter(weight.data)
     descend(optimizer, other, steps=2)
     assert_same(slow(optimizer), torch.full((3,), -2.0))
+
+
+@pytest.mark.clause("C26")
+def test_wider_slow_weights_keep_their_bits_where_nobody_has_edited_the_parameter():
+    weight = torch.nn.Parameter(torch.ones(24, dtype=torch.bfloat16))
+    inner = torch.optim.SGD([weight], lr=2.0**-8)
+    optimizer = Lookahead(inner, 2, 0.5, slow_dtype=torch.float32)
+    descend(optimizer, weight)
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()  # from 1 - 2 ** -8 halfway back to 1 - 2 ** -9, which rounds to 1
+    weight.data[5] = 8.0
+    optimizer.step()
+    expected = torch.full((24,), 1 - 2.0**-9)
+    expected[5] = 8.0
+    assert_same(slow(optimizer), expected)
+
+
+@pytest.mark.clause("C26")
+@pytest.mark.parametrize("size", [1, 3, 24])
+def test_a_single_edit_beside_wider_slow_weights_is_seen(size):
+    weight = torch.nn.Parameter(torch.ones(size, dtype=torch.bfloat16))
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=0.0), 1, 0.5, slow_dtype=torch.float32)
+    descend(optimizer, weight)
+    weight.data[-1] = 1 + 2.0**-7
+    descend(optimizer, weight)
+    assert slow(optimizer)[-1] == 1 + 2.0**-7
+
+
+@pytest.mark.clause("C06")
+def test_slow_weights_in_a_checkpoint_do_not_bring_those_of_other_parameters_along():
+    leaves = [leaf(), leaf(), leaf()]
+    optimizer = around_sgd(*leaves)
+    descend(optimizer, *leaves, steps=3)
+    for index in range(3):
+        saved = slow(optimizer, index)
+        assert saved.untyped_storage().nbytes() == saved.nbytes
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("steps", [2, 3, 4])
+@pytest.mark.parametrize("copied", [deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copied_optimizer_goes_on_as_the_first_does(copied, steps):
+    leaves = [leaf(), leaf(1.0)]
+    optimizer = around_sgd(*leaves, period=3)
+    descend(optimizer, *leaves, steps=steps)
+    twin, twins = copied((optimizer, leaves))
+    for opt, weights in ((optimizer, leaves), (twin, twins)):
+        descend(opt, *weights, steps=4)
+    assert_same([*leaves, slow(optimizer), slow(optimizer, 1)], [*twins, slow(twin), slow(twin, 1)])
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("copied", [deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copied_optimizer_has_slow_weights_of_its_own_and_nothing_prepared(copied):
+    leaves = [leaf(), leaf()]
+    optimizer = around_sgd(*leaves)
+    descend(optimizer, *leaves, steps=3)
+    twin = copied(optimizer)
+    assert twin._cycle.memory.plans == {}  # they are found by the identity of groups
+    for index in range(2):
+        saved = slow(twin, index)
+        assert saved.untyped_storage().nbytes() == saved.nbytes
+
+
+def test_leaves_that_are_not_contiguous_are_synced():
+    weight = torch.nn.Parameter(torch.zeros(4, 5).t())
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=4)
+    assert_same(weight.detach(), torch.full((5, 4), -2.0))
+
+
+def test_groups_that_are_synced_apart_for_a_while_go_on_from_their_own_slow_weights():
+    leaves = [leaf(), leaf()]
+    optimizer = Lookahead(torch.optim.SGD([{"params": [w]} for w in leaves], lr=1.0), 2, 0.5)
+    descend(optimizer, *leaves, steps=2)  # together, to -1
+    optimizer.param_groups[1]["lookahead_alpha"] = 0.25
+    descend(optimizer, *leaves, steps=2)  # apart: to -2, and to -1.5
+    del optimizer.param_groups[1]["lookahead_alpha"]
+    descend(optimizer, *leaves, steps=3)  # together again: to -3 and -2.5, and a step
+    assert_same([w.detach()[0] for w in leaves], [torch.tensor(-4.0), torch.tensor(-3.5)])
+    assert_same([slow(optimizer, i)[0] for i in (0, 1)], [torch.tensor(-3.0), torch.tensor(-2.5)])
+
+
+def test_data_that_is_exchanged_at_a_sync_and_comes_back_is_still_synced():
+    weight = leaf()
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=3)  # a sync at -1, and a step to -2
+    own, weight.data = weight.data, weight.data.double()
+    weight.grad = None
+    descend(optimizer, weight)  # to -3, and halfway back to -1
+    assert_same(weight.detach(), torch.full((3,), -2.0, dtype=torch.float64))
+    weight.grad = None
+    weight.data = own.fill_(10.0)
+    descend(optimizer, weight, steps=2)
+    assert_same(weight.detach(), torch.full((3,), 9.0))
+    assert_same(slow(optimizer), torch.full((3,), 9.0))
 
 
 @pytest.mark.clause("C09")
