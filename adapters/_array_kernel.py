@@ -1,7 +1,7 @@
 """The kernel of the array loop: NumPy arrays block by block in cache, all others by the reference.
 
-A block of both arrays, and one scratch block, stay in cache for the three operations of the
-formula: each array is read and written once, and nothing of the size of a leaf is allocated. What
+A block of both arrays stays in cache for the operations of the formula, which need no room beside
+them: each array is read and written once, and nothing of the size of a leaf is allocated. What
 cannot be overwritten (JAX, read-only arrays) or overlaps goes through the reference formula.
 """
 
@@ -20,40 +20,34 @@ from ._array_tree import written
 
 __all__ = ["IN_PLACE"]
 
-# Elements of a block: three blocks of float32 are 768 KiB, of a level-2 cache of 1 MiB. Of 2**13 to
-# 2**17 it was the fastest on the machine of docs/array.md, 2**17 the same within the noise.
+# Elements of a block: two blocks of float32 are 512 KiB, of a level-2 cache of 1 MiB. Of 2**14 to
+# 2**17 it was the fastest on the machine of docs/array.md.
 BLOCK = 65536
 Pair = tuple[Array, Array]
 
 
-class Scratch:
-    """Room for one block, and the factor of the formula, for each dtype and shape that is met."""
+class Factor:
+    """The factor of the formula, which depends on the half of [0, 1] that alpha is in."""
 
     def __init__(self, alpha: float) -> None:
         self.near_slow = alpha < 0.5
-        self.prepared: dict[tuple[np.dtype, tuple[int, ...]], Pair] = {}
-        self._factor = alpha if self.near_slow else 1.0 - alpha
-        self._rooms: dict[np.dtype, Array] = {}
+        self.value = alpha if self.near_slow else 1.0 - alpha
+        self.arrays: dict[np.dtype, Array] = {}
 
-    def prepare(self, block: Array) -> Pair:
-        """An array like `block` that may be overwritten, and the factor."""
-        key = block.dtype, block.shape
-        if key not in self.prepared:
-            if block.dtype not in self._rooms:
-                self._rooms[block.dtype] = np.empty(BLOCK, block.dtype)
-            room = self._rooms[block.dtype][: block.size].reshape(block.shape)
-            # The factor is an array, because NumPy converts a Python float anew at every call.
-            self.prepared[key] = room, np.asarray(self._factor, block.dtype)
-        return self.prepared[key]
+    def of(self, dtype: np.dtype) -> Array:
+        """As an array, because NumPy converts a Python float anew at every call."""
+        if dtype not in self.arrays:
+            self.arrays[dtype] = np.asarray(self.value, dtype)
+        return self.arrays[dtype]
 
 
 def interpolate_(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
     """`Kernel.interpolate` in the buffers of both lists, where they can be written to."""
     alpha = float(alpha)  # a schedule may give a 0-d array
-    scratch = Scratch(alpha)
+    factor = Factor(alpha)
     slow, fast = list(slow), list(fast)
     for index, (s, f) in enumerate(zip(slow, fast, strict=True)):
-        if not (_moved_at_once(s, f, scratch) or _moved_in_place(s, f, alpha, scratch)):
+        if not (_moved_at_once(s, f, factor) or _moved_in_place(s, f, alpha, factor)):
             slow[index], fast[index] = _moved(s, f, alpha)
     return slow, fast
 
@@ -61,8 +55,8 @@ def interpolate_(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, L
 def move_(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
     """`Kernel.move` in the buffers of `slow`, where they can be written to."""
     alpha = float(alpha)
-    scratch = Scratch(alpha)
-    return [_moved_alone(s, f, alpha, scratch) for s, f in zip(slow, fast, strict=True)]
+    factor = Factor(alpha)
+    return [_moved_alone(s, f, alpha, factor) for s, f in zip(slow, fast, strict=True)]
 
 
 def momentum_(
@@ -92,8 +86,8 @@ def _moved(slow: Array, fast: Array, alpha: float) -> Pair:
     return written(slow, moved), written(fast, same)
 
 
-def _moved_at_once(slow: Array, fast: Array, scratch: Scratch) -> bool:
-    """Move leaves of a kind that `_moved_in_place` has prepared; False for any other.
+def _moved_at_once(slow: Array, fast: Array, factor: Factor) -> bool:
+    """Move leaves of a dtype that `_moved_in_place` has met; False for any other.
 
     Nothing but a shorter way for the many small leaves of a model: half a microsecond each.
     """
@@ -102,14 +96,14 @@ def _moved_at_once(slow: Array, fast: Array, scratch: Scratch) -> bool:
     mine, yours = slow.flags, fast.flags
     if not (mine.owndata and yours.owndata and mine.writeable and yours.writeable):
         return False
-    prepared = scratch.prepared.get((slow.dtype, slow.shape))
-    if prepared is None:
+    value = factor.arrays.get(slow.dtype)
+    if value is None or slow.dtype != fast.dtype or slow.size > BLOCK:
         return False
-    _move(slow, fast, *prepared, scratch.near_slow)
+    _move(slow, fast, value, factor.near_slow)
     return True
 
 
-def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> bool:
+def _moved_in_place(slow: Array, fast: Array, alpha: float, factor: Factor) -> bool:
     """Move both; False, with nothing changed, where they cannot be overwritten block by block."""
     if not (_can_take(slow, fast) and fast.flags.writeable):
         return False
@@ -120,27 +114,23 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, scratch: Scratch) ->
             f[...] = s
     elif alpha in (0, 1):
         np.copyto(*((slow, fast) if alpha else (fast, slow)))
-    elif slow.size <= BLOCK:
-        _move(slow, fast, *scratch.prepare(slow), scratch.near_slow)
     else:
+        value = factor.of(slow.dtype)
         for s, f in _blocks(slow, fast):
-            _move(s, f, *scratch.prepare(s), scratch.near_slow)
+            _move(s, f if f.dtype == s.dtype else f.astype(s.dtype), value, factor.near_slow)
+            if f.dtype != s.dtype:
+                f[...] = s
     return True
 
 
-def _moved_alone(slow: Array, fast: Array, alpha: float, scratch: Scratch) -> Array:
+def _moved_alone(slow: Array, fast: Array, alpha: float, factor: Factor) -> Array:
     """The formula, written into `slow` alone."""
     same = _can_take(slow, fast) and slow.dtype == fast.dtype and slow.dtype.kind in "fc"
     if not same or alpha in (0, 1):
         return written(slow, slow if alpha == 0 else interpolate(slow, fast, alpha))
+    value = factor.of(slow.dtype)
     for s, f in _blocks(slow, fast):
-        step, factor = scratch.prepare(s)
-        subtract(f, s, step)
-        multiply(step, factor, step)
-        if scratch.near_slow:
-            add(s, step, s)
-        else:
-            subtract(f, step, s)
+        _move(s, f.copy(), value, factor.near_slow)
     return slow
 
 
@@ -156,8 +146,12 @@ def _moved_with_momentum(
     return slow, buffer
 
 
-def _move(slow: Array, fast: Array, step: Array, factor: Array, near_slow: bool) -> None:
-    """The formula of `interpolation.interpolate`, operation by operation, without temporaries."""
+def _move(slow: Array, fast: Array, factor: Array, near_slow: bool) -> None:
+    """The formula of `interpolation.interpolate`, operation by operation, without temporaries.
+
+    The difference takes the place of the one that the formula does not need any longer.
+    """
+    step = fast if near_slow else slow
     subtract(fast, slow, step)
     multiply(step, factor, step)
     if near_slow:

@@ -50,6 +50,27 @@ def test_every_dtype_is_the_reference_in_place(dtype, alpha):
     assert_is_the_reference_in_place(values(50, dtype, 1), values(50, dtype, 2), alpha)
 
 
+@pytest.mark.clause("C15")
+@pytest.mark.parametrize("alpha", [0.3, 0.8])
+def test_a_wider_leaf_after_one_that_is_not_is_the_reference(alpha):
+    slow = [values(9, np.float32, seed) for seed in (1, 2)]
+    fast = [values(9, np.float32, 3), values(9, np.float16, 4)]
+    expected = REFERENCE_KERNEL.interpolate(slow, fast, alpha)
+    moved = IN_PLACE.interpolate(
+        *([leaf.copy() for leaf in leaves] for leaves in (slow, fast)), alpha
+    )
+    assert all(map(same, moved[0], expected[0]))
+    assert all(map(same, moved[1], expected[1]))
+
+
+def test_no_leaf_is_moved_in_more_than_a_block_at_once(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(_array_kernel, "_move", lambda slow, *_: sizes.append(slow.size))
+    leaves = [values(size, np.float32, size) for size in (4, 40)]
+    IN_PLACE.interpolate(leaves, [leaf.copy() for leaf in leaves], 0.5)
+    assert sizes == [4, 16, 16, 8]
+
+
 def f_order(array):
     return np.asfortranarray(array)
 
