@@ -82,9 +82,11 @@ def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> N
         raise ValueError(
             f"{name} must have as many leaves as {other_name} ({len(others)}), got {len(leaves)}"
         )
-    for index, (leaf, other) in enumerate(zip(leaves, others, strict=True)):
-        if leaf.shape != other.shape:
-            raise ValueError(
-                f"{name}[{index}] must have the shape of {other_name}[{index}], "
-                f"{tuple(other.shape)}, got {tuple(leaf.shape)}"
-            )
+    shapes, expected = ([leaf.shape for leaf in some] for some in (leaves, others))
+    if shapes != expected:
+        pairs = enumerate(zip(shapes, expected, strict=True))
+        index, (shape, other) = next(item for item in pairs if item[1][0] != item[1][1])
+        raise ValueError(
+            f"{name}[{index}] must have the shape of {other_name}[{index}], "
+            f"{tuple(other)}, got {tuple(shape)}"
+        )
