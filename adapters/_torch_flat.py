@@ -1,7 +1,8 @@
 """Small leaves laid end to end, so that a sync of hundreds takes a few calls and not hundreds.
 
 On a CPU torch's list operations are loops over the leaves: each of them costs a good third of a
-microsecond, whatever its size. What a sync means is lookahead_core's.
+microsecond, whatever its size. Wider slow weights no list operation takes, on any device. What a
+sync means is lookahead_core's.
 """
 
 from itertools import accumulate, groupby
@@ -21,7 +22,7 @@ ROOM = 1 << 14
 
 
 class Flat(NamedTuple):
-    """Leaves of one dtype on a CPU, with slow weights of one dtype.
+    """Leaves of one device and dtype, with slow weights of one dtype.
 
     Attributes
     ----------

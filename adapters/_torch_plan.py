@@ -6,7 +6,6 @@ in the same place, of the same kind, and trained as before. What a sync means is
 anything but plain Lookahead on plain tensors goes its general way (_torch_cycle.py).
 """
 
-from collections.abc import Callable
 from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
@@ -53,9 +52,10 @@ class Plan(NamedTuple):
     lists : list of (slow weights, parameters)
         Those on an accelerator, for one launch each.
     flats : list of Flat
-        Small ones on a CPU, for few calls in all.
+        Small ones on a CPU, and those with wider slow weights, which no list takes: few calls in
+        all.
     alone : list of (Tensor, Tensor)
-        The others on a CPU, which go one by one: in as few passes over memory as can be.
+        The large ones of these, which go one by one: in as few passes over memory as can be.
     """
 
     leaves: list[Tensor]
@@ -132,18 +132,19 @@ def plan_for(groups: list[Group], slow: dict[Tensor, Tensor]) -> Plan | None:
     if len({leaf.untyped_storage().data_ptr() for leaf in members}) < len(members):
         return None
     pairs: list[Row] = [(slow[leaf], leaf) for leaf in members]
-    if not all(type(s) is Tensor and s.device == f.device for s, f in pairs):
+    if not all(s.device == f.device for s, f in pairs):
         return None
-    few, rest = parted(pairs, small)
-    alone, far = parted(rest, on_cpu)
-    if any(s.dtype != f.dtype for s, f in far):
-        return None
-    flats = [flat for rows in alike(few) for flat in flats_of(rows, slow)]
-    lists: list[Lists] = [([s for s, _ in rows], [f for _, f in rows]) for rows in alike(far)]
+    ways: dict[str, list[Row]] = {"listed": [], "flat": [], "alone": []}
+    for pair in pairs:
+        ways[way(*pair)].append(pair)
+    flats = [flat for rows in alike(ways["flat"]) for flat in flats_of(rows, slow)]
+    lists: list[Lists] = [
+        ([s for s, _ in rows], [f for _, f in rows]) for rows in alike(ways["listed"])
+    ]
     places = [*map(Tensor.data_ptr, leaves)]
-    taken = {leaf for _, leaf in rest}
+    taken = {leaf for _, leaf in (*ways["listed"], *ways["alone"])}
     loose, firm = [f for f in leaves if f not in taken], [f for f in leaves if f in taken]
-    return Plan(leaves, places, seen(loose), seen(firm), lists, flats, alone)
+    return Plan(leaves, places, seen(loose), seen(firm), lists, flats, ways["alone"])
 
 
 def seen(leaves: list[Tensor]) -> Seen:
@@ -151,21 +152,18 @@ def seen(leaves: list[Tensor]) -> Seen:
 
 
 def alike(pairs: list[Row]) -> list[list[Row]]:
-    """Rows of one device, one dtype of slow weights and one of parameters."""
+    """Rows of one device and dtype of parameters, and so of slow weights."""
     found: dict[Any, list[Row]] = {}
     for slow, fast in pairs:
-        found.setdefault((fast.device, slow.dtype, fast.dtype), []).append((slow, fast))
+        found.setdefault((fast.device, fast.dtype), []).append((slow, fast))
     return [*found.values()]
 
 
-def parted(pairs: list[Row], chosen: Callable[[Tensor], bool]) -> tuple[list[Row], list[Row]]:
-    """Those whose parameter is chosen, and the others."""
-    return [p for p in pairs if chosen(p[1])], [p for p in pairs if not chosen(p[1])]
-
-
-def small(leaf: Tensor) -> bool:
-    """Whether a call for it costs more than its share of a pass over memory."""
-    return on_cpu(leaf) and leaf.numel() < LARGE and leaf.is_contiguous()
+def way(slow: Tensor, fast: Tensor) -> str:
+    """How a pair is moved: in a list, end to end with others, or alone."""
+    if not on_cpu(fast) and slow.dtype == fast.dtype:
+        return "listed"
+    return "flat" if fast.numel() < LARGE and fast.is_contiguous() else "alone"
 
 
 def on_cpu(leaf: Tensor) -> bool:

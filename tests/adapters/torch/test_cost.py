@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core import Momentum, SyncRule, ema
-from lookahead_core.adapters import _torch_flat, _torch_lists
+from lookahead_core.adapters import _torch_flat, _torch_lists, _torch_plan
 from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import POLICIES
@@ -73,6 +73,15 @@ def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
     launched = launched_by(lambda: KERNELS["foreach"].interpolate(slow, fast, 0.5))
     expected = ["_foreach_lerp_", "_foreach_copy_"]
     assert sorted(launched) == sorted(expected * len(dtypes))
+
+
+@pytest.mark.clause("C44")
+def test_a_sync_on_an_accelerator_launches_twice_whatever_the_sizes(monkeypatch):
+    monkeypatch.setattr(_torch_plan, "on_cpu", lambda leaf: False)
+    weights = [torch.nn.Parameter(torch.ones(size)) for size in (1, 100, LEAF)]
+    optimizer = Lookahead(torch.optim.SGD(weights, lr=0.5), 4, 0.5)
+    pull_down(optimizer, *weights)
+    assert launched_by(optimizer.sync) == ["_foreach_lerp_", "_foreach_copy_"]
 
 
 @pytest.mark.clause("C44")

@@ -1,7 +1,8 @@
 """Lists that a sync keeps from cycle to cycle: whatever changes in between is noticed.
 
-Every test runs twice. Small leaves are laid end to end; large ones go one by one, and a sync leaves
-their slow weights to the next anchor.
+Every test runs three times. Small leaves are laid end to end; large ones go one by one, and a sync
+leaves their slow weights to the next anchor; on an accelerator (a CPU that is taken for one here)
+they go in lists.
 """
 
 import pickle
@@ -15,9 +16,11 @@ from lookahead_core.adapters.torch import Lookahead
 from torch_runs import assert_same
 
 
-@pytest.fixture(autouse=True, params=["small", "large"])
+@pytest.fixture(autouse=True, params=["small", "large", "on an accelerator"])
 def every_leaf_is(request, monkeypatch):
     monkeypatch.setattr(_torch_plan, "LARGE", 1 if request.param == "large" else 1000)
+    if request.param == "on an accelerator":
+        monkeypatch.setattr(_torch_plan, "on_cpu", lambda leaf: False)
 
 
 def leaf(value=0.0, size=3):
@@ -46,9 +49,10 @@ def test_leaves_move_by_the_bits_of_the_plain_kernel(alpha, slow_dtype, monkeypa
     monkeypatch.setattr(_torch_flat, "ROOM", 60)  # three of seven leaves
     torch.manual_seed(0)
     starts, gradient = torch.randn(7, 4, 5), torch.randn(4, 5)
+    dtypes = [torch.float32] * 5 + [torch.float64] * 2
     ends = []
     for kernel in ("foreach", "plain"):
-        leaves = [torch.nn.Parameter(start.clone()) for start in starts]
+        leaves = [torch.nn.Parameter(s.to(d)) for s, d in zip(starts.clone(), dtypes, strict=True)]
         inner = torch.optim.SGD(leaves, lr=0.3)
         optimizer = Lookahead(inner, 2, alpha, slow_dtype=slow_dtype, kernel=kernel)
         for _ in range(5):
@@ -83,6 +87,30 @@ def test_a_period_that_changes_right_after_a_sync_loses_no_slow_weights():
     optimizer.param_groups[0]["lookahead_sync_period"] = 3
     descend(optimizer, weight)  # the third step: from -1 to -2, and halfway back
     assert_same(weight.detach(), torch.full((3,), -1.5))
+
+
+@pytest.mark.clause("C26")
+def test_an_edit_between_cycles_that_no_version_counter_sees_is_taken():
+    weight = leaf()
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=4)
+    weight.data.fill_(10.0)
+    descend(optimizer, weight, steps=2)
+    assert_same(weight.detach(), torch.full((3,), 9.0))
+    assert_same(slow(optimizer), torch.full((3,), 9.0))
+
+
+def test_a_new_shape_within_a_cycle_is_named_or_synced_as_the_data_lies(request):
+    weight = leaf(size=4)
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=3)
+    weight.grad, weight.data = None, weight.data.view(2, 2)
+    if "small" in request.node.name:
+        descend(optimizer, weight)
+        assert_same(weight.detach(), torch.full((2, 2), -2.0))
+    else:
+        with pytest.raises(ValueError, match=r"shape of state\.slow\[0\], \(4,\), got \(2, 2\)"):
+            descend(optimizer, weight)
 
 
 @pytest.mark.clause("C26")
@@ -140,7 +168,7 @@ def test_a_list_is_kept_from_cycle_to_cycle(monkeypatch):
     weight = leaf()
     optimizer = around_sgd(weight)
     descend(optimizer, weight, steps=2)
-    monkeypatch.setattr(_torch_plan, "parted", None)  # nothing is sorted again
+    monkeypatch.setattr(_torch_plan, "way", None)  # nothing is sorted again
     descend(optimizer, weight, steps=4)
     assert_same(weight.detach(), torch.full((3,), -3.0))
 
