@@ -23,6 +23,7 @@ from workloads import Shapes, elements, smaller, workloads
 
 ALPHA, ROUNDS, BYTES = 0.5, 20, 4
 BETWEEN = "step between syncs"
+WIDE = "anchor and sync, bfloat16 with float32 slow weights"
 PACKAGES = ("torch", "jax", "jaxlib", "cupy-cuda12x", "numpy")
 # One run of each way is timed; as many at once as outweigh waiting for the device.
 REPEATS = {"400 tiny": 20, "ResNet-18": 20, "GPT-2 124M": 5, "32M in one": 10}
@@ -66,6 +67,8 @@ def torch_ways(shapes: Shapes, device: str, repeats: int) -> dict[str, Make]:
         optimizer = ours(Still(parameters(values, values)), 1, kernel=kernel)
         # With k=1 each step takes the anchor and syncs: all that a cycle costs.
         calls[f"anchor and sync, {kernel}"] = optimizer.step
+    narrow = parameters([v.bfloat16() for v in values], [v.bfloat16() for v in values])
+    calls[WIDE] = ours(Still(narrow), 1, slow_dtype=torch.float32).step
     calls[BETWEEN] = ours(Still(parameters(values, values)), 10**9).step
     return {name: waiting(torch.no_grad()(call), wait, repeats) for name, call in calls.items()}
 
@@ -140,7 +143,7 @@ def tabulate(title: str, sets: str, times: Rounds, shapes: Shapes, report: Table
     moved = 4 * BYTES * elements(shapes)
     for name, seconds in times.items():
         report.put(title, f"{name}, µs", sets, spread([1e6 * sum(s) for s in seconds]))
-        if name == BETWEEN:  # it moves nothing
+        if name in (BETWEEN, WIDE):  # nothing, or other bytes
             continue
         rate = spread([1e-9 * moved / sum(s) for s in seconds])
         report.put(title, f"{name}, GB/s by 4Nb", sets, rate)
