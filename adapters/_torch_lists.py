@@ -22,7 +22,7 @@ Lists: TypeAlias = tuple[list[Tensor], ...]
 # A leaf that needs a cast goes in so many pieces: casts then take less room than one leaf. One of
 # no more than so many numbers goes whole: its room is nothing, and the calls are all its time. On a
 # CPU a piece has no more than so many: they stay in its cache from one call to the next.
-PIECES, WHOLE, CACHED = 4, 1 << 12, 1 << 19
+PIECES, WHOLE, CACHED = 2, 1 << 14, 1 << 19
 
 
 def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
