@@ -241,6 +241,20 @@ def test_a_compiled_step_needs_a_bounded_number_of_graphs_and_stays_exact(policy
     assert_same(ours.detach(), eager.detach())
 
 
+def test_a_compiled_step_syncs_slow_weights_that_share_storage():
+    torch._dynamo.reset()
+    ours, eager = ([torch.nn.Parameter(torch.full((3,), float(i))) for i in range(4)] for _ in "ab")
+    optimizer, other = (Lookahead(torch.optim.SGD(w, lr=0.5), 2, 0.3) for w in (ours, eager))
+    step = torch.compile(optimizer.step, backend="aot_eager")
+    for _ in range(5):
+        for weight in (*ours, *eager):
+            weight.grad = weight.detach() - 1
+        step()
+        other.step()
+    assert_same(optimizer.state_dict()["state"], other.state_dict()["state"])
+    assert_same(ours, eager)
+
+
 def test_the_compiled_kernel_makes_one_graph_for_each_alpha():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
