@@ -43,6 +43,8 @@ def period(group: Group, rule: SyncRule) -> int:
 
 def rule_of(group: Group, rule: SyncRule) -> SyncRule:
     """`rule` with the settings of `group`, or ValueError."""
+    if not (ALPHA in group or PERIOD in group):
+        return rule
     outer = rule.outer
     if ALPHA in group:
         if not isinstance(outer, Interpolate):
