@@ -26,6 +26,12 @@ FAMILY = [
 ]
 
 
+@pytest.fixture
+def on_a_cpu():
+    with torch.device("cpu"):
+        yield
+
+
 class Launches(TorchDispatchMode):
     """Names of the operations that reach the dispatcher, each of them a launch on a GPU."""
 
@@ -84,6 +90,7 @@ def test_a_sync_on_an_accelerator_launches_twice_whatever_the_sizes(monkeypatch)
     assert launched_by(optimizer.sync) == ["_foreach_lerp_", "_foreach_copy_"]
 
 
+@pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 @pytest.mark.parametrize("dtypes", [[torch.float32], [torch.float32, DOUBLE]], ids=len)
 def test_a_sync_of_small_leaves_on_a_cpu_takes_three_calls_for_each_dtype(dtypes):
@@ -95,6 +102,7 @@ def test_a_sync_of_small_leaves_on_a_cpu_takes_three_calls_for_each_dtype(dtypes
     assert launched == ["cat", "lerp_", "_foreach_copy_"] * len(dtypes)
 
 
+@pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 def test_a_large_leaf_on_a_cpu_is_read_and_written_in_one_pass():
     weight = torch.nn.Parameter(torch.ones(LEAF))
@@ -103,6 +111,7 @@ def test_a_large_leaf_on_a_cpu_is_read_and_written_in_one_pass():
     assert launched_by(optimizer.sync) == ["lerp"]
 
 
+@pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monkeypatch):
     monkeypatch.setattr(_torch_lists, "CACHED", LEAF // 8)
@@ -112,6 +121,7 @@ def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monke
     assert launched_by(optimizer.sync).count("lerp_") == 8
 
 
+@pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 def test_small_leaves_share_the_room_that_a_sync_takes(monkeypatch):
     monkeypatch.setattr(_torch_flat, "ROOM", 64)

@@ -19,8 +19,7 @@ from torch_runs import assert_same
 @pytest.fixture(autouse=True, params=["small", "large", "on an accelerator"])
 def every_leaf_is(request, monkeypatch):
     monkeypatch.setattr(_torch_plan, "LARGE", 1 if request.param == "large" else 1000)
-    if request.param == "on an accelerator":
-        monkeypatch.setattr(_torch_plan, "on_cpu", lambda leaf: False)
+    monkeypatch.setattr(_torch_plan, "on_cpu", lambda leaf: request.param != "on an accelerator")
 
 
 def leaf(value=0.0, size=3):
