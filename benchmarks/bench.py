@@ -1,7 +1,7 @@
 """Everything that is measured without a GPU, in one run; writes docs/performance.md and its JSON.
 
-    nox -s bench                    ten minutes, and JAX
-    nox -s bench -- --quick         less than one: cut-down arrays, to see that all of it runs
+    nox -s bench                    a quarter of an hour
+    nox -s bench -- --quick         less than a minute: cut-down arrays, to see that all of it runs
 
 The quick form writes to the folder of `--out` alone and never to the page.
 """
