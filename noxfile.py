@@ -107,10 +107,13 @@ def distributed(session: nox.Session) -> None:
     """Workers as real processes, with collectives between them."""
     install(session, "torch", "jax", groups=["distributed"])
     options = ["--distributed", "--backend=torch", "--backend=jax"]
+    # pytest keeps the folders of three runs: the fourth process would delete the first one's, and
+    # two that delete the same one fail.
+    keep = ("-o", "tmp_path_retention_count=100")
     for processes in (2, 4):
         # Two cores: a thread for each of four processes is two too many already.
         launcher = ("torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "pytest")
-        run_tests(session, "tests/distributed/torch", *options, launcher=launcher)
+        run_tests(session, "tests/distributed/torch", *options, *keep, launcher=launcher)
     run_tests(session, "tests/distributed", *options, f"--ignore={ROOT}/tests/distributed/torch")
 
 
