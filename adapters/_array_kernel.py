@@ -117,8 +117,9 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, factor: Factor) -> b
     else:
         value = factor.of(slow.dtype)
         for s, f in _blocks(slow, fast):
-            _move(s, f if f.dtype == s.dtype else f.astype(s.dtype), value, factor.near_slow)
-            if f.dtype != s.dtype:
+            wide = f.astype(s.dtype, copy=False)
+            _move(s, wide, value, factor.near_slow)
+            if wide is not f:
                 f[...] = s
     return True
 

@@ -302,7 +302,7 @@ class Lookahead(MetaOptimizer):
 
 def _put(old: Leaves, new: Leaves) -> Leaves:
     """`new` in the buffers of `old`."""
-    if new is old or (len(new) == len(old) and all(map(is_, new, old))):
+    if len(new) == len(old) and all(map(is_, new, old)):
         return new
     return [written(target, value) for target, value in zip(old, new, strict=True)]
 

@@ -93,8 +93,8 @@ class Plan(NamedTuple):
         That writes all of them again in any case. Those that go alone are read here and not
         written, which is one of the three passes over memory that a cycle else takes.
         """
+        move_lists(self.lists, alpha)
         for slows, fasts in self.lists:
-            move_lists([(slows, fasts)], alpha)
             torch._foreach_copy_(fasts, slows)
         for flat in self.flats:
             flat.sync(alpha)

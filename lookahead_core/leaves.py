@@ -82,11 +82,12 @@ def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> N
         raise ValueError(
             f"{name} must have as many leaves as {other_name} ({len(others)}), got {len(leaves)}"
         )
-    shapes, expected = ([leaf.shape for leaf in some] for some in (leaves, others))
-    if shapes != expected:
-        pairs = enumerate(zip(shapes, expected, strict=True))
-        index, (shape, other) = next(item for item in pairs if item[1][0] != item[1][1])
-        raise ValueError(
-            f"{name}[{index}] must have the shape of {other_name}[{index}], "
-            f"{tuple(other)}, got {tuple(shape)}"
-        )
+    # All at once first: a third of the time of the loop, which is there to say which one it is.
+    if [leaf.shape for leaf in leaves] == [other.shape for other in others]:
+        return
+    for index, (leaf, other) in enumerate(zip(leaves, others, strict=True)):
+        if leaf.shape != other.shape:
+            raise ValueError(
+                f"{name}[{index}] must have the shape of {other_name}[{index}], "
+                f"{tuple(other.shape)}, got {tuple(leaf.shape)}"
+            )
