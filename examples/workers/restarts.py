@@ -96,13 +96,15 @@ def train(folder: Path) -> None:
 
 def main(folder: Path) -> None:
     dist.init_process_group("gloo", timeout=timedelta(minutes=5))
+    status = 0
     try:
         train(folder)
     except Exception:
         traceback.print_exc()
-        # Not sys.exit: gloo waits there for a worker that hangs, and the launcher for this one.
-        os._exit(1)
-    dist.destroy_process_group()
+        status = 1
+    # Not sys.exit: gloo waits there for a worker that hangs, and the launcher for this one; and a
+    # thread of gloo may abort there, with all work done (pytorch#190489).
+    os._exit(status)
 
 
 if __name__ == "__main__":

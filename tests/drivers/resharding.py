@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import init_device_mesh
 
 from lookahead_core import Momentum, SyncRule, diloco, lookahead, nested
 from lookahead_core.adapters.torch import MetaOptimizer
+from process_end import end_process
 from sharded_runs import Leaves, fully_sharded, give_gradients, whole
 
 STEPS = 8
@@ -104,6 +105,7 @@ def main(action, folder):
         torch.save(ends, folder / f"ends-{size}.pt")
     dist.barrier()
     dist.destroy_process_group()
+    end_process()
 
 
 if __name__ == "__main__":

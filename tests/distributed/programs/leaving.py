@@ -51,3 +51,4 @@ if __name__ == "__main__":
 
     program.batch, program.Manager.allreduce = paced, cut_short
     program.main(int(sys.argv[3]))
+    os._exit(0)  # not Python's own end: a thread of gloo may abort there (pytorch#190489)

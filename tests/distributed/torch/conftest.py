@@ -4,12 +4,15 @@ torchrun --standalone --nproc-per-node=2 -m pytest tests/distributed/torch \
     --distributed --backend torch
 """
 
+import atexit
 import os
 from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
+
+from process_end import end_process
 
 
 def pytest_configure(config):
@@ -18,6 +21,11 @@ def pytest_configure(config):
         raise pytest.UsageError("tests/distributed/torch must be started by torchrun")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+
+
+def pytest_sessionstart(session):
+    # What is registered first is done last: pytest removes its old folders before.
+    atexit.register(lambda: end_process(session.exitstatus))
 
 
 def pytest_report_header():
