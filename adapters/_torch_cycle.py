@@ -60,12 +60,8 @@ class Cycle:
 
     def between(self) -> list[Group]:
         """Groups that are in no cycle: between two, or before the first."""
-        count, behind = int(self.memory.count), self.memory.behind
-        return [
-            g
-            for g in self.inner.param_groups
-            if count < 0 or count % period(g, self.rule) == 0 or any(g is b for b in behind)
-        ]
+        count = int(self.memory.count)
+        return [g for g in self.inner.param_groups if count < 0 or not self._in_cycle(g)]
 
     def starting(self) -> list[Group]:
         """Groups whose slow weights are to be taken now; all of them before the first step too."""
@@ -76,8 +72,14 @@ class Cycle:
         """Groups whose parameters are not their slow weights."""
         if not self.rule.restarts_always and int(self.memory.syncs):
             return self.inner.param_groups
-        count, groups = int(self.memory.count), self.inner.param_groups
-        return [g for g in groups if count > 0 and count % period(g, self.rule)]
+        count = int(self.memory.count)
+        return [g for g in self.inner.param_groups if count > 0 and self._in_cycle(g)]
+
+    def _in_cycle(self, group: Group) -> bool:
+        """Whether it has been stepped since its last sync, which its period may not tell by now."""
+        memory = self.memory
+        phase = int(memory.count) % period(group, self.rule)
+        return phase > 0 and not any(group is synced for synced in memory.synced)
 
     @torch.no_grad()
     def anchor(self, groups: list[Group]) -> None:
@@ -93,7 +95,7 @@ class Cycle:
                 state = self._state(rule, members, ())
                 self._keep(members, rule.anchor(members, state, kernel=KERNELS[self.kernel]))
             self._prepare(rule, own)
-        memory.behind = [b for b in memory.behind if not any(b is g for g in groups)]
+        memory.synced = [s for s in memory.synced if not any(s is g for g in groups)]
         if len(memory.slow) > sum(len(group["params"]) for group in self.inner.param_groups):
             self._forget_gone()
         self.hold_inner_state(groups, live=True)
@@ -120,11 +122,11 @@ class Cycle:
     def sync(self, parts: Parts, average: Average | None = None) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
+            self.memory.synced += groups
             if (plan := self._plan(rule, groups)) and plan.holds(groups):
                 context = SyncContext(int(self.memory.syncs), KERNELS[self.kernel])
                 alpha = cast(Interpolate, rule.outer).fraction((), (), (), context)
                 plan.sync(float(alpha))
-                self.memory.behind += groups
             elif members := members_of(groups, self.memory.slow):
                 self._sync(rule, groups, members, average)
         self.memory.syncs += 1
@@ -154,11 +156,15 @@ class Cycle:
 
     @torch.no_grad()
     def catch_up(self) -> None:
-        """Bring slow weights along that the last sync has left to the next anchor."""
-        slow, behind = self.memory.slow, self.memory.behind
-        members = members_of(behind, slow)
+        """Take the slow weights of groups between two cycles from the parameters.
+
+        The next anchor does it in any case, but a plan's sync leaves them to it.
+        """
+        if not self.rule.restarts_always:
+            return
+        slow, members = self.memory.slow, members_of(self.memory.synced, self.memory.slow)
+        members = [leaf for leaf in members if leaf.shape == slow[leaf].shape]
         KERNELS[self.kernel].anchor([slow[leaf] for leaf in members], members)
-        self.memory.behind = []
 
     def _plan(self, rule: SyncRule, groups: list[Group]) -> Plan | None:
         """What is prepared for these groups, if it is all that they need."""

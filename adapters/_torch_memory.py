@@ -28,8 +28,8 @@ class Memory:
         What the outer rule keeps of each of them, one tensor for each of its slots.
     inner_slow : dict
         Slow copy of the inner state, by parameter and key, under `inner_state="interpolate"`.
-    behind : list of dict
-        Parameter groups whose parameters are the slow weights: the last sync has not written them.
+    synced : list of dict
+        Parameter groups that have not been stepped since their last sync.
     plans : dict
         What is prepared for the usual sync, by the identities of the groups.
     work : float
@@ -53,7 +53,7 @@ class Memory:
     slow: dict[Tensor, Tensor] = field(default_factory=dict)
     outer: dict[Tensor, list[Tensor]] = field(default_factory=dict)
     inner_slow: dict[InnerName, Tensor] = field(default_factory=dict)
-    behind: list[Group] = field(default_factory=list)
+    synced: list[Group] = field(default_factory=list)
     plans: dict[tuple[int, ...], Plan] = field(default_factory=dict)
     work: float = 0.0
     beside: dict[str, dict[Tensor, Tensor]] = field(default_factory=dict)

@@ -219,6 +219,9 @@ class MetaOptimizer(Optimizer):
         average = self._cycle.meet(parts)
         self._cycle.sync(parts, average)
         self._cycle.memory.count *= 0
+        if self.capturable:  # nothing here sees the steps of a graph that is replayed
+            self._cycle.catch_up()
+            self._cycle.memory.synced = []
 
     @contextmanager
     def slow_weights(self) -> Iterator[None]:

@@ -69,6 +69,35 @@ def test_it_is_bitwise_the_step_that_branches(policy, inner):
     assert counters == [4, 4]
 
 
+@pytest.mark.clause("C05", "C45")
+@pytest.mark.parametrize("kernel", ["foreach", "plain"])
+def test_a_forced_sync_leaves_nothing_to_steps_that_a_graph_replays(kernel):
+    weight = single()
+    inner = torch.optim.SGD([weight], lr=1.0)
+    optimizer = Lookahead(inner, 4, 0.5, capturable=True, kernel=kernel)
+    pull_down(optimizer, weight)
+    pull_down(optimizer, weight)
+    optimizer.sync()
+    pull_down(optimizer, weight)
+    with optimizer.slow_weights():
+        assert weight.item() == -1.0
+    for _ in range(3):
+        pull_down(optimizer, weight)
+    assert weight.item() == -3.0  # half of the way from -1 to -5
+
+
+@pytest.mark.clause("C05", "C06", "C45")
+@pytest.mark.parametrize("kernel", ["foreach", "plain"])
+def test_a_checkpoint_right_after_a_forced_sync_has_the_slow_weights(kernel):
+    weight = torch.nn.Parameter(torch.zeros(1 << 14))  # large: a sync leaves them to the anchor
+    inner = torch.optim.SGD([weight], lr=1.0)
+    optimizer = Lookahead(inner, 4, 0.5, capturable=True, kernel=kernel)
+    pull_down(optimizer, weight)
+    optimizer.sync()
+    slow = optimizer.state_dict()["state"][0]["lookahead_slow"]
+    assert_same(slow, torch.full_like(slow, -0.5))
+
+
 @pytest.mark.clause("C45")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_step_launches_the_same_on_the_same_tensors_and_reads_none(policy):

@@ -46,6 +46,21 @@ def test_a_period_in_a_group_overrides_the_rule_and_one_counter_keeps_them_in_ph
     assert second == (-1.0, -2.0, -3.0, -2.0, -3.0, -4.0, -5.0, -4.0)
 
 
+@pytest.mark.clause("C26", "C42")
+@pytest.mark.parametrize("kernel", ["foreach", "plain"])
+def test_a_period_that_is_set_between_cycles_leaves_an_edit_there_one_between_cycles(kernel):
+    (weight, _), optimizer = two_groups(sync_period=4, alpha=0.5, kernel=kernel)
+    for _ in range(4):
+        pull_down(optimizer, weight)
+    optimizer.param_groups[0]["lookahead_sync_period"] = 3  # four steps are no multiple of it
+    weight.data.fill_(10.0)
+    with optimizer.slow_weights():
+        assert weight.item() == 10.0
+    for _ in range(2):
+        pull_down(optimizer, weight)
+    assert weight.item() == 9.0  # half of the way from 10 to 8
+
+
 @pytest.mark.clause("C05", "C42")
 def test_a_forced_sync_restarts_all_groups():
     weights, optimizer = two_groups({"lookahead_sync_period": 2}, sync_period=3, alpha=0.5)

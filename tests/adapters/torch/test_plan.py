@@ -69,6 +69,14 @@ def test_a_checkpoint_right_after_a_sync_has_the_slow_weights():
     assert_same(slow(optimizer), torch.full((3,), -1.0))
 
 
+def test_so_has_one_after_a_group_was_added():
+    weight = leaf()
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=2)
+    optimizer.add_param_group({"params": [leaf()]})
+    assert_same(slow(optimizer), torch.full((3,), -1.0))
+
+
 @pytest.mark.clause("C22")
 def test_slow_weights_right_after_a_sync_are_the_parameters():
     weight = leaf()
@@ -122,6 +130,16 @@ def test_data_that_is_replaced_between_cycles_is_taken(size):
     descend(optimizer, weight, steps=2)
     assert_same(weight.detach(), torch.full((size,), 9.0))
     assert_same(slow(optimizer), torch.full((size,), 9.0))
+
+
+def test_data_of_another_shape_may_come_between_cycles_before_a_save():
+    weight = leaf()
+    optimizer = around_sgd(weight)
+    descend(optimizer, weight, steps=2)
+    weight.data = torch.full((5,), 10.0)
+    optimizer.state_dict()
+    descend(optimizer, weight, steps=2)
+    assert_same(slow(optimizer), torch.full((5,), 9.0))
 
 
 def test_data_that_is_replaced_within_a_cycle_is_interpolated_with_the_slow_weights():
