@@ -72,6 +72,7 @@ MODULES_OF = {
     "test_inner_against_torch.py": {"torch"},
     "test_real_data.py": {"jax"},
     "test_with_data.py": {"torch"},
+    "test_surgery.py": {"torch"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
     "test_bench.py": {"torch"},
     "test_on_meshes.py": {"jax"},
