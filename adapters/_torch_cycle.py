@@ -122,7 +122,8 @@ class Cycle:
     def sync(self, parts: Parts, average: Average | None = None) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
-            self.memory.synced += groups
+            # A new list: the memory of a fragment has the old one in common with the optimizer's.
+            self.memory.synced = [*self.memory.synced, *groups]
             if (plan := self._plan(rule, groups)) and plan.holds(groups):
                 context = SyncContext(int(self.memory.syncs), KERNELS[self.kernel])
                 alpha = cast(Interpolate, rule.outer).fraction((), (), (), context)
