@@ -54,6 +54,11 @@ def train(optimizer, model, steps):
         optimizer.step()
 
 
+def generator(seed):
+    """Random numbers where tests make their tensors: torch takes no others there."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
 def single(value=0.0, dtype=torch.float32):
     return torch.nn.Parameter(torch.tensor([value], dtype=dtype))
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 from lookahead_core.adapters import _torch_flat, _torch_plan
 from lookahead_core.adapters.torch import Lookahead
-from torch_runs import assert_same
+from torch_runs import assert_same, generator
 
 SEEDS, FRACTIONS = st.integers(0, 2**31 - 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])
 SHAPES = st.sampled_from([(), (0, 3), (3,), (2, 3), (3, 5), (5, 4)])
@@ -32,8 +32,8 @@ ANY = st.integers(0, 100)  # of the leaves, or of the groups, that there are by 
 
 
 def made(shape, dtype, seed, transposed=False):
-    generator = torch.Generator().manual_seed(seed)
-    tensor = torch.randn(shape[::-1] if transposed else shape, dtype=dtype, generator=generator)
+    own = shape[::-1] if transposed else shape
+    tensor = torch.randn(own, dtype=dtype, generator=generator(seed))
     return tensor.mT if transposed and len(shape) == 2 else tensor.reshape(shape)
 
 

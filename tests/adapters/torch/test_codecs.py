@@ -4,14 +4,15 @@ import pytest
 import torch
 
 from lookahead_core.adapters._torch_codecs import CODECS, Blocks, codec_of
+from torch_runs import generator
 
 SIZES = [1, 2, 3, 127, 128, 129, 1000]
 
 
 def numbers(size, spread=3.0):
-    generator = torch.Generator().manual_seed(size)
-    scale = torch.exp(spread * torch.randn(size, generator=generator))
-    return torch.randn(size, generator=generator) * scale
+    own = generator(size)
+    scale = torch.exp(spread * torch.randn(size, generator=own))
+    return torch.randn(size, generator=own) * scale
 
 
 def back(codec, values):

@@ -8,7 +8,7 @@ from lookahead_core import Momentum, SyncRule, ema, lookahead, nested, polyak, s
 from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer, ranger
 from reference_loop import ALPHA, K
-from torch_runs import Quadratic, sgd, train
+from torch_runs import Quadratic, generator, sgd, train
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
@@ -24,10 +24,10 @@ def way(request):
 
 def noisy_step(optimizer, model, step):
     """One step with the oracle's gradient and noise that belongs to this step."""
-    generator = torch.Generator().manual_seed(step)
+    numbers = generator(step)
     model.backward()
     for leaf in (model.x, model.y):
-        leaf.grad += torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
+        leaf.grad += torch.randn(leaf.shape, generator=numbers, dtype=leaf.dtype)
     optimizer.step()
 
 

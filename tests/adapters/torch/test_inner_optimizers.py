@@ -13,7 +13,7 @@ import torch
 
 from lookahead_core.adapters.torch import Lookahead
 from reference_loop import POLICIES
-from torch_runs import assert_same, flat
+from torch_runs import assert_same, flat, generator
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # torch's own, while its test package is imported
@@ -43,11 +43,8 @@ class Model:
 
     def __init__(self, case):
         self.info, self.arguments = (CASES | FOREACH)[case]
-        generator = torch.Generator().manual_seed(0)
-        self.params = [
-            torch.nn.Parameter(torch.randn(shape, generator=generator))
-            for shape in ((3, 4), (4, 2))
-        ]
+        own, shapes = generator(0), ((3, 4), (4, 2))
+        self.params = [torch.nn.Parameter(torch.randn(s, generator=own)) for s in shapes]
 
     def inner(self):
         # A copy: a learning rate that is a tensor would be shared.

@@ -8,6 +8,7 @@ import torch
 from lookahead_core import REFERENCE_KERNEL
 from lookahead_core.adapters._torch_kernel import KERNELS, move_distant
 from lookahead_core.adapters._torch_momentum import step_distant
+from torch_runs import generator
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
@@ -28,9 +29,9 @@ def kernel(request):
 
 
 def leaves(dtype, seed):
-    generator = torch.Generator().manual_seed(seed)
-    numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
-    columns = torch.randn((3, 4), generator=generator, dtype=torch.float64).to(dtype).t()
+    own = generator(seed)
+    numbers = [torch.randn(shape, generator=own, dtype=torch.float64) for shape in SHAPES]
+    columns = torch.randn((3, 4), generator=own, dtype=torch.float64).to(dtype).t()
     return [number.to(dtype) for number in numbers] + [columns]
 
 

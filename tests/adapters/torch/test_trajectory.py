@@ -19,6 +19,7 @@ from torch_runs import (
     INNERS,
     Quadratic,
     adam,
+    generator,
     make,
     pull_down,
     sgd,
@@ -263,7 +264,7 @@ def test_the_policies_act_on_all_of_the_inner_state(family, policy, left):
 @pytest.mark.clause("C07", "C08")
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
 def test_the_formula_is_torchs_own_at_one_half(dtype):
-    slow, fast = torch.randn(2, 10_000, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    slow, fast = torch.randn(2, 10_000, dtype=dtype, generator=generator(0))
     assert torch.equal(interpolate(slow, fast, 0.5), torch.lerp(slow, fast, 0.5))
 
 
