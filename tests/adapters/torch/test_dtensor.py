@@ -21,7 +21,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is dep
 def mesh(tmp_path):
     address = f"file://{tmp_path / 'store'}"
     dist.init_process_group("gloo", init_method=address, rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
+    with torch.device("cpu"):  # gloo's, also where a GPU is tested
+        yield init_device_mesh("cpu", (1,))
     dist.destroy_process_group()
 
 
