@@ -30,7 +30,8 @@ def rows():
 
 def all_tests():
     """Names of all tests of the torch adapter."""
-    paths = [*ROOT.glob("tests/*/torch/test_*.py"), ROOT / "tests/distributed/test_reshard.py"]
+    others = ("tests/distributed/test_reshard.py", "tests/properties/test_surgery.py")
+    paths = [*ROOT.glob("tests/*/torch/test_*.py"), *map(ROOT.joinpath, others)]
     return {
         node.name
         for path in paths

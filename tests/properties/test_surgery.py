@@ -178,7 +178,7 @@ class CapturedSurgery(Surgery):
         super().edit(index, seed, in_place=True)
 
     def compare_states(self):
-        """Not at all: an edit between cycles is in the slow weights of one, not yet of the other."""
+        """Nothing: an edit between cycles is in the slow weights of one, not yet of the other."""
 
 
 @pytest.mark.clause("C05", "C06", "C19", "C22", "C26", "C27", "C34", "C42")
