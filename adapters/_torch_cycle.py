@@ -122,14 +122,14 @@ class Cycle:
     def sync(self, parts: Parts, average: Average | None = None) -> None:
         """Sync the groups of each part, weights and inner state, in place."""
         for rule, groups in parts:
-            # A new list: the memory of a fragment has the old one in common with the optimizer's.
-            self.memory.synced = [*self.memory.synced, *groups]
             if (plan := self._plan(rule, groups)) and plan.holds(groups):
                 context = SyncContext(int(self.memory.syncs), KERNELS[self.kernel])
                 alpha = cast(Interpolate, rule.outer).fraction((), (), (), context)
                 plan.sync(float(alpha))
             elif members := members_of(groups, self.memory.slow):
                 self._sync(rule, groups, members, average)
+            # A new list: the memory of a fragment has the old one in common with the optimizer's.
+            self.memory.synced = [*self.memory.synced, *groups]
         self.memory.syncs += 1
         self.memory.work = 0.0
 

@@ -77,6 +77,20 @@ def test_so_has_one_after_a_group_was_added():
     assert_same(slow(optimizer), torch.full((3,), -1.0))
 
 
+@pytest.mark.parametrize("kernel", ["foreach", "plain"])
+def test_a_sync_that_fails_has_synced_nothing(kernel):
+    def alpha(syncs):
+        return [0.5][syncs]
+
+    weight = leaf()
+    inner = torch.optim.SGD([weight], lr=1.0)
+    optimizer = Lookahead(inner, 2, alpha, kernel=kernel)
+    descend(optimizer, weight, steps=3)  # one sync, at -1; then a step to -2
+    with pytest.raises(IndexError):
+        optimizer.sync()
+    assert_same(slow(optimizer), torch.full((3,), -1.0))
+
+
 @pytest.mark.clause("C22")
 def test_slow_weights_right_after_a_sync_are_the_parameters():
     weight = leaf()
