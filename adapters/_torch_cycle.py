@@ -61,7 +61,7 @@ class Cycle:
     def between(self) -> list[Group]:
         """Groups that are in no cycle: between two, or before the first."""
         count = int(self.memory.count)
-        return [g for g in self.inner.param_groups if count < 0 or not self._in_cycle(g)]
+        return [g for g in self.inner.param_groups if not self._in_cycle(g, count)]
 
     def starting(self) -> list[Group]:
         """Groups whose slow weights are to be taken now; all of them before the first step too."""
@@ -73,13 +73,12 @@ class Cycle:
         if not self.rule.restarts_always and int(self.memory.syncs):
             return self.inner.param_groups
         count = int(self.memory.count)
-        return [g for g in self.inner.param_groups if count > 0 and self._in_cycle(g)]
+        return [g for g in self.inner.param_groups if self._in_cycle(g, count)]
 
-    def _in_cycle(self, group: Group) -> bool:
+    def _in_cycle(self, group: Group, count: int) -> bool:
         """Whether it has been stepped since its last sync, which its period may not tell by now."""
-        memory = self.memory
-        phase = int(memory.count) % period(group, self.rule)
-        return phase > 0 and not any(group is synced for synced in memory.synced)
+        stepped = count > 0 and count % period(group, self.rule) > 0
+        return stepped and not any(group is synced for synced in self.memory.synced)
 
     @torch.no_grad()
     def anchor(self, groups: list[Group]) -> None:
@@ -128,8 +127,7 @@ class Cycle:
                 plan.sync(float(alpha))
             elif members := members_of(groups, self.memory.slow):
                 self._sync(rule, groups, members, average)
-            # A new list: the memory of a fragment has the old one in common with the optimizer's.
-            self.memory.synced = [*self.memory.synced, *groups]
+            self.memory.synced += groups
         self.memory.syncs += 1
         self.memory.work = 0.0
 

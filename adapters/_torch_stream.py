@@ -171,7 +171,7 @@ class Stream:
 
     def _own(self, fragment: int) -> Cycle:
         """The cycle, with the fragment's own number of syncs; tensors are shared."""
-        memory = replace(self.cycle.memory, syncs=self.syncs[fragment])
+        memory = replace(self.cycle.memory, syncs=self.syncs[fragment], synced=[])
         return replace(self.cycle, memory=memory)
 
     # --- what is on its way ---

@@ -4,7 +4,6 @@ The kernel that keeps what it prepared from cycle to cycle stays with the one th
 to the bit; the step for a graph stays with the one that branches, within rounding.
 """
 
-import io
 import pickle
 from copy import deepcopy
 from functools import partial
@@ -22,7 +21,7 @@ from hypothesis.stateful import (
 
 from lookahead_core.adapters import _torch_flat, _torch_plan
 from lookahead_core.adapters.torch import Lookahead
-from torch_runs import assert_same, generator
+from torch_runs import assert_same, flat, generator
 
 SEEDS, FRACTIONS = st.integers(0, 2**31 - 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])
 SHAPES = st.sampled_from([(), (0, 3), (3,), (2, 3), (3, 5), (5, 4)])
@@ -58,12 +57,10 @@ class Run:
             self.optimizer.step()
 
     def save(self):
-        file = io.BytesIO()
-        torch.save((self.leaves, self.optimizer.state_dict()), file)
-        self.saved = file.getvalue()
+        self.saved = flat([[leaf.detach() for leaf in self.leaves], self.optimizer.state_dict()])
 
     def load(self):
-        leaves, state = torch.load(io.BytesIO(self.saved), weights_only=False)
+        leaves, state = flat(self.saved)  # it may be loaded again
         for leaf, value in zip(self.leaves, leaves, strict=True):
             leaf.data.copy_(value)
         self.optimizer.load_state_dict(state)

@@ -34,8 +34,8 @@ def descend(optimizer, *leaves, steps=1):
         optimizer.step()
 
 
-def around_sgd(*leaves, period=2, alpha=0.5):
-    return Lookahead(torch.optim.SGD(leaves, lr=1.0), period, alpha)
+def around_sgd(*leaves, period=2, alpha=0.5, **options):
+    return Lookahead(torch.optim.SGD(leaves, lr=1.0), period, alpha, **options)
 
 
 def slow(optimizer, index=0):
@@ -83,8 +83,7 @@ def test_a_sync_that_fails_has_synced_nothing(kernel):
         return [0.5][syncs]
 
     weight = leaf()
-    inner = torch.optim.SGD([weight], lr=1.0)
-    optimizer = Lookahead(inner, 2, alpha, kernel=kernel)
+    optimizer = around_sgd(weight, alpha=alpha, kernel=kernel)
     descend(optimizer, weight, steps=3)  # one sync, at -1; then a step to -2
     with pytest.raises(IndexError):
         optimizer.sync()
