@@ -4,7 +4,7 @@ Nothing here moves weights: that is optax.py.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import optax
 from lookahead_core.kernel import anchored
 
 __all__ = [
+    "PARKED",
     "LookaheadState",
     "PersistentState",
     "SharedState",
@@ -20,13 +21,12 @@ __all__ = [
     "find_state",
     "is_parked",
     "own_params",
-    "park",
     "refuse_parked",
     "replaced",
     "resync",
     "slow_params",
     "start_cycle",
-    "unpark",
+    "states_in",
 ]
 
 
@@ -131,7 +131,6 @@ class _Parked(NamedTuple):
 
 
 PARKED = _Parked()
-Parked: TypeAlias = tuple[tuple[optax.Params, optax.OptState, optax.OptState], ...]
 
 
 def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -165,7 +164,7 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     >>> slow_params(state, optax.apply_updates(params, updates))
     {'w': Array([1., 1.], dtype=float32)}
     """
-    found = _states(state)
+    found = states_in(state)
     for ours in found:
         refuse_parked(ours)
     owned = [path for ours in found for path, _ in jax.tree_util.tree_leaves_with_path(ours.slow)]
@@ -204,7 +203,7 @@ def find_state(state: optax.OptState) -> LookaheadState:
     >>> find_state(optimizer.init(jnp.ones(2))).step
     Array(0, dtype=int32)
     """
-    found = _states(state)
+    found = states_in(state)
     if len(found) != 1:
         raise ValueError(f"state must hold exactly one LookaheadState, got {len(found)}")
     return found[0]
@@ -244,7 +243,7 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
     >>> state.step, resync(state).step
     (Array(1, dtype=int32), Array(0, dtype=int32))
     """
-    _states(state)
+    states_in(state)
 
     def restarted(ours: LookaheadState) -> LookaheadState:
         refuse_parked(ours)
@@ -258,90 +257,6 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
         return ours if params is None else jax.tree.map(jnp.copy, _taken(ours, params, True, True))
 
     return replaced(state, restarted)
-
-
-def park(state: optax.OptState) -> tuple[optax.OptState, Parked]:
-    """Take the slow weights out of a state, for the steps of the split form that do not sync.
-
-    What the outer rule keeps goes with them. JAX takes some microseconds for each array that a
-    compiled program is given, and those steps do not use these. No array is touched.
-
-    Parameters
-    ----------
-    state : optax state
-        Any that holds a `LookaheadState`, or several.
-
-    Returns
-    -------
-    state, parked
-        The state without them, which `split(...).update` takes and nothing else, and what
-        `unpark` needs. A checkpoint needs both.
-
-    Raises
-    ------
-    ValueError
-        If `state` holds no `LookaheadState`, or was parked already.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp, optax
-    >>> from lookahead_core.adapters.optax import lookahead, park, slow_params, unpark
-    >>> optimizer, params = lookahead(optax.sgd(0.1)), jnp.ones(2)
-    >>> state, parked = park(optimizer.init(params))
-    >>> slow_params(unpark(state, parked), params)
-    Array([1., 1.], dtype=float32)
-    """
-    found = _states(state)
-    if any(map(is_parked, found)):
-        raise ValueError("state must hold slow weights to park, got one that was parked already")
-    taken = tuple((ours.slow, ours.inner_slow, ours.outer) for ours in found)
-
-    def emptied(ours: LookaheadState) -> LookaheadState:
-        return ours._replace(slow=PARKED, inner_slow=PARKED, outer=PARKED)
-
-    return replaced(state, emptied), taken
-
-
-def unpark(state: optax.OptState, parked: Parked) -> optax.OptState:
-    """Put the slow weights that `park` took out of a state back, before a step that syncs.
-
-    Parameters
-    ----------
-    state : optax state
-        As `park` or `split(...).update` returned it.
-    parked : tuple
-        What `park` returned beside it.
-
-    Returns
-    -------
-    optax state
-
-    Raises
-    ------
-    ValueError
-        If `state` was not parked, or `parked` is of another one.
-
-    Examples
-    --------
-    >>> import jax.numpy as jnp, optax
-    >>> from lookahead_core.adapters.optax import find_state, lookahead, park, unpark
-    >>> state = lookahead(optax.sgd(0.1)).init(jnp.ones(2))
-    >>> find_state(unpark(*park(state))).slow
-    Array([1., 1.], dtype=float32)
-    """
-    found = _states(state)
-    if len(found) != len(parked) or not all(map(is_parked, found)):
-        raise ValueError(
-            f"state must hold {len(parked)} LookaheadStates without slow weights, as park made it; "
-            f"got {len(found)}, of which {sum(map(is_parked, found))} without"
-        )
-    rest = iter(parked)
-
-    def returned(ours: LookaheadState) -> LookaheadState:
-        slow, inner_slow, outer = next(rest)
-        return ours._replace(slow=slow, inner_slow=inner_slow, outer=outer)
-
-    return replaced(state, returned)
 
 
 def is_parked(state: LookaheadState) -> bool:
@@ -410,7 +325,7 @@ def filled(updates: optax.Updates, params: optax.Params) -> optax.Updates:
     )
 
 
-def _states(state: optax.OptState) -> list[LookaheadState]:
+def states_in(state: optax.OptState) -> list[LookaheadState]:
     found = [node for node in jax.tree.leaves(state, is_leaf=_is_ours) if _is_ours(node)]
     if not found:
         raise ValueError(f"state must hold a LookaheadState, got none in {type(state).__name__}")

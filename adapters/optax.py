@@ -42,6 +42,7 @@ from ._optax_outer import (
     slots_like,
     state_kind,
 )
+from ._optax_park import park, unpark
 from ._optax_split import SplitTransformation, split
 from ._optax_state import (
     LookaheadState,
@@ -50,13 +51,11 @@ from ._optax_state import (
     filled,
     find_state,
     own_params,
-    park,
     refuse_parked,
     replaced,
     resync,
     slow_params,
     start_cycle,
-    unpark,
 )
 from ._optax_weights import emitted, on_weights
 from ._optax_workers import only_when_due, worker_axes
