@@ -70,7 +70,7 @@ class Cycle:
 
     def apart(self) -> list[Group]:
         """Groups whose parameters are not their slow weights."""
-        if not self.rule.restarts_always and int(self.memory.syncs):
+        if not self.rule.fast_carries_slow and int(self.memory.syncs):
             return self.inner.param_groups
         count = int(self.memory.count)
         return [g for g in self.inner.param_groups if self._in_cycle(g, count)]
@@ -159,7 +159,7 @@ class Cycle:
 
         The next anchor does it in any case, but a plan's sync leaves them to it.
         """
-        if not self.rule.restarts_always:
+        if not self.rule.fast_carries_slow:
             return
         slow, members = self.memory.slow, members_of(self.memory.synced, self.memory.slow)
         members = [leaf for leaf in members if leaf.shape == slow[leaf].shape]

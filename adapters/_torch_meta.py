@@ -354,7 +354,7 @@ class MetaOptimizer(Optimizer):
             refuse_ours_in(self.inner)
             cycle.anchor(starting)
         average = cycle.meet(parts)
-        taken = rule.restarts_always or not memory.syncs
+        taken = rule.fast_carries_slow or not memory.syncs
         loss = self._inner_step(closure, undo=taken and len(starting) == len(groups))
         if starting:
             cycle.watch(starting)

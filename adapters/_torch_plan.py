@@ -107,7 +107,7 @@ def usual(rule: SyncRule, kernel: str) -> bool:
     return (
         type(outer) is Interpolate
         and not outer.needs_gradient
-        and rule.restarts_always
+        and rule.fast_carries_slow
         and rule.inner_state == "maintain"
         and kernel == "foreach"
         and not torch.compiler.is_compiling()  # the look at storage would break the graph

@@ -152,7 +152,7 @@ class Stream:
 
     def apart(self) -> list[Group]:
         """Groups of the fragments whose parameters are not their slow weights."""
-        whole = self.cycle.rule.restarts_always
+        whole = self.cycle.rule.fast_carries_slow
         return self.groups(
             fragment
             for fragment, syncs in enumerate(self.syncs)
