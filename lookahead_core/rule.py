@@ -256,8 +256,8 @@ class SyncRule:
         inner_slow = state.inner_slow
         if inner is not None:
             inner_slow = POLICIES[self.inner_state].begin(inner, inner_slow, kernel)
-        taken, before = (kernel.anchor(state.slow, fast), inner_slow), (state.slow, state.inner_slow)
-        slow, inner_slow = selected(first, taken, before)
+        taken = kernel.anchor(state.slow, fast), inner_slow
+        slow, inner_slow = selected(first, taken, (state.slow, state.inner_slow))
         return state._replace(slow=slow, inner_slow=inner_slow)
 
     def step(
