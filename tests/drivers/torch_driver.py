@@ -68,6 +68,9 @@ class TorchDriver:
     def __init__(self, kernel="foreach", capturable=False, **inner):
         self.options, self.inner = {"kernel": kernel, "capturable": capturable}, inner
         self.eager = kernel != "compiled"
+        if capturable:
+            # A graph goes on with the parameters that were trained when it was captured.
+            self.capabilities = self.capabilities - {"freeze"}
         if inner.get("fused"):
             # "`fused=True` requires all the params to be floating point Tensors", frozen ones too.
             self.capabilities = self.capabilities - {"int32", "complex128", "complex64"}
@@ -135,7 +138,7 @@ class TorchDriver:
     def edit_inner(self, run, index, edit):
         leaf, factor = run.params[index], INNER_EDITS[edit]
         entries = run.optimizer.state.pop(leaf, {})
-        if edit == "remove":
+        if edit == "remove" or not entries:
             return
         moments = {key for key, value in entries.items() if value.shape == leaf.shape}
         if edit == "replace":
