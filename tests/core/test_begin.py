@@ -160,6 +160,26 @@ def test_a_loop_that_edits_nothing_may_leave_begin_out(name, xp, counter):
     assert [*without] == [*trace(xp, RULES[name], count=counter)]
 
 
+def for_later(slow, fast, alpha):
+    """Leaves the slow weights as they were: the fast ones hold them."""
+    return slow, REFERENCE_KERNEL.interpolate(slow, fast, alpha)[1]
+
+
+@pytest.mark.clause("C10", "C18", "C22", "C26")
+@pytest.mark.parametrize("name", RULES)
+def test_a_kernel_may_leave_the_slow_weights_to_the_next_cycle(name, xp):
+    lazily = trace(xp, RULES[name], Kernel(interpolate=for_later))
+    assert [*lazily] == [*trace(xp, RULES[name])]
+
+
+@pytest.mark.clause("C05", "C18", "C26")
+def test_a_sync_that_is_forced_between_cycles_begins_one(xp, counter):
+    run = Descent(xp, lookahead(2, 0.5, "interpolate"), counter).step(2)
+    run.fast, run.inner = (leaf(xp, 40.0),), (leaf(xp, 10.0),)
+    run.state = run.rule.begin(run.fast, run.inner, run.state)
+    assert (run.sync().weights, run.moment) == (40.0, 10.0)
+
+
 @pytest.mark.clause("C19", "C20")
 def test_a_selection_donates_nothing(xp):
     rule, fast, inner = lookahead(2, 0.5, "interpolate"), (leaf(xp, 1.0),), (leaf(xp, 2.0),)
