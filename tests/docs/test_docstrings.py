@@ -18,7 +18,7 @@ NOT_OURS = {"GL01", "GL02", "SA01", "ES01", "PR06", "PR09", "RT03", "RT05", "SS0
 # Methods say what is theirs; arguments that several share are explained once.
 NOT_FOR_METHODS = {"PR01", "RT01", "EX01", "YD01"}
 # Data and types: they have no arguments, and their examples are those of what uses them.
-PLAIN = {"CAPABILITIES", "CLAUSES", "KERNEL_CHECKS", "REFERENCE_KERNEL"}
+PLAIN = {"CAPABILITIES", "CLAUSES", "INNER_EDITS", "KERNEL_CHECKS", "REFERENCE_KERNEL"}
 
 
 def public(backend: str) -> list[str]:
