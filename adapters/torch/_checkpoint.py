@@ -22,7 +22,7 @@ from lookahead_core.validation import non_negative
 
 from ._groups import ALPHA, PERIOD, Group, rule_of
 from ._inner_state import COMMON, MOMENT
-from ._leaves import Home, Kept, assign, by_itself
+from ._leaves import Home, Kept, by_itself
 from ._parts import Part, Parts
 
 __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
@@ -80,6 +80,8 @@ class Loaded(NamedTuple):
         parts.unstepped, parts.evaluating, parts.seen = self.unstepped, False, []
         pairs = zip(parts.inner.param_groups, self.clocks, strict=True)
         parts.parts = [Part(rule_of(group, parts.rule), [group], clock) for group, clock in pairs]
+        for part in parts.parts:
+            part.members = parts.members_of(part)
         parts.current()
         parts.loaded(self.streaming, self.clocks)
 

@@ -88,9 +88,9 @@ class MetaOptimizer(Optimizer):
     Slow weights are captured at construction and again at the first step of each cycle, so that
     weights loaded or edited between cycles are honoured (clauses C01, C26); where a sync does not
     put the fast weights back whole, at the first step of the first cycle only. Parameters with
-    `requires_grad=False` then are left alone (clause C27). Groups with an alpha or a period of their
-    own are a part of their own, in phase with the others: schedules, `restart_period` and nested
-    rules count the syncs of their part (clause C42).
+    `requires_grad=False` then are left alone (clause C27). Groups with an alpha or a period of
+    their own are a part of their own, in phase with the others: schedules, `restart_period` and
+    nested rules count the syncs of their part (clause C42).
 
     References
     ----------

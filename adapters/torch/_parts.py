@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import Kernel, SyncRule, SyncState
-from lookahead_core.schedule import before_first, begins, every, in_phase
+from lookahead_core.schedule import before_first, every, in_phase
 from lookahead_core.typing import Count
 from lookahead_core.workers import Average
 
@@ -156,13 +156,13 @@ class Parts:
         before = {tuple(map(id, part.groups)): part for part in self.parts}
         self.parts = [part for _, part in found]
         for part in self.parts:
-            if same := before.get(tuple(map(id, part.groups))):
+            part.members = self.members_of(part)
+            same = before.get(tuple(map(id, part.groups)))
+            if same and same.rule.leafwise == part.rule.leafwise:  # of the same slots, then
                 part.members, part.prepared = same.members, same.prepared
-            else:
-                part.members = self._members(part)
 
     def _wanted(self) -> list[tuple[Group, SyncRule]]:
-        """The groups that are to be put together, each with its rule; ValueError for a wrong one."""
+        """The groups that are to be put together, each with its rule, or ValueError."""
         return [(group, rule_of(group, self.rule)) for group in self.inner.param_groups]
 
     def _clock(self, group: Group, rule: SyncRule) -> SyncState:
@@ -186,7 +186,8 @@ class Parts:
         phase = in_phase(self.elapsed, count, rule.sync_period)
         return SyncState((), count, self.elapsed * 0, (), (), phase)
 
-    def _members(self, part: Part) -> list[Tensor]:
+    def members_of(self, part: Part) -> list[Tensor]:
+        """The parameters of a part of which something is kept, each once."""
         return list(dict.fromkeys(leaf for leaf in leaves_of(part.groups) if leaf in self.kept))
 
     # --- what a cycle begins with ---
@@ -204,6 +205,7 @@ class Parts:
             self.store(part, state, live)
         self._forget_gone()
 
+    @torch.no_grad()
     def hold(self, part: Part, groups: Iterable[Group] = ()) -> None:
         """Keep something of each parameter that is trained now, and of no other.
 
@@ -222,7 +224,7 @@ class Parts:
             self.kept[leaf] = self.home.settled(kept, leaf)
         prepares = self.kernel == "foreach" and self.workers is None
         part.prepared = Prepared.of(part.groups, self.kept) if prepares else None
-        part.members = part.prepared.members if part.prepared else self._members(part)
+        part.members = part.prepared.members if part.prepared else self.members_of(part)
 
     def _forget_gone(self) -> None:
         """Drop what is kept of parameters that no group has any longer."""
@@ -232,7 +234,7 @@ class Parts:
             del self.kept[gone]
         for part in self.parts:
             if any(leaf not in self.kept for leaf in part.members):
-                part.members, part.prepared = self._members(part), None
+                part.members, part.prepared = self.members_of(part), None
 
     def watch(self, parts: Iterable[Part]) -> None:
         """Show the outer rule the gradients of the first step of a cycle, if it asks for them."""
@@ -255,7 +257,7 @@ class Parts:
         """Sync a part, weights and inner state, in place; its counters count it at the end."""
         rule, before = part.rule, part.on_host()
         if not (part.prepared and part.prepared.holds(part.groups)):
-            part.members, part.prepared = self._members(part), None
+            part.members, part.prepared = self.members_of(part), None
             for leaf in part.members:
                 self.home.settled(self.kept[leaf], leaf)
         if not part.members:
@@ -285,13 +287,19 @@ class Parts:
 
     # --- the arrays of a part's state ---
 
-    def filled(self, part: Part, live: Live, counters: SyncState | None = None) -> SyncState:
+    def filled(
+        self,
+        part: Part,
+        live: Live,
+        counters: SyncState | None = None,
+        own: list[Kept] | None = None,
+    ) -> SyncState:
         """The core's state of a part, with its arrays; changes nothing.
 
         Of inner state that was made or resized since the cycle began, the slow copy is what it was
         before its first step.
         """
-        own = [self.kept[leaf] for leaf in part.members]
+        own = [self.kept[leaf] for leaf in part.members] if own is None else own
         slow = [kept.slow for kept in own]
         outer = [list(slot) for slot in zip(*(kept.slots for kept in own), strict=True)]
         if not part.rule.leafwise or self.workers is not None:  # it may mix them, on one device
@@ -336,17 +344,24 @@ class Parts:
 
     def to_save(self, part: Part) -> tuple[SyncState, Live]:
         """The state of a part as a checkpoint has it; nothing is made that lasts."""
-        live = self.participating(part)
-        state = self.filled(part, live, part.on_host())
-        if not part.rule.fast_is_slow(state):
-            return state, live
+        live, counters = self.participating(part), part.on_host()
+        if not part.rule.fast_is_slow(counters):
+            return self.filled(part, live, counters), live
+        own = [self._fitting(part, leaf) for leaf in part.members]
+        state = self.filled(part, live, counters, own)
         state = state._replace(slow=[slow.clone() for slow in state.slow], inner_slow=())
         if before_first(state.count):
             state = state._replace(count=0)  # what would be taken now, as at any begin
-        held = [self.kept[leaf].fast for leaf in part.members]  # while the slow weights are read
-        fast = [leaf if own is None else own for leaf, own in zip(part.members, held, strict=True)]
+        # While the slow weights are evaluated, the fast ones are beside them.
+        pairs = zip(part.members, own, strict=True)
+        fast = [leaf if kept.fast is None else kept.fast for leaf, kept in pairs]
         values = [value for value, _ in live.values()]
         return part.rule.begin(fast, values, state, kernel=KERNELS[self.kernel]), live
+
+    def _fitting(self, part: Part, leaf: Tensor) -> Kept:
+        """What is kept of `leaf`, or will be when a cycle begins, if its shape is another now."""
+        kept = self.kept[leaf]
+        return kept if kept.slow.shape == leaf.shape else self.home.new(part.rule, leaf)
 
     def loaded(self, streaming: dict[str, Any], clocks: list[SyncState]) -> None:
         """For a subclass that keeps more than this: a checkpoint has been loaded."""
@@ -363,9 +378,7 @@ class Parts:
     def starts(self, part: Part, live: Live) -> dict[InnerName, Tensor]:
         """What each of these was before its first step."""
         owner = {leaf: group for group in part.groups for leaf in group["params"]}
-        return {
-            name: initial(value, kind, owner[name[0]]) for name, (value, kind) in live.items()
-        }
+        return {name: initial(value, kind, owner[name[0]]) for name, (value, kind) in live.items()}
 
     @torch.no_grad()
     def count_on_device(self) -> None:

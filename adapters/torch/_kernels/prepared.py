@@ -99,7 +99,10 @@ class Prepared(NamedTuple):
         ]
         places = [*map(Tensor.data_ptr, leaves)]
         shaped = {leaf for _, leaf in (*ways["listed"], *ways["alone"])}
-        looked_at = seen(f for f in leaves if f not in shaped), seen(f for f in leaves if f in shaped)
+        looked_at = (
+            seen(f for f in leaves if f not in shaped),
+            seen(f for f in leaves if f in shaped),
+        )
         slow = [kept[leaf].slow for leaf in members]
         return cls(leaves, members, slow, places, *looked_at, lists, flats, ways["alone"])
 
@@ -134,9 +137,7 @@ class Prepared(NamedTuple):
         anchor_each(self.alone)
         return slow
 
-    def interpolate(
-        self, slow: Leaves, fast: Leaves, alpha: Fraction
-    ) -> tuple[Leaves, Leaves]:
+    def interpolate(self, slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
         """Move both; slow weights that go alone are left as they were, until the next cycle begins.
 
         `begin` takes them from the parameters in any case. So they are read here and not written,

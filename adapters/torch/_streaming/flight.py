@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from .codecs import Codec
 from .._workers.collectives import Link, UnderWay, local
+from .codecs import Codec
 
 __all__ = ["CodedFlight", "Flight", "PlainFlight"]
 

@@ -167,7 +167,7 @@ class Stream(Parts):
             self.sync(part, lambda differences, m=in_order: [*islice(m, len(differences))])
 
     def start_again(self) -> None:
-        """The cycles of all fragments, as at the start of a run; their syncs go on being counted."""
+        """Cycles as at the start of a run; the numbers of syncs go on."""
         for part in self.parts:
             part.state = self._clock_at(self._number(part), syncs=part.state.syncs)
 
