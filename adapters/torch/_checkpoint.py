@@ -20,7 +20,7 @@ from lookahead_core.checkpoint import check_settings, counters, settings
 from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import non_negative
 
-from ._groups import ALPHA, PERIOD, Group, rule_of
+from ._groups import ALPHA, PERIOD, Group, leaves_of, rule_of
 from ._inner_state import COMMON, MOMENT
 from ._leaves import Home, Kept, by_itself
 from ._parts import Part, Parts
@@ -93,14 +93,14 @@ def pack(parts: Parts) -> StateDict:
     number = {leaf: i for i, leaf in _numbered(packed, inner)}
     # Copies of the dicts: inner.state_dict() hands out the live ones.
     states = {i: copy(entries) for i, entries in packed["state"].items()}
-    numbers = {}
+    numbers: dict[Tensor, dict[str, int]] = {}
     for part in parts.current():
         for leaf, entries in _saved_leaves(parts, part):
             if leaf in number:  # trainers may put other parameters into a group
                 states.setdefault(number[leaf], {}).update(entries)
         own = part.on_host()
-        for group in part.groups:
-            numbers[id(group)] = {"count": own.count, "syncs": own.syncs, "phase": own.phase}
+        clock = {"count": own.count, "syncs": own.syncs, "phase": own.phase}
+        numbers |= dict.fromkeys(leaves_of(part.groups), clock)
     common = {
         "elapsed": int(parts.elapsed),
         "unstepped": int(parts.unstepped),
@@ -109,7 +109,8 @@ def pack(parts: Parts) -> StateDict:
     }
     groups = []
     for saved, group in _groups(packed, inner):
-        ours = {**settings(rule_of(group, parts.rule)), **common, **numbers.get(id(group), {})}
+        clock = numbers.get(next(iter(group["params"]), None), clock)
+        ours = {**settings(rule_of(group, parts.rule)), **common, **clock}
         entries = [_tensors(states.get(i, {})) for i in saved["params"]]
         groups.append({**saved, **_prefixed(ours), ENTRIES: entries})
     return {**packed, "state": states, "param_groups": groups}

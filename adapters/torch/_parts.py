@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from lookahead_core import Kernel, SyncRule, SyncState
 from lookahead_core.schedule import before_first, every, in_phase
-from lookahead_core.typing import Count
+from lookahead_core.typing import Count, Leaves
 from lookahead_core.workers import Average
 
 from ._evidence import evidence, gradients
@@ -158,8 +158,8 @@ class Parts:
         for part in self.parts:
             part.members = self.members_of(part)
             same = before.get(tuple(map(id, part.groups)))
-            if same and same.rule.leafwise == part.rule.leafwise:  # of the same slots, then
-                part.members, part.prepared = same.members, same.prepared
+            if same and part.rule.leafwise:  # else it may have slots that are to be made first
+                part.prepared = same.prepared
 
     def _wanted(self) -> list[tuple[Group, SyncRule]]:
         """The groups that are to be put together, each with its rule, or ValueError."""
@@ -200,8 +200,8 @@ class Parts:
                 self.hold(part)
             live = self.participating(part)
             values = [value for value, _ in live.values()]
-            state = self.filled(part, live, part.on_host())
-            state = part.rule.begin(part.members, values, state, kernel=self._kernel(part))
+            fast, state = self._given(part, live, part.on_host())
+            state = part.rule.begin(fast, values, state, kernel=self._kernel(part))
             self.store(part, state, live)
         self._forget_gone()
 
@@ -222,9 +222,10 @@ class Parts:
             elif len(kept.slots) != slots:  # its group had an alpha of its own until now
                 kept.slots = self.home.new(part.rule, leaf).slots
             self.kept[leaf] = self.home.settled(kept, leaf)
-        prepares = self.kernel == "foreach" and self.workers is None
-        part.prepared = Prepared.of(part.groups, self.kept) if prepares else None
-        part.members = part.prepared.members if part.prepared else self.members_of(part)
+        part.members, part.prepared = self.members_of(part), None
+        leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
+        if self.kernel == "foreach" and leaf_by_leaf and self.workers is None:
+            part.prepared = Prepared.of(part.groups, part.members, self.kept)
 
     def _forget_gone(self) -> None:
         """Drop what is kept of parameters that no group has any longer."""
@@ -265,16 +266,17 @@ class Parts:
             return
         live = self.participating(part)
         values = [value for value, _ in live.values()]
+        given, full = self._given(part, live, before)
         fast, inner, state = rule.sync(
-            part.members,
+            given,
             values,
-            self.filled(part, live, before),
+            full,
             kernel=self._kernel(part),
             initial=[*self.starts(part, live).values()] if rule.inner_state == "reset" else None,
             average=average,
             **evidence(rule, self.inner, part.groups, part.members),
         )
-        assign(part.members, fast)
+        assign(given, fast)
         assign(values, inner)
         self.store(part, state, live)
         part.keep_counters(state)
@@ -286,6 +288,13 @@ class Parts:
         return KERNELS[self.kernel] if part.prepared is None else part.prepared.kernel
 
     # --- the arrays of a part's state ---
+
+    def _given(self, part: Part, live: Live, counters: SyncState) -> tuple[list[Tensor], SyncState]:
+        """The fast weights and the state that the core is given at a begin and at a sync."""
+        if part.prepared is None:
+            return part.members, self.filled(part, live, counters)
+        inner_slow = self._inner_slow(part, live)
+        return part.prepared.fast, counters._replace(slow=part.prepared.slow, inner_slow=inner_slow)
 
     def filled(
         self,
@@ -308,11 +317,14 @@ class Parts:
                 [s.to(leaf.device) for s, leaf in zip(slot, part.members, strict=True)]
                 for slot in outer
             ]
-        inner_slow = self._inner_slow(part, live) if part.rule.inner_state == "interpolate" else ()
+        inner_slow = self._inner_slow(part, live)
         state = part.state if counters is None else counters
         return state._replace(slow=slow, outer=outer, inner_slow=inner_slow)
 
-    def _inner_slow(self, part: Part, live: Live) -> list[Tensor]:
+    def _inner_slow(self, part: Part, live: Live) -> Leaves:
+        """The slow copy of the inner state, where the policy has one."""
+        if part.rule.inner_state != "interpolate":
+            return ()
         found, missing = [], {}
         for name, (value, kind) in live.items():
             kept = self.kept[name[0]].inner_slow.get(name[1])
@@ -329,10 +341,11 @@ class Parts:
 
     def store(self, part: Part, state: SyncState, live: Live) -> None:
         """Keep the arrays of `state`, in our own tensors where there are some."""
-        own = [self.kept[leaf] for leaf in part.members]
-        assign([kept.slow for kept in own], state.slow)
-        for index, slot in enumerate(state.outer):
-            assign([kept.slots[index] for kept in own], slot)
+        if part.prepared is None or state.slow is not part.prepared.slow:
+            own = [self.kept[leaf] for leaf in part.members]
+            assign([kept.slow for kept in own], state.slow)
+            for index, slot in enumerate(state.outer):
+                assign([kept.slots[index] for kept in own], slot)
         if part.rule.inner_state == "interpolate":
             for name, value in zip(live, state.inner_slow, strict=True):
                 copies = self.kept[name[0]].inner_slow

@@ -2,8 +2,9 @@
 
 To sort the parameters anew takes microseconds for each, which is most of a sync of many small ones.
 So they are sorted once, and at each use every parameter is looked at: whether it is the same tensor
-in the same place, of the same kind, and trained as before. Small leaves lie end to end, so that a
-sync of hundreds takes a few calls; large ones go one by one in a single pass over memory.
+in the same place, of the same kind, and trained as before. Small leaves lie end to end, and are one
+array to the core, so that a sync of hundreds takes a few calls; large ones go one by one in a
+single pass over memory. For plain interpolation, which moves each number by itself.
 """
 
 from collections.abc import Iterable
@@ -49,10 +50,9 @@ class Prepared(NamedTuple):
     ----------
     leaves : list of Tensor
         All parameters of the part's groups.
-    members : list of Tensor
-        Those of them that take part.
-    slow : list of Tensor
-        The slow weights of these.
+    fast, slow : list of Tensor
+        What the core is given for the parameters that take part, and for their slow weights; those
+        that lie end to end are one: of the fast weights it is room, which the kernel fills.
     places : list of int
         Where the data of each of the leaves is.
     as_data, as_shaped : Seen
@@ -68,7 +68,7 @@ class Prepared(NamedTuple):
     """
 
     leaves: list[Tensor]
-    members: list[Tensor]
+    fast: list[Tensor]
     slow: list[Tensor]
     places: list[int]
     as_data: Seen
@@ -78,13 +78,14 @@ class Prepared(NamedTuple):
     alone: list[Row]
 
     @classmethod
-    def of(cls, groups: list[Group], kept: dict[Tensor, Kept]) -> "Prepared | None":
-        """For the parameters of `groups`, or None where some of them need the general way.
+    def of(
+        cls, groups: list[Group], members: list[Tensor], kept: dict[Tensor, Kept]
+    ) -> "Prepared | None":
+        """For the members among the parameters of `groups`; None if some need the general way.
 
         The slow weights of small leaves are laid end to end, and are views in `kept` from then on.
         """
         leaves = list(leaves_of(groups))
-        members = list(dict.fromkeys(leaf for leaf in leaves if leaf in kept))
         if torch.compiler.is_compiling() or not fits(members):
             return None
         pairs: list[Row] = [(kept[leaf].slow, leaf) for leaf in members]
@@ -99,12 +100,10 @@ class Prepared(NamedTuple):
         ]
         places = [*map(Tensor.data_ptr, leaves)]
         shaped = {leaf for _, leaf in (*ways["listed"], *ways["alone"])}
-        looked_at = (
-            seen(f for f in leaves if f not in shaped),
-            seen(f for f in leaves if f in shaped),
-        )
-        slow = [kept[leaf].slow for leaf in members]
-        return cls(leaves, members, slow, places, *looked_at, lists, flats, ways["alone"])
+        looked_at = [seen(f for f in leaves if (f in shaped) is own) for own in (False, True)]
+        rows = [*ways["listed"], *ways["alone"], *((flat.slow, flat.room) for flat in flats)]
+        slow, fast = [s for s, _ in rows], [f for _, f in rows]
+        return cls(leaves, fast, slow, places, *looked_at, lists, flats, ways["alone"])
 
     def starts(self, groups: list[Group]) -> bool:
         """Whether a cycle of `groups` can start by it: nothing about their parameters is new."""
@@ -128,7 +127,7 @@ class Prepared(NamedTuple):
 
     def anchor(self, slow: Leaves, fast: Leaves) -> Leaves:
         """Take the slow weights from the parameters."""
-        if fast is not self.members:
+        if fast is not self.fast:
             return GENERAL.anchor(slow, fast)
         for slows, fasts in self.lists:
             torch._foreach_copy_(slows, fasts)
@@ -143,7 +142,7 @@ class Prepared(NamedTuple):
         `begin` takes them from the parameters in any case. So they are read here and not written,
         which is one of the three passes over memory that a cycle else takes.
         """
-        if fast is not self.members:
+        if fast is not self.fast:
             return GENERAL.interpolate(slow, fast, alpha)
         alpha = float(alpha)  # a schedule may give a 0-d tensor
         move_lists(self.lists, alpha)
