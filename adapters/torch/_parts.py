@@ -148,7 +148,7 @@ class Parts:
         for group, rule in wanted:
             clock = self._clock(group, rule)
             for other, part in found:
-                if _alike(part.rule, rule) and all(map(_same, clock, other)):
+                if self._alike(part, group, rule) and all(map(_same, clock, other)):
                     part.groups.append(group)
                     break
             else:
@@ -180,11 +180,16 @@ class Parts:
     def _new_clock(self, group: Group, rule: SyncRule) -> SyncState:
         """The counters of a group that is new: those of the part that it joins, or a new part's."""
         for part in self.parts:
-            if _alike(part.rule, rule):
+            if self._alike(part, group, rule):
                 return part.state
         count = self.elapsed if before_first(self.elapsed) is True else self.elapsed * 0
         phase = in_phase(self.elapsed, count, rule.sync_period)
         return SyncState((), count, self.elapsed * 0, (), (), phase)
+
+    def _alike(self, part: Part, group: Group, rule: SyncRule) -> bool:
+        """Whether `group`, whose rule this is, has the settings of a part."""
+        same = part.rule.outer is rule.outer or part.rule.outer == rule.outer
+        return part.rule.sync_period == rule.sync_period and same
 
     def members_of(self, part: Part) -> list[Tensor]:
         """The parameters of a part of which something is kept, each once."""
@@ -402,12 +407,6 @@ class Parts:
         for part in self.parts:
             count, syncs, phase = part.state.count, part.state.syncs, part.state.phase
             part.state = SyncState((), number(count), number(syncs), (), (), number(phase))
-
-
-def _alike(rule: SyncRule, other: SyncRule) -> bool:
-    """Whether two rules that were made from the optimizer's are the same."""
-    same = rule.outer is other.outer or rule.outer == other.outer
-    return rule.sync_period == other.sync_period and same
 
 
 def _same(number: Any, other: Any) -> bool:

@@ -81,6 +81,10 @@ class Stream(Parts):
                     found.append(({**group, "params": own}, rule))
         return found
 
+    def _alike(self, part: Part, group: Group, rule: SyncRule) -> bool:
+        same = self._number(part) == self.fragment[group["params"][0]]
+        return same and super()._alike(part, group, rule)
+
     def _new_clock(self, group: Group, rule: SyncRule) -> SyncState:
         return self._clock_at(self.fragment[group["params"][0]])
 
