@@ -1,6 +1,6 @@
 """The state of the optax adapter, and how it is found and read inside any other optax state.
 
-Nothing here moves weights: that is optax.py.
+Nothing here moves weights: that is _optimizer.py.
 """
 
 from collections.abc import Callable

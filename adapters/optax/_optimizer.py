@@ -25,16 +25,17 @@ from lookahead_core.schedule import every
 from lookahead_core.typing import Count, DType, Fraction, Leaves
 from lookahead_core.workers import Average
 
-from ._optax_checks import (
+from ._checks import (
     check_arguments,
     check_average,
     check_settings,
     check_tree,
     transformation,
 )
-from ._optax_curvature import adam_curvature
-from ._optax_inner_state import acted_on, picked, restored
-from ._optax_outer import (
+from ._coordinates import emitted, on_weights
+from ._evidence import adam_curvature
+from ._inner_state import acted_on, picked, restored
+from ._slots import (
     check_state,
     flat,
     number_of_slots,
@@ -42,40 +43,18 @@ from ._optax_outer import (
     slots_like,
     state_kind,
 )
-from ._optax_park import park, unpark
-from ._optax_split import SplitTransformation, split
-from ._optax_state import (
+from ._state import (
     LookaheadState,
-    PersistentState,
-    SharedState,
     filled,
     find_state,
     own_params,
     refuse_parked,
     replaced,
-    resync,
-    slow_params,
     start_cycle,
 )
-from ._optax_weights import emitted, on_weights
-from ._optax_workers import only_when_due, worker_axes
+from ._workers.average import only_when_due
 
-__all__ = [
-    "LookaheadState",
-    "MetaTransformation",
-    "PersistentState",
-    "SharedState",
-    "SplitTransformation",
-    "find_state",
-    "lookahead",
-    "meta_optimizer",
-    "park",
-    "resync",
-    "slow_params",
-    "split",
-    "unpark",
-    "worker_axes",
-]
+__all__ = ["MetaTransformation", "lookahead", "meta_optimizer"]
 
 
 Stepped = tuple[optax.Updates, LookaheadState]

@@ -10,7 +10,7 @@ from lookahead_core import SyncRule
 from lookahead_core.leaves import is_averaged
 from lookahead_core.workers import check_alike
 
-from ._optax_state import LookaheadState, is_parked, refuse_parked
+from ._state import LookaheadState, is_parked, refuse_parked
 
 __all__ = [
     "check_arguments",

@@ -1,7 +1,7 @@
 """A rule on the weights themselves, leaf by leaf: for what a sync does not put back whole.
 
 The slow weights persist then, and the parameters do not carry them. Rules that always restart run
-in the coordinates of updates: optax.py.
+in the coordinates of updates: _optimizer.py.
 """
 
 import jax

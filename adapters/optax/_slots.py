@@ -17,7 +17,7 @@ from lookahead_core.outer import OuterRule
 from lookahead_core.typing import Leaves, Slots
 from lookahead_core.workers import Average
 
-from ._optax_state import LookaheadState, PersistentState, SharedState, is_parked
+from ._state import LookaheadState, PersistentState, SharedState, is_parked
 
 __all__ = ["check_state", "flat", "number_of_slots", "slots", "slots_like", "state_kind"]
 
