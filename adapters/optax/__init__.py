@@ -6,14 +6,7 @@ from lookahead_core.adapters.optax import lookahead, slow_params
 from ._optimizer import MetaTransformation, lookahead, meta_optimizer
 from ._park import park, unpark
 from ._split import SplitTransformation, split
-from ._state import (
-    LookaheadState,
-    PersistentState,
-    SharedState,
-    find_state,
-    resync,
-    slow_params,
-)
+from ._state import LookaheadState, PersistentState, SharedState, find_state, resync, slow_params
 from ._workers.axes import worker_axes
 
 __all__ = [

@@ -1,42 +1,107 @@
-"""A rule on the weights themselves, leaf by leaf: for what a sync does not put back whole.
+"""The coordinates in which the core's rule runs, and what comes of it: slow weights and updates.
 
-The slow weights persist then, and the parameters do not carry them. Rules that always restart run
-in the coordinates of updates: _optimizer.py.
+optax emits updates and does not write parameters. Where each sync puts the parameters back onto the
+slow weights the rule runs on updates, else on weights. Leaf by leaf, and no questions about time.
 """
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from lookahead_core import SyncRule
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import is_averaged
 
-__all__ = ["emitted", "on_weights"]
+__all__ = ["OnUpdates", "OnWeights", "coordinates"]
+
+Pair = tuple[jax.Array, jax.Array]
+# Slow weights, the parameter before the step, and its update.
+Leaf = tuple[jax.Array, jax.Array, jax.Array]
 
 
-def on_weights(slow: jax.Array, param: jax.Array, update: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Slow weights, and the fast ones as `optax.apply_updates` will make them."""
-    return slow, jnp.asarray(param + update).astype(param.dtype)
+class OnUpdates:
+    """With p the parameters before the step, slow weights are `slow - p` and fast ones the update.
 
-
-def emitted(
-    lands: bool,
-    back: bool | jax.Array,
-    slow: jax.Array,
-    param: jax.Array,
-    update: jax.Array,
-    fast: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Slow weights to keep, and what to emit: the update itself, unless the fast weights go back.
-
-    `param + (fast - param)` is `fast` within rounding. Where that is to be the slow weights
-    (`lands`), they become what results, so that both are the same bits (clause C10).
+    Every outer rule commutes with translation (clause C21). After a sync the parameters *are* the
+    slow weights, bit for bit, whatever later transforms do to the update.
     """
-    if back is False or not (is_averaged(param.dtype) and is_averaged(update.dtype)):
-        return slow, update
+
+    def enter(self, leaf: Leaf) -> Pair:
+        """Slow and fast weights for the core, in the wider of the two dtypes."""
+        slow, param, update = leaf
+        if not _moves(param, update):
+            # A way of length zero, of the parameter's kind: the outer rule has a place for each
+            # that is averaged. The inner transformation alone moves such a leaf.
+            still = jnp.zeros_like(slow)
+            return still, still
+        dtype = jnp.result_type(slow, update)
+        return slow.astype(dtype) - param.astype(dtype), update
+
+    def leave(self, back: Any, leaf: Leaf, moved: jax.Array, fast: jax.Array) -> Pair:
+        """Slow weights to keep, and what to emit.
+
+        The parameters carry the slow weights to the next anchor, but for a wider dtype, whose bits
+        they would lose.
+        """
+        slow, param, update = leaf
+        if not _moves(param, update):
+            return slow, update
+        if slow.dtype == param.dtype:
+            return slow, fast
+        kept = jnp.where(back, param + moved, slow)
+        return kept, jnp.where(back, _way(param, kept.astype(param.dtype), update), update)
+
+
+class OnWeights(NamedTuple):
+    """On the weights themselves: the parameters do not carry the slow ones, which persist.
+
+    Attributes
+    ----------
+    lands : bool
+        Whether a sync puts the parameters on the slow weights, so that both are to be the same
+        bits (clause C10). They are not where they land on each of many workers in its own way.
+    """
+
+    lands: bool
+
+    def enter(self, leaf: Leaf) -> Pair:
+        """Slow weights, and the fast ones as `optax.apply_updates` will make them."""
+        slow, param, update = leaf
+        return slow, jnp.asarray(param + update).astype(param.dtype)
+
+    def leave(self, back: Any, leaf: Leaf, moved: jax.Array, fast: jax.Array) -> Pair:
+        """Slow weights to keep, and what to emit: the update, unless the fast weights go back.
+
+        `param + (fast - param)` is `fast` within rounding: where it `lands`, the slow weights
+        become what results.
+        """
+        slow, param, update = leaf
+        if back is False or not _moves(param, update):
+            return moved, update
+        update = jnp.where(back, _way(param, fast, update), update)
+        if not self.lands:
+            return moved, update
+        _, landed = self.enter((slow, param, update))
+        return jnp.where(back, anchored(moved, landed), moved), update
+
+
+def coordinates(rule: SyncRule, *, shared: bool) -> OnUpdates | OnWeights:
+    """Those of `rule`; `shared` if many workers have the same slow weights.
+
+    `params + updates` rounds, to other bits on each of them: slow weights that were taken from it
+    would be another set on each (clause C81).
+    """
+    if rule.fast_carries_slow and not shared:
+        return OnUpdates()
+    return OnWeights(lands=rule.restart == 1 and not shared)
+
+
+def _moves(param: jax.Array, update: jax.Array) -> bool:
+    return is_averaged(param.dtype) and is_averaged(update.dtype)
+
+
+def _way(param: jax.Array, goal: jax.Array, update: jax.Array) -> jax.Array:
+    """The update that takes the parameter to `goal`."""
     dtype = jnp.result_type(param, update)
-    way = fast.astype(dtype) - param.astype(dtype)
-    update = jnp.where(back, way.astype(update.dtype), update)
-    if not lands:
-        return slow, update
-    _, landed = on_weights(slow, param, update)
-    return jnp.where(back, anchored(slow, landed), slow), update
+    return (goal.astype(dtype) - param.astype(dtype)).astype(update.dtype)
