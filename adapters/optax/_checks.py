@@ -8,17 +8,12 @@ import optax
 
 from lookahead_core import SyncRule
 from lookahead_core.leaves import is_averaged
-from lookahead_core.workers import check_alike
+from lookahead_core.workers import Average, check_alike
 
-from ._optax_state import LookaheadState, is_parked, refuse_parked
+from ._slots import number_of_slots
+from ._state import LookaheadState, is_parked, refuse_parked, state_kind
 
-__all__ = [
-    "check_arguments",
-    "check_average",
-    "check_settings",
-    "check_tree",
-    "transformation",
-]
+__all__ = ["check_arguments", "check_settings", "check_state", "check_tree", "transformation"]
 
 
 def transformation(name: str, value: Any) -> optax.GradientTransformationExtraArgs:
@@ -31,7 +26,7 @@ def transformation(name: str, value: Any) -> optax.GradientTransformationExtraAr
     return optax.with_extra_args_support(value)
 
 
-def check_settings(rule: Any, slow_dtype: Any, reset_all: Any) -> None:
+def check_settings(rule: Any, slow_dtype: Any, reset_all: Any, average: Any) -> None:
     """Raise ValueError unless these can make an optimizer."""
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
@@ -42,17 +37,12 @@ def check_settings(rule: Any, slow_dtype: Any, reset_all: Any) -> None:
             "reset_all must be a bool, and True for inner_state='reset' alone, "
             f"got {reset_all!r} with {rule.inner_state!r}"
         )
-
-
-def check_average(average: Any, rule: SyncRule) -> None:
-    """Raise ValueError unless workers under `rule` can share one set of slow weights (C81)."""
-    if average is None:
-        return
-    if not callable(average):
+    if not (average is None or callable(average)):
         raise ValueError(
             f"average must be a callable, (differences) -> mean differences, got {average!r}"
         )
-    check_alike(rule)
+    if average is not None:
+        check_alike(rule)
 
 
 def _is_floating(dtype: Any) -> bool:
@@ -62,8 +52,8 @@ def _is_floating(dtype: Any) -> bool:
         return False
 
 
-def check_arguments(updates: Any, state: Any, params: Any, sync: Any) -> None:
-    """Raise ValueError unless `update` can take these."""
+def check_arguments(updates: Any, state: Any, params: Any, sync: bool | None = None) -> None:
+    """Raise ValueError unless `update` can take these; `sync` is its `lookahead_sync`."""
     if not (sync is None or isinstance(sync, bool)):
         raise ValueError(f"lookahead_sync must be True, False or None, got {sync!r}: use split()")
     if params is None:
@@ -75,6 +65,22 @@ def check_arguments(updates: Any, state: Any, params: Any, sync: Any) -> None:
         return  # the step does not use them
     refuse_parked(state)
     check_tree("state.slow", state.slow, "params", params)
+
+
+def check_state(rule: SyncRule, average: Average | None, state: LookaheadState) -> None:
+    """Raise ValueError if `state` is that of a rule of another kind (clause C06)."""
+    expected, got = state_kind(rule, average), type(state)
+    number, outer = number_of_slots(rule), type(rule.outer).__name__
+    if got is not expected:
+        raise ValueError(
+            f"state must be a {expected.__name__}, as {outer}, restart={rule.restart}, "
+            f"restart_period={rule.restart_period} and average={average!r} make it, "
+            f"got {got.__name__}"
+        )
+    if not is_parked(state) and len(state.outer) != number:
+        raise ValueError(
+            f"state.outer must hold the {number} slots that {outer} keeps, got {len(state.outer)}"
+        )
 
 
 def check_tree(name: str, tree: Any, other_name: str, other: Any) -> None:

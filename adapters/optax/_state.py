@@ -1,6 +1,6 @@
-"""The state of the optax adapter, and how it is found and read inside any other optax state.
+"""The state of the optax adapter: found inside of any other optax state, read, started again.
 
-Nothing here moves weights: that is optax.py.
+When a cycle begins and what is read out is the core's to say. What moves weights is _optimizer.py.
 """
 
 from collections.abc import Callable
@@ -10,24 +10,35 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_core.kernel import anchored
+from lookahead_core import SyncRule, SyncState
+from lookahead_core.workers import Average
+
+from ._slots import flat
+from ._trees import arrays, filled, like, owned
 
 __all__ = [
     "PARKED",
     "LookaheadState",
     "PersistentState",
     "SharedState",
-    "filled",
+    "begun",
+    "counters",
     "find_state",
     "is_parked",
     "own_params",
+    "read_out",
     "refuse_parked",
     "replaced",
     "resync",
     "slow_params",
-    "start_cycle",
+    "state_kind",
     "states_in",
+    "sync_state",
 ]
+
+# A state does not know its rule. Where one is read or started again by itself, these stand for it:
+# all rules that put the parameters back at every sync answer alike, and so do all others.
+CARRIED, PERSISTENT = SyncRule(inner_state="interpolate"), SyncRule(restart=0.0)
 
 
 class LookaheadState(NamedTuple):
@@ -126,6 +137,48 @@ class SharedState(PersistentState):
     __slots__ = ()
 
 
+class _HasReadOut:
+    """Marks a state whose slow weights are not what to evaluate; the rule knows what is."""
+
+    __slots__ = ()
+
+
+class ReadOutState(_HasReadOut, LookaheadState):
+    """`LookaheadState` of a rule with a read-out of its own."""
+
+    __slots__ = ()
+
+
+class PersistentReadOutState(_HasReadOut, PersistentState):
+    """`PersistentState` of a rule with a read-out of its own."""
+
+    __slots__ = ()
+
+
+class SharedReadOutState(_HasReadOut, SharedState):
+    """`SharedState` of a rule with a read-out of its own."""
+
+    __slots__ = ()
+
+
+# A pickled state names its class by this, and not by a room that may move.
+for _public in (LookaheadState, PersistentState, SharedState):
+    _public.__module__ = __package__
+
+READ_OUT: dict[type[LookaheadState], type[LookaheadState]] = {
+    LookaheadState: ReadOutState,
+    PersistentState: PersistentReadOutState,
+    SharedState: SharedReadOutState,
+}
+
+
+def state_kind(rule: SyncRule, average: Average | None) -> type[LookaheadState]:
+    """The class of the state, which tells what can be read from it without its rule."""
+    kind: type[LookaheadState] = LookaheadState if rule.fast_carries_slow else PersistentState
+    kind = kind if average is None else SharedState
+    return READ_OUT[kind] if rule.has_readout else kind
+
+
 class _Parked(NamedTuple):
     """Stands for what `park` took out: a tree without leaves."""
 
@@ -135,6 +188,9 @@ PARKED = _Parked()
 
 def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     """Slow weights: the parameters to evaluate or ship (clause C22).
+
+    Under a rule that evaluates other weights than the slow ones, as `nested` does, call
+    `MetaTransformation.slow_params`: a state does not know its rule.
 
     Parameters
     ----------
@@ -153,7 +209,8 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     Raises
     ------
     ValueError
-        If `state` holds no `LookaheadState`, or several for one parameter.
+        If `state` holds no `LookaheadState`, several for one parameter, or one of a rule that
+        evaluates other weights.
 
     Examples
     --------
@@ -167,14 +224,21 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
     found = states_in(state)
     for ours in found:
         refuse_parked(ours)
-    owned = [path for ours in found for path, _ in jax.tree_util.tree_leaves_with_path(ours.slow)]
-    if twice := [path for path in owned if owned.count(path) > 1]:
+        if isinstance(ours, _HasReadOut):
+            raise ValueError(
+                "state must be that of a rule that evaluates its slow weights; this one reads out "
+                "others: call optimizer.slow_params(state, params), with the optimizer that "
+                "meta_optimizer returned"
+            )
+    paths = [path for ours in found for path, _ in jax.tree_util.tree_leaves_with_path(ours.slow)]
+    if twice := [path for path in paths if paths.count(path) > 1]:
         raise ValueError(
             "state must hold one LookaheadState for each parameter, got several for "
             f"params{jax.tree_util.keystr(twice[0])}"
         )
     for ours in found:
-        params = _map_owned(_read(_are_slow(ours)), ours.slow, params)
+        rule = PERSISTENT if isinstance(ours, PersistentState) else CARRIED
+        params = read_out(rule, ours, params)
     return params
 
 
@@ -254,7 +318,10 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
                 "them; got None"
             )
         ours = ours._replace(step=jnp.zeros_like(ours.step))
-        return ours if params is None else jax.tree.map(jnp.copy, _taken(ours, params, True, True))
+        if params is None:
+            return ours
+        # Of any state: at a count of 0 such a rule takes all that there is.
+        return begun(CARRIED, ours, own_params(ours, params), count=0)
 
     return replaced(state, restarted)
 
@@ -272,30 +339,49 @@ def refuse_parked(state: LookaheadState) -> None:
         )
 
 
-def start_cycle(state: LookaheadState, params: optax.Params) -> LookaheadState:
-    """`state`, with the anchor taken from the parameters if this is the first step of a cycle."""
-    return _taken(state, params, _are_slow(state), state.step <= 0)
+def counters(ours: LookaheadState) -> SyncState:
+    """What the core carries from step to step, without the arrays: for questions about time."""
+    return SyncState((), ours.step, ours.syncs, (), ())
 
 
-def _taken(
-    state: LookaheadState,
-    params: optax.Params,
-    are_slow: bool | jax.Array,
-    first: bool | jax.Array,
-) -> LookaheadState:
-    inner_slow = state.inner_slow
-    if inner_slow != ():
-        inner_slow = jax.tree.map(lambda i, s: jnp.where(first, i, s), state.inner, inner_slow)
-    slow = _map_owned(_read(are_slow), state.slow, params)
-    return state._replace(slow=slow, inner_slow=inner_slow)
+def sync_state(ours: LookaheadState) -> SyncState:
+    """All that the core carries, in the coordinates of weights."""
+    refuse_parked(ours)
+    return counters(ours)._replace(
+        slow=arrays(ours.slow), outer=flat(ours.outer), inner_slow=arrays(ours.inner_slow)
+    )
 
 
-def _are_slow(state: LookaheadState) -> bool | jax.Array:
-    """Whether the slow weights are the parameters: between cycles, before the first, or never."""
-    if isinstance(state, SharedState):
-        return False
-    between = state.step <= 0
-    return between & (state.syncs == 0) if isinstance(state, PersistentState) else between
+def begun(rule: SyncRule, ours: LookaheadState, params: Any, **known: Any) -> LookaheadState:
+    """What `SyncRule.begin` makes of a state, with the parameters that are its own.
+
+    Parameters of many workers are each one's own, so `update` gives none: their slow weights are
+    never taken, and the slow copy of the inner state alone begins. `known` are counters that are
+    known while the program is traced; they need no select.
+    """
+    before = sync_state(ours)._replace(**known)
+    inner = arrays(ours.inner) if before.inner_slow else ()
+    if params is None:
+        after = rule.begin((), inner, before._replace(slow=()))._replace(slow=before.slow)
+    else:
+        after = rule.begin(arrays(params), inner, before)
+    return ours._replace(
+        slow=like(ours.slow, after.slow), inner_slow=like(ours.inner_slow, after.inner_slow)
+    )
+
+
+def read_out(rule: SyncRule, ours: LookaheadState, params: optax.Params) -> optax.Params:
+    """`params`, with what `rule` evaluates in the place of those that `ours` has."""
+    # The slow weights of many workers are never those of one worker's parameters.
+    fast = ours.slow if isinstance(ours, SharedState) else own_params(ours, params)
+    slow = rule.slow(arrays(fast), sync_state(ours))
+    return filled(like(ours.slow, slow), params)
+
+
+def own_params(ours: LookaheadState, params: optax.Params) -> optax.Params:
+    """The parameters that a state has."""
+    refuse_parked(ours)
+    return owned(params, ours.slow)
 
 
 def replaced(
@@ -304,24 +390,6 @@ def replaced(
     """`state`, with `change` made to every `LookaheadState` in it."""
     return jax.tree.map(
         lambda node: change(node) if _is_ours(node) else node, state, is_leaf=_is_ours
-    )
-
-
-def own_params(state: LookaheadState, params: optax.Params) -> optax.Params:
-    """The parameters that `state` has, with MaskedNode where it has it."""
-    refuse_parked(state)
-    return jax.tree.map(
-        lambda s, p: s if _is_masked(s) else p, state.slow, params, is_leaf=_is_masked
-    )
-
-
-def filled(updates: optax.Updates, params: optax.Params) -> optax.Updates:
-    """`updates` for all parameters: zero where it has MaskedNode."""
-    return jax.tree.map(
-        lambda u, p: jax.tree.map(jnp.zeros_like, p) if _is_masked(u) else u,
-        updates,
-        params,
-        is_leaf=_is_masked,
     )
 
 
@@ -334,26 +402,3 @@ def states_in(state: optax.OptState) -> list[LookaheadState]:
 
 def _is_ours(node: Any) -> bool:
     return isinstance(node, LookaheadState)
-
-
-def _read(are_slow: bool | jax.Array) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Slow weights of a leaf: at the start of a cycle they are what the anchor will be."""
-
-    def read(slow: jax.Array, param: jax.Array) -> jax.Array:
-        if are_slow is False:  # no select: JAX would take it for another one on each worker
-            return jnp.copy(slow)
-        anchor = anchored(jnp.asarray(slow), jnp.asarray(param))
-        return jnp.where(are_slow, anchor, slow)
-
-    return read
-
-
-def _map_owned(function: Callable[..., Any], slow: Any, params: Any) -> Any:
-    """Map over the parameters that `slow` has; inside optax.masked the others are MaskedNode."""
-    return jax.tree.map(
-        lambda s, p: p if _is_masked(s) else function(s, p), slow, params, is_leaf=_is_masked
-    )
-
-
-def _is_masked(node: Any) -> bool:
-    return isinstance(node, optax.MaskedNode)

@@ -1,44 +1,13 @@
-"""Many workers on JAX: when the mean over them is taken, and what of a state is each worker's own.
-
-What the mean is, and over which axis of which mesh, is the caller's `average`.
-"""
+"""What of a state is each worker's own, and what is one for all of them."""
 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from lookahead_core.leaves import averaged, check_match, chosen
-from lookahead_core.typing import Leaves
-from lookahead_core.workers import Average
+from lookahead_core.adapters.optax._state import LookaheadState, find_state
 
-from ._optax_state import LookaheadState, find_state
-
-__all__ = ["only_when_due", "worker_axes"]
-
-
-def only_when_due(average: Average, due: bool | jax.Array, slow: Leaves, fast: Leaves) -> Average:
-    """`average`, in a branch of the program that runs at syncs alone: it communicates."""
-    slow = chosen(slow, averaged(fast))
-
-    def checked(differences: Leaves) -> list[jax.Array]:
-        mean = list(average(differences))
-        check_match("average(differences)", mean, "differences", differences)
-        return [jnp.asarray(m, d.dtype) for m, d in zip(mean, differences, strict=True)]
-
-    def unused(differences: Leaves) -> list[jax.Array]:
-        # The mean is of the slow weights' type in the eyes of shard_map and of an explicit mesh:
-        # one for all workers, and sharded like the parameters. That of a zero it would not be.
-        return [jnp.asarray(s, d.dtype) for s, d in zip(slow, differences, strict=True)]
-
-    def mean_differences(differences: Leaves) -> Any:
-        differences = list(differences)
-        if isinstance(due, bool):
-            return checked(differences)
-        return jax.lax.cond(due, checked, unused, differences)
-
-    return mean_differences
+__all__ = ["worker_axes"]
 
 
 def worker_axes(state: optax.OptState, own: Any, shared: Any) -> Any:

@@ -1,13 +1,13 @@
 """Slow weights out of an optax state, and back in: for programs that do not use them.
 
-What a state without them is, and who refuses it, is _optax_state.py.
+What a state without them is, and who refuses it, is _state.py.
 """
 
 from typing import TypeAlias
 
 import optax
 
-from ._optax_state import PARKED, LookaheadState, is_parked, replaced, states_in
+from ._state import PARKED, LookaheadState, is_parked, replaced, states_in
 
 __all__ = ["park", "unpark"]
 

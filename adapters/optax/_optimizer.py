@@ -1,13 +1,7 @@
 """Lookahead for optax: a gradient transformation around any other, on plain parameter trees.
 
-optax emits updates and does not write parameters, so this runs the core's one rule in the
-coordinates of updates: with p the parameters before the step, the slow weights are `slow - p` and
-the fast ones `u`, since every outer rule commutes with translation (clause C21). The anchor is
-taken lazily, from the parameters at the first step of a cycle: after a sync the parameters *are*
-the slow weights, bit for bit, whatever later transforms do to the update. Where a sync does not put
-them back whole (averages), the slow weights persist, and the rule runs on weights. So it does
-for many workers: `params + updates` rounds, to other bits on each, and slow weights that were taken
-from it would be another set on each (clause C81). JAX communicates, not this: `average` does.
+What a sync means, and every question about time, is the core's rule; here it gets its leaves from
+trees, and gives back updates. JAX communicates, not this: `average` does.
 """
 
 from collections.abc import Callable
@@ -18,72 +12,41 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lookahead_core import SyncRule, SyncState
+from lookahead_core import SyncRule
 from lookahead_core import lookahead as lookahead_rule
-from lookahead_core.leaves import is_averaged, widened
-from lookahead_core.schedule import every
 from lookahead_core.typing import Count, DType, Fraction, Leaves
 from lookahead_core.workers import Average
 
-from ._optax_checks import (
-    check_arguments,
-    check_average,
-    check_settings,
-    check_tree,
-    transformation,
-)
-from ._optax_curvature import adam_curvature
-from ._optax_inner_state import acted_on, picked, restored
-from ._optax_outer import (
-    check_state,
-    flat,
-    number_of_slots,
-    slots,
-    slots_like,
-    state_kind,
-)
-from ._optax_park import park, unpark
-from ._optax_split import SplitTransformation, split
-from ._optax_state import (
+from ._checks import check_arguments, check_settings, check_state, check_tree, transformation
+from ._coordinates import coordinates
+from ._evidence import evidence
+from ._inner_state import acted_on, picked, restored
+from ._slots import number_of_slots, slots, slots_like
+from ._state import (
     LookaheadState,
-    PersistentState,
-    SharedState,
-    filled,
+    begun,
+    counters,
     find_state,
     own_params,
-    refuse_parked,
+    read_out,
     replaced,
-    resync,
-    slow_params,
-    start_cycle,
+    state_kind,
+    sync_state,
 )
-from ._optax_weights import emitted, on_weights
-from ._optax_workers import only_when_due, worker_axes
+from ._trees import arrays, filled, like
+from ._workers.average import only_when_due
 
-__all__ = [
-    "LookaheadState",
-    "MetaTransformation",
-    "PersistentState",
-    "SharedState",
-    "SplitTransformation",
-    "find_state",
-    "lookahead",
-    "meta_optimizer",
-    "park",
-    "resync",
-    "slow_params",
-    "split",
-    "unpark",
-    "worker_axes",
-]
-
+__all__ = ["MetaTransformation", "lookahead", "meta_optimizer"]
 
 Stepped = tuple[optax.Updates, LookaheadState]
 
 
 # optax has no types, so its class is Any to a type checker.
 class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
-    """What `meta_optimizer` returns: an optax transformation, with a sync on demand beside it.
+    """What `meta_optimizer` returns: an optax transformation, and what its rule can do beside it.
+
+    A tuple of two functions, as every transformation of optax, so that it can be copied and mapped
+    over like one. `sync` and `slow_params` are those of the object whose method `init` is.
 
     Parameters
     ----------
@@ -91,11 +54,17 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
         As in optax.
     update : callable, (updates, state, params, **extra_args) -> (updates, state)
         As in optax.
+
+    Attributes
+    ----------
     sync : callable, (state, params, gradient=None) -> (updates, state)
         Sync now, whatever the counter says, and start it again (clause C05). Takes no inner step.
         `state` may be any optax state that holds one `LookaheadState`; the updates are zero for
         parameters that are not its own. `gradient`, a tree like `params`, is for an outer rule that
         asks for it.
+    slow_params : callable, (state, params) -> params
+        Parameters to evaluate or ship (clause C22), under any rule: what it reads out of its slow
+        weights, if it reads out others. Of `state` and `params` as for `sync`.
 
     Examples
     --------
@@ -110,14 +79,15 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     (Array([0.75, 0.75], dtype=float32), Array(0, dtype=int32))
     """
 
-    sync: Callable[..., tuple[optax.Updates, optax.OptState]]
+    @property
+    def sync(self) -> Any:
+        """Sync on demand: (state, params, gradient=None) -> (updates, state)."""
+        return self.init.__self__.sync
 
-    def __new__(
-        cls, init: Callable[..., Any], update: Callable[..., Any], sync: Callable[..., Any]
-    ) -> "MetaTransformation":
-        transformation: MetaTransformation = super().__new__(cls, init, update)
-        transformation.sync = sync
-        return transformation
+    @property
+    def slow_params(self) -> Any:
+        """What to evaluate: (state, params) -> parameters."""
+        return self.init.__self__.slow_params
 
 
 def lookahead(
@@ -239,10 +209,9 @@ def meta_optimizer(
     >>> params, slow_params(state, params)
     (Array([0.5, 0.5], dtype=float32), Array([0.75, 0.75], dtype=float32))
     """
-    check_settings(rule, slow_dtype, reset_all)
-    check_average(average, rule)
+    check_settings(rule, slow_dtype, reset_all, average)
     meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all, average)
-    return MetaTransformation(meta.init, meta.update, meta.sync)
+    return MetaTransformation(meta.init, meta.update)
 
 
 class _Meta(NamedTuple):
@@ -257,17 +226,22 @@ class _Meta(NamedTuple):
     def init(self, params: optax.Params) -> LookaheadState:
         inner = self.inner.init(params)
         self._acted_on(inner)  # raises for one that the policy cannot act on
-        blends = self.rule.inner_state == "interpolate"
         # Copies: an alias of the parameters cannot be donated together with them (optax#1059),
         # and zeros_like would lose their sharding under jit (jax#16080).
-        slow = jax.tree.map(lambda p: widened(jnp.asarray(p), self.slow_dtype), params)
+        begin = self.rule.init(
+            arrays(params),
+            arrays(inner) if self._blends else (),
+            count=jnp.zeros([], jnp.int32),
+            slow_dtype=self.slow_dtype,
+        )
+        slow = like(params, begin.slow)
         return state_kind(self.rule, self.average)(
-            step=jnp.full([], -self.rule.start, jnp.int32),
-            syncs=jnp.zeros([], jnp.int32),
+            step=begin.count,
+            syncs=begin.syncs,
             slow=slow,
             inner=inner,
-            inner_slow=jax.tree.map(jnp.copy, inner) if blends else (),
-            outer=slots(self.rule.outer, slow),
+            inner_slow=like(inner, begin.inner_slow) if self._blends else (),
+            outer=slots(begin.outer, slow),
         )
 
     def update(
@@ -282,172 +256,101 @@ class _Meta(NamedTuple):
         """One step. `lookahead_sync` is for `split` alone: None asks the counter."""
         check_arguments(updates, state, params, lookahead_sync)
         check_state(self.rule, self.average, state)
-        state, gradient = self._begun(state, updates, params, lookahead_sync), updates
+        # The split form takes what a cycle starts from at the sync before; before the first cycle
+        # of a rule with a start there is none.
+        if lookahead_sync is None or self.rule.start:
+            state = self._begun(state, params)
+        if lookahead_sync is not None:
+            state = self._watched(state, updates)
+        gradient = updates
         updates, inner = self.inner.update(updates, state.inner, params, **extra_args)
         # A moment of a shape that broadcasts would pass unseen, and grow.
         check_tree("state.inner", state.inner, "its update", inner)
         state = state._replace(inner=inner)
         if lookahead_sync is False:
-            return updates, state._replace(step=state.step + 1)
-        evidence = self._evidence(gradient, state, params, extra_args)
+            return updates, state._replace(step=self.rule.count_step(counters(state)).count)
+        given = evidence(self.rule, self.inner, gradient, inner, params, extra_args)
         if lookahead_sync:
-            return self._synced(updates, state, params, evidence)
-        return self._moved(updates, state, params, evidence, select=True)
+            return self._synced(updates, state, params, given)
+        return self._moved(updates, state, params, given, select=True)
 
-    def sync(
-        self,
-        state: optax.OptState,
-        params: optax.Params,
-        gradient: optax.Updates | None = None,
-    ) -> tuple[optax.Updates, optax.OptState]:
+    def sync(self, state: Any, params: Any, gradient: Any = None) -> tuple[Any, Any]:
         ours = find_state(state)
-        owned = own_params(ours, params)
-        check_arguments(owned, ours, owned, None)
+        own, still = own_params(ours, params), jax.tree.map(jnp.zeros_like, params)
+        check_arguments(own, ours, own)
         check_state(self.rule, self.average, ours)
         if gradient is not None:
             gradient = own_params(ours, gradient)
-            check_tree("gradient", gradient, "params", owned)
-        evidence = self._evidence(gradient, ours, owned, {})
-        still = jax.tree.map(jnp.zeros_like, owned)
-        updates, synced = self._synced(still, start_cycle(ours, owned), owned, evidence)
-        return filled(updates, params), replaced(state, lambda _: synced)
+            check_tree("gradient", gradient, "params", own)
+        given = evidence(self.rule, self.inner, gradient, ours.inner, own, {})
+        ours = self._begun(ours, own)
+        updates, synced = self._synced(own_params(ours, still), ours, own, given)
+        return filled(updates, still), replaced(state, lambda _: synced)
 
-    def _begun(
-        self, state: LookaheadState, updates: Any, params: Any, sync: bool | None
-    ) -> LookaheadState:
-        """What the first step of a cycle does before the inner step."""
-        if sync is None:
-            return start_cycle(state, params)
-        if self.rule.start:  # no step that syncs comes before the first cycle, to take its anchor
-            refuse_parked(state)
-            state = start_cycle(state, params)
-        return self._watched(state, updates)
+    def slow_params(self, state: Any, params: Any) -> Any:
+        ours = find_state(state)
+        check_state(self.rule, self.average, ours)
+        return read_out(self.rule, ours, params)
+
+    def _begun(self, state: LookaheadState, params: optax.Params, **known: int) -> LookaheadState:
+        return begun(self.rule, state, params if self.average is None else None, **known)
 
     def _watched(self, state: LookaheadState, gradient: optax.Updates) -> LookaheadState:
         """Show the outer rule the first gradient of a cycle, if it keeps that."""
         if not self.rule.needs_gradient or not number_of_slots(self.rule):
             return state
-        refuse_parked(state)
-        slow, outer = jax.tree.leaves(state.slow), flat(state.outer)
-        before = SyncState(slow, state.step, state.syncs, outer, ())
-        seen = self.rule.watch(before, _arrays(gradient)[0])
+        seen = self.rule.watch(sync_state(state), arrays(gradient))
         return state._replace(outer=slots_like(state.outer, seen.outer))
 
-    def _evidence(
-        self, gradient: Any, state: LookaheadState, params: Any, extra_args: dict[str, Any]
-    ) -> dict[str, list[jax.Array]]:
-        """What the outer rule asks for beside the weights."""
-        if not self.rule.needs_gradient or gradient is None:
-            return {}
-        evidence = {"gradient": _arrays(gradient)[0]}
-        if self.rule.needs_curvature:
-            diagonal = adam_curvature(self.inner, state.inner, params, extra_args)
-            check_tree("the nu of ScaleByAdamState", diagonal, "params", params)
-            evidence["curvature"] = jax.tree.leaves(diagonal)
-        return evidence
-
-    def _synced(self, updates: Any, state: LookaheadState, params: Any, evidence: Any) -> Stepped:
-        """Sync after `updates`, and take the next anchor at once: no other step will."""
-        updates, synced = self._moved(updates, state, params, evidence, select=False)
+    def _synced(self, updates: Any, state: LookaheadState, params: Any, given: Any) -> Stepped:
+        """Sync after `updates`, and begin the next cycle at once: no other step will."""
+        updates, synced = self._moved(updates, state, params, given, select=False)
         # What `reset` makes depends on no array, so jit would not know its sharding (jax#16080):
         # it is that of what it replaces. XLA drops a select that is always the same.
         made, replaces = (synced.inner, synced.outer), (state.inner, state.outer)
         inner, outer = jax.tree.map(partial(jnp.where, True), made, replaces)
         synced = synced._replace(inner=inner, outer=outer)
-        return updates, start_cycle(synced, optax.apply_updates(params, updates))
+        landed = optax.apply_updates(params, updates)
+        return updates, self._begun(synced, landed, count=0, syncs=1)
 
     def _moved(
-        self, updates: Any, state: LookaheadState, params: Any, evidence: Any, *, select: bool
+        self, updates: Any, state: LookaheadState, params: Any, given: Any, *, select: bool
     ) -> Stepped:
-        """Count `updates` as a step and sync if it is the k-th (`select`), or sync in any case.
-
-        The core's rule in the coordinates of updates, `slow - params` and `updates`, or of weights.
-        """
+        """Count `updates` as a step and sync if it is the k-th (`select`), or sync in any case."""
+        within = coordinates(self.rule, shared=self.average is not None)
         acts_on = self._acted_on(state.inner)
-        u, tree = _arrays(updates)
-        slow, slow_tree = _arrays(state.slow)
-        p, _ = _arrays(params)
-        pairs = list(map(_on_updates if self._carried else on_weights, slow, p, u))
-        before = SyncState(
+        leaves = list(zip(arrays(state.slow), arrays(params), arrays(updates), strict=True))
+        pairs = [within.enter(leaf) for leaf in leaves]
+        before = sync_state(state)._replace(
             slow=[slow for slow, _ in pairs],
-            count=state.step,
             # Of the default width: a schedule of an int32 gives float32, in double precision too.
             syncs=state.syncs.astype(int),
-            outer=flat(state.outer),
-            inner_slow=picked(state.inner_slow, acts_on) if state.inner_slow != () else (),
+            inner_slow=picked(state.inner_slow, acts_on) if self._blends else (),
         )
         due = self.rule.due(before) if select else True
-        run = self.rule.step if select else self.rule.sync
-        resets = self.rule.inner_state == "reset"
-        initial = picked(self.inner.init(params), acts_on) if resets else None
+        back = self.rule.puts_back(before)
+        back = back if back is False else due & back
         fast: Leaves = [fast for _, fast in pairs]
-        live = picked(state.inner, acts_on)
+        live: Leaves = picked(state.inner, acts_on)
+        if self.rule.inner_state == "reset":
+            given = {**given, "initial": picked(self.inner.init(params), acts_on)}
         if self.average is not None:
-            evidence = {**evidence, "average": only_when_due(self.average, due, before.slow, fast)}
-        fast, inner, after = run(fast, live, before, initial=initial, **evidence)
-        out = self._out(due, state.syncs, slow, p, u, after.slow, fast)
-        return jax.tree.unflatten(tree, [update for _, update in out]), state._replace(
+            given = {**given, "average": only_when_due(self.average, due, before.slow, fast)}
+        run = self.rule.step if select else self.rule.sync
+        fast, live, after = run(fast, live, before, **given)
+        ends = zip(leaves, after.slow, fast, strict=True)
+        out = [within.leave(back, leaf, *end) for leaf, *end in ends]
+        return like(updates, [update for _, update in out]), state._replace(
             step=after.count,
             syncs=after.syncs.astype(state.syncs.dtype),
-            slow=jax.tree.unflatten(slow_tree, [kept for kept, _ in out]),
-            inner=restored(state.inner, acts_on, inner),
+            slow=like(state.slow, [kept for kept, _ in out]),
+            inner=restored(state.inner, acts_on, live),
             outer=slots_like(state.outer, after.outer),
         )
 
-    def _out(
-        self, due: Any, syncs: jax.Array, slow: Any, p: Any, u: Any, moved: Any, fast: Any
-    ) -> list[tuple[jax.Array, jax.Array]]:
-        """For each leaf, the slow weights to keep and the update to emit."""
-        rule = self.rule
-        if self._carried:
-            return [_keep_wide(due, *leaf) for leaf in zip(slow, p, u, moved, fast, strict=True)]
-        back = due & every(rule.restart_period, syncs) if rule.restart else False
-        leaves = zip(moved, p, u, fast, strict=True)
-        # Where they land rounds on each worker in its own way: the slow weights stay what they are.
-        lands = rule.restart == 1 and self.average is None
-        return [emitted(lands, back, *leaf) for leaf in leaves]
-
     @property
-    def _carried(self) -> bool:
-        """Whether the parameters are the slow weights, to the bit, after each sync."""
-        return self.rule.fast_carries_slow and self.average is None
+    def _blends(self) -> bool:
+        return self.rule.inner_state == "interpolate"
 
     def _acted_on(self, state: optax.OptState) -> list[bool]:
         return acted_on(self.inner, state, self.rule.inner_state, self.reset_all)
-
-
-def _arrays(tree: Any) -> tuple[list[jax.Array], Any]:
-    """Leaves as JAX arrays: NumPy's and Python's numbers are parameters too."""
-    leaves, structure = jax.tree.flatten(tree)
-    return list(map(jnp.asarray, leaves)), structure
-
-
-def _on_updates(
-    slow: jax.Array, param: jax.Array, update: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Slow weights in the coordinates of the update, in the wider of the two dtypes, and it."""
-    if not (is_averaged(param.dtype) and is_averaged(update.dtype)):
-        # A way of length zero, of the parameter's kind: the outer rule has a place for each that
-        # is averaged. The inner transformation alone moves such a leaf.
-        still = jnp.zeros_like(slow)
-        return still, still
-    dtype = jnp.result_type(slow, update)
-    return slow.astype(dtype) - param.astype(dtype), update
-
-
-def _keep_wide(
-    due: Any, slow: jax.Array, param: jax.Array, update: jax.Array, moved: jax.Array, back: Any
-) -> tuple[jax.Array, jax.Array]:
-    """Slow weights to keep, and what to emit.
-
-    The parameters carry the slow weights to the next anchor, but for a wider dtype, whose bits
-    they would lose.
-    """
-    if not (is_averaged(param.dtype) and is_averaged(update.dtype)):
-        return slow, update
-    if slow.dtype == param.dtype:
-        return slow, back
-    kept = jnp.where(due, param + moved, slow)
-    dtype = jnp.result_type(param, update)
-    way = kept.astype(param.dtype).astype(dtype) - param.astype(dtype)
-    return kept, jnp.where(due, way.astype(update.dtype), update)

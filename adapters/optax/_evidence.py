@@ -1,4 +1,4 @@
-"""The curvature that Adam knows: the diagonal for `AdaptiveAlpha(curvature="inner")`."""
+"""What an outer rule asks for beside the weights: gradients, and the curvature that Adam knows."""
 
 from typing import Any
 
@@ -6,15 +6,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-__all__ = ["adam_curvature"]
+from lookahead_core import SyncRule
+
+from ._checks import check_tree
+from ._trees import arrays
+
+__all__ = ["evidence"]
 
 
-def adam_curvature(
+def evidence(
+    rule: SyncRule,
     inner: optax.GradientTransformationExtraArgs,
+    gradient: optax.Updates | None,
     state: optax.OptState,
     params: optax.Params,
     extra_args: dict[str, Any],
-) -> optax.Params:
+) -> dict[str, list[jax.Array]]:
+    """Arguments for a sync of `rule`; `state` is that of `inner` after its step."""
+    if not rule.needs_gradient or gradient is None:
+        return {}
+    if not rule.needs_curvature:
+        return {"gradient": arrays(gradient)}
+    diagonal = _adam_curvature(inner, state, params, extra_args)
+    check_tree("the nu of ScaleByAdamState", diagonal, "params", params)
+    return {"gradient": arrays(gradient), "curvature": arrays(diagonal)}
+
+
+def _adam_curvature(inner: Any, state: Any, params: Any, extra_args: Any) -> optax.Params:
     """Root of the second moment, corrected for its bias, of the one Adam inside of `inner`.
 
     Raises
@@ -27,7 +45,7 @@ def adam_curvature(
     return jax.tree.map(lambda nu: jnp.sqrt(nu / correction.astype(nu.dtype)), adam.nu)
 
 
-def _decay(inner: Any, state: Any, params: Any, extra_args: dict[str, Any]) -> jax.Array:
+def _decay(inner: Any, state: Any, params: Any, extra_args: Any) -> jax.Array:
     """Adam's b2, a 0-d array.
 
     optax keeps it in a closure. A second moment of one at a gradient of zero becomes b2, so that

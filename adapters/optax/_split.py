@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import optax
 
-from ._optax_checks import transformation
-from ._optax_state import find_state
+from ._checks import transformation
+from ._state import find_state
 
 __all__ = ["SplitTransformation", "split"]
 
