@@ -61,7 +61,7 @@ def test_it_imports_the_probe_says_no_and_use_is_one_clear_error(outcome, tmp_pa
 
 def test_the_fused_code_is_the_formula_of_the_core():
     from lookahead_core import interpolate
-    from lookahead_core.adapters._cupy_kernel import CODE
+    from lookahead_core.adapters.cupy._kernels.fused import CODE
 
     for near_slow, alpha in ((True, 0.3), (False, 0.8)):
         slow, fast = np.float32(0.1), np.float32(0.7)

@@ -1,15 +1,15 @@
-"""Gradient descent with momentum, for one leaf. Groups, clipping and state: _array_inner.py."""
+"""Gradient descent with momentum, for one leaf. Groups, clipping and state: grouped.py."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from lookahead_core.adapters.numpy._tree import Tree
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import boolean, fraction, non_negative
 
-from ._array_inner import GroupedOptimizer, Settings, new_count
-from ._array_schedules import Schedule
-from ._array_tree import Tree
+from .grouped import GroupedOptimizer, Settings, new_count
+from .schedules import Schedule
 
 __all__ = ["SGD"]
 

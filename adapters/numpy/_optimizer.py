@@ -1,6 +1,6 @@
 """Lookahead on trees of arrays: any `SyncRule` around any optimizer of the array loop.
 
-How values get into the arrays is _array_tree.py, how fast is _array_kernel.py.
+How values get into the arrays is _tree.py, how fast is _kernels.
 """
 
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from lookahead_core.scheduled import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
 
-from ._array_inner import InnerOptimizer
-from ._array_kernel import IN_PLACE
-from ._array_tree import Layout, StateDict, Tree, check_state, checked_gradients, written
+from ._inner.protocol import InnerOptimizer
+from ._kernels.in_place import IN_PLACE
+from ._tree import Layout, StateDict, Tree, check_state, checked_gradients, written
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 

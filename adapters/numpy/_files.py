@@ -17,9 +17,9 @@ import numpy as np
 from lookahead_core.namespace import device, is_array, namespace
 from lookahead_core.typing import Array
 
-from ._array_inner import InnerOptimizer
-from ._array_meta import MetaOptimizer
-from ._array_tree import Layout, written
+from ._inner.protocol import InnerOptimizer
+from ._optimizer import MetaOptimizer
+from ._tree import Layout, written
 
 __all__ = ["load", "save"]
 

@@ -6,9 +6,8 @@ Importing this works without a GPU, and without CuPy; `is_available()` says whet
 import importlib
 from typing import Any
 
-from . import numpy as _array_loop
-from ._cupy_kernel import FUSED
-from .numpy import (
+from lookahead_core.adapters import numpy as _array_loop
+from lookahead_core.adapters.numpy import (
     InnerOptimizer,
     clip_by_global_norm,
     clip_by_value,
@@ -19,6 +18,8 @@ from .numpy import (
     save,
     warmup_cosine,
 )
+
+from ._kernels.fused import FUSED
 
 __all__ = [
     "SGD",
