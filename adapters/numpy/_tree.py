@@ -4,7 +4,7 @@ Arrays that can be written to keep their identity; the others are replaced, and 
 All checks raise ValueError with the path of the leaf, before anything is changed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from operator import is_
 from typing import Any
 
@@ -15,7 +15,7 @@ from lookahead_core.leaves import is_averaged
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.typing import Array
 
-__all__ = ["Layout", "StateDict", "Tree", "check_state", "checked_gradients", "written"]
+__all__ = ["Layout", "StateDict", "Tree", "checked_gradients", "written"]
 
 Tree = Any
 StateDict = dict[str, Any]
@@ -126,25 +126,6 @@ def checked_gradients(grads: Tree, params: Tree) -> list[Array | None]:
             grad, param = accessor.codify("grads"), accessor.codify("params")
             raise ValueError(f"{grad} must be {must.replace('PARAM', param)}{because}")
     return list(gradients)
-
-
-def check_state(state_dict: StateDict, arrays: Mapping[str, Array], numbers: set[str]) -> None:
-    """Raise ValueError unless `state_dict` has these names, with the shapes and dtypes."""
-    expected = {*arrays, *numbers}
-    if expected != set(state_dict):
-        missing, unknown = expected - set(state_dict), set(state_dict) - expected
-        raise ValueError(
-            f"state_dict must have the entries of this optimizer; missing {sorted(missing)}, "
-            f"unknown {sorted(unknown)}"
-        )
-    for name, leaf in arrays.items():
-        saved = state_dict[name]
-        if not is_array(saved) or saved.shape != leaf.shape or saved.dtype != leaf.dtype:
-            got = f"{tuple(saved.shape)} {saved.dtype}" if is_array(saved) else repr(saved)
-            raise ValueError(
-                f"state_dict[{name!r}] must have shape and dtype {tuple(leaf.shape)} "
-                f"{leaf.dtype}, got {got}"
-            )
 
 
 def _mismatch(leaf: Array, gradient: Array) -> tuple[str, str] | None:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
+from lookahead_core.adapters.numpy._checkpoint import check_entries
 from lookahead_core.adapters.numpy._tree import (
     Layout,
     StateDict,
     Tree,
-    check_state,
     checked_gradients,
     written,
 )
@@ -104,7 +104,7 @@ class GroupedOptimizer:
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken; ValueError if it does not match, nothing changed."""
         rates = self._rates()
-        check_state(state_dict, self.state, {"steps", *rates})
+        check_entries(state_dict, self.state, {"steps", *rates})
         steps = state_dict["steps"]
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(f"state_dict['steps'] must be an int >= 0, got {steps!r}")
