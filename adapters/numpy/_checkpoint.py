@@ -14,13 +14,18 @@ from lookahead_core.typing import Array
 
 from ._tree import StateDict, written
 
-__all__ = ["check_entries", "check_ours", "loaded", "saved"]
+__all__ = ["check_entries", "check_ours", "loaded", "named_arrays"]
 
 Arrays = Mapping[str, Array]
 
 
-def saved(rule: SyncRule, state: SyncState, names: list[str], inner: Arrays) -> StateDict:
-    """Settings of the rule, counters, and copies of the arrays of its state.
+def named_arrays(
+    rule: SyncRule, state: SyncState, names: list[str], inner: Arrays
+) -> dict[str, Array]:
+    """The arrays of `state` by their names in a `state_dict`.
+
+    Between two cycles the slow copy of the inner state is the inner state as it is: the next cycle
+    takes its copy from there, and moments may have been removed since the last one.
 
     Parameters
     ----------
@@ -31,37 +36,42 @@ def saved(rule: SyncRule, state: SyncState, names: list[str], inner: Arrays) -> 
     inner : mapping of str to array
         The inner state.
     """
-    counts = {"count": state.count, "syncs": state.syncs}
-    arrays = {**_weights(state, names), **_inner_slow(rule, state, inner)}
-    return {**settings(rule), **counts, **{name: copied(leaf) for name, leaf in arrays.items()}}
+    kinds = {"slow": zip(names, state.slow, strict=True)}
+    moved = chosen(names, averaged(state.slow))
+    for index, slot in enumerate(state.outer):
+        kinds[f"outer/{index}"] = zip(moved, slot, strict=True)
+    if rule.inner_state == "interpolate":
+        copies = inner.values() if rule.fast_is_slow(state) else state.inner_slow
+        kinds["inner_slow"] = zip(inner, copies, strict=True)
+    return {f"{kind}/{name}": leaf for kind, leaves in kinds.items() for name, leaf in leaves}
 
 
-def check_ours(
-    entries: StateDict, rule: SyncRule, state: SyncState, names: list[str], inner: Arrays
-) -> None:
-    """Raise ValueError unless `entries` are those of `saved`, of an optimizer like this one."""
-    arrays = {**_weights(state, names), **_inner_slow(rule, state, inner)}
+def check_ours(entries: StateDict, rule: SyncRule, arrays: Arrays) -> None:
+    """Raise ValueError unless `entries` are of an optimizer with this rule and these arrays."""
     check_entries(entries, arrays, {*settings(rule), "count", "syncs"})
     check_settings(entries, rule)
     counters(entries, rule)
 
 
-def loaded(
-    entries: StateDict, rule: SyncRule, state: SyncState, names: list[str], inner: Arrays
-) -> SyncState:
-    """The state that `entries` hold, in the arrays of `state`; `check_ours` has seen that it fits.
+def loaded(entries: StateDict, rule: SyncRule, state: SyncState, arrays: Arrays) -> SyncState:
+    """The state that `entries` hold, which `check_ours` has seen to fit.
 
-    The slow copy of the inner state is a new one: it may hold other moments than the last one did.
+    It is written into the arrays of `state`, but for the slow copy of the inner state: between two
+    cycles `arrays` has the inner state itself in its place.
     """
     count, syncs = counters(entries, rule)
-    weights = iter([written(leaf, entries[name]) for name, leaf in _weights(state, names).items()])
-    copies = _inner_slow(rule, state, inner).items()
+    new = iter(
+        [
+            written(copied(leaf) if name.startswith("inner_slow/") else leaf, entries[name])
+            for name, leaf in arrays.items()
+        ]
+    )
     return SyncState(
-        slow=[next(weights) for _ in state.slow],
+        slow=[next(new) for _ in state.slow],
         count=count,
         syncs=syncs,
-        outer=[[next(weights) for _ in slot] for slot in state.outer],
-        inner_slow=[written(copied(leaf), entries[name]) for name, leaf in copies],
+        outer=[[next(new) for _ in slot] for slot in state.outer],
+        inner_slow=list(new),
     )
 
 
@@ -82,28 +92,3 @@ def check_entries(entries: StateDict, arrays: Arrays, numbers: set[str]) -> None
                 f"state_dict[{name!r}] must have shape and dtype {tuple(leaf.shape)} "
                 f"{leaf.dtype}, got {got}"
             )
-
-
-def _weights(state: SyncState, names: list[str]) -> dict[str, Array]:
-    """The slow weights and the state of the outer rule, by name."""
-    slow = zip(names, state.slow, strict=True)
-    # A slot has an array for each leaf that is averaged.
-    moved = chosen(names, averaged(state.slow))
-    slots = {
-        f"outer/{index}/{name}": leaf
-        for index, slot in enumerate(state.outer)
-        for name, leaf in zip(moved, slot, strict=True)
-    }
-    return {**{f"slow/{name}": leaf for name, leaf in slow}, **slots}
-
-
-def _inner_slow(rule: SyncRule, state: SyncState, inner: Arrays) -> dict[str, Array]:
-    """The slow copy of the inner state, by name; empty unless the rule interpolates it.
-
-    Between two cycles it is the inner state as it is: the next cycle takes its copy from there, and
-    moments may have been removed since the last one.
-    """
-    if rule.inner_state != "interpolate":
-        return {}
-    copies = inner.values() if rule.fast_is_slow(state) else state.inner_slow
-    return {f"inner_slow/{name}": leaf for name, leaf in zip(inner, copies, strict=True)}

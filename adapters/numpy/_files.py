@@ -161,32 +161,25 @@ def _read_npz(path: Path) -> tuple[str | None, Arrays]:
 
 
 def _write_safetensors(file: IO[bytes], header: str, arrays: Arrays) -> None:
-    file.write(_safetensors().save(arrays, {HEADER: header}))
+    file.write(_safetensors().numpy.save(arrays, {HEADER: header}))
 
 
 def _read_safetensors(path: Path) -> tuple[str | None, Arrays]:
-    module = _safetensors()
-    with module.open(path) as file:
+    with _safetensors().safe_open(path, framework="numpy") as file:
         header = (file.metadata() or {}).get(HEADER)
         names = file.keys() if header else ()
         return header, {name: file.get_tensor(name) for name in names}
 
 
-class _Safetensors(NamedTuple):
-    save: Callable[[Arrays, dict[str, str]], bytes]
-    open: Callable[[Path], Any]
-
-
-def _safetensors() -> _Safetensors:
+def _safetensors() -> Any:
     try:
-        from safetensors import safe_open
-        from safetensors.numpy import save as save_bytes
+        import safetensors.numpy
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "a .safetensors file needs the package safetensors: pip install safetensors, or save "
             "as .npz"
         ) from error
-    return _Safetensors(save_bytes, lambda path: safe_open(path, framework="numpy"))
+    return safetensors
 
 
 FORMATS = {

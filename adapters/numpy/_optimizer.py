@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 
 from lookahead_core import AdaptiveAlpha, Kernel, SyncRule, lookahead
+from lookahead_core.checkpoint import settings
 from lookahead_core.leaves import averaged, check_match, chosen, copied, zeros
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.scheduled import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
 
-from ._checkpoint import check_ours, loaded, saved
+from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
 from ._kernels.in_place import IN_PLACE
 from ._tree import Layout, StateDict, Tree, checked_gradients, written
@@ -145,8 +146,9 @@ class MetaOptimizer:
         inner optimizer's.
         """
         inner = {f"inner/{name}": value for name, value in self.inner.state_dict().items()}
-        ours = saved(self.rule, self._state, self._layout.names, self.inner.state)
-        return {**ours, **inner}
+        arrays = {name: copied(leaf) for name, leaf in self._arrays().items()}
+        numbers = {"count": self._state.count, "syncs": self._state.syncs}
+        return {**settings(self.rule), **numbers, **arrays, **inner}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken. Load the weights as well.
@@ -163,10 +165,10 @@ class MetaOptimizer:
             if name.startswith("inner/")
         }
         ours = {name: value for name, value in state_dict.items() if not name.startswith("inner/")}
-        like = self.rule, self._state, self._layout.names, self.inner.state
-        check_ours(ours, *like)
+        arrays = self._arrays()
+        check_ours(ours, self.rule, arrays)
         self.inner.load_state_dict(inner)  # it refuses before it changes anything, as we do
-        self._state = loaded(ours, *like)
+        self._state = loaded(ours, self.rule, self._state, arrays)
 
     def _initial(self, slow_dtype: DType | None, slow_buffer: Buffers | None) -> SyncState:
         fast, inner = self._fast(), list(self.inner.state.values())
@@ -182,11 +184,14 @@ class MetaOptimizer:
         state = state._replace(slow=slow, outer=outer)
         return self.rule.anchor(fast, state, kernel=self._kernel)
 
+    def _arrays(self) -> dict[str, Array]:
+        return named_arrays(self.rule, self._state, self._layout.names, self.inner.state)
+
     def _fast(self) -> list[Array]:
         return self._layout.distinct(self.params)
 
     def _begin(self, fast: list[Array]) -> None:
-        """What a cycle starts from, if the next inner step is the first of one."""
+        """Take what a cycle starts from, if the next inner step is the first of one."""
         inner = list(self.inner.state.values())
         self._state = self.rule.begin(fast, inner, self._state, kernel=self._kernel)
 

@@ -155,7 +155,7 @@ class GroupedOptimizer:
             self.state[f"{kind}/{name}"] = written(old[kind], new[kind])
         return written(leaf, moved)
 
-    _kinds: ClassVar[tuple[str, ...]]
+    _kinds: ClassVar[tuple[str, ...]]  # the arrays of `state` that a leaf may have: `kind/path`
     lr: Any
 
     def _check(self, settings: Settings) -> None:

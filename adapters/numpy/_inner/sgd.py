@@ -132,5 +132,5 @@ class SGD(GroupedOptimizer):
 
 def _undamped(count: Array, gradient: Array, dampening: float) -> Array:
     """1 - dampening, but 1 for the first gradient: a new buffer is the gradient itself."""
-    later = namespace(count).astype(count > 0, gradient.dtype)
+    later = namespace(count).astype(count != 0, gradient.dtype)
     return 1.0 - dampening * later
