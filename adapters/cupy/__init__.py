@@ -3,7 +3,7 @@
 Importing this works without a GPU, and without CuPy; `is_available()` says whether using it will.
 """
 
-from lookahead_core.adapters.numpy import (
+from ..numpy import (
     InnerOptimizer,
     clip_by_global_norm,
     clip_by_value,
@@ -14,7 +14,6 @@ from lookahead_core.adapters.numpy import (
     save,
     warmup_cosine,
 )
-
 from ._optimizer import SGD, Adam, AdamW, Lookahead, MetaOptimizer, is_available
 
 __all__ = [

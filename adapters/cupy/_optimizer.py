@@ -4,8 +4,7 @@ import importlib
 from functools import wraps
 from typing import Any, TypeVar
 
-from lookahead_core.adapters import numpy as _array_loop
-
+from .. import numpy as _array_loop
 from ._kernels.fused import FUSED
 
 __all__ = ["SGD", "Adam", "AdamW", "Lookahead", "MetaOptimizer", "is_available"]

@@ -9,10 +9,11 @@ from functools import cache
 from typing import Any
 
 from lookahead_core import Kernel, interpolate
-from lookahead_core.adapters.numpy._tree import written
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Fraction, Leaves
+
+from ...numpy._tree import written
 
 __all__ = ["FUSED"]
 

@@ -5,10 +5,11 @@ from operator import add
 
 import optree
 
-from lookahead_core.adapters.numpy._tree import Tree
 from lookahead_core.namespace import device, namespace, to_device
 from lookahead_core.typing import Array
 from lookahead_core.validation import positive
+
+from .._tree import Tree
 
 __all__ = ["clip_by_global_norm", "clip_by_value", "global_norm"]
 

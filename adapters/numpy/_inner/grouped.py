@@ -8,19 +8,13 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from lookahead_core.adapters.numpy._checkpoint import check_entries
-from lookahead_core.adapters.numpy._tree import (
-    Layout,
-    StateDict,
-    Tree,
-    checked_gradients,
-    written,
-)
 from lookahead_core.leaves import copied, is_averaged
 from lookahead_core.namespace import device, namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import boolean, non_negative, positive
 
+from .._checkpoint import check_entries
+from .._tree import Layout, StateDict, Tree, checked_gradients, written
 from .clipping import norm_clipped, value_clipped
 
 __all__ = ["GroupedOptimizer", "Settings", "decayed", "new_count"]

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from lookahead_core.adapters.numpy._tree import StateDict, Tree
 from lookahead_core.typing import Array
+
+from .._tree import StateDict, Tree
 
 __all__ = ["InnerOptimizer"]
 

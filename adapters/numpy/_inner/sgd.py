@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from lookahead_core.adapters.numpy._tree import Tree
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import boolean, fraction, non_negative
 
+from .._tree import Tree
 from .grouped import GroupedOptimizer, Settings, new_count
 from .schedules import Schedule
 

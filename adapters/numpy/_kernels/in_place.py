@@ -13,10 +13,11 @@ import numpy as np
 from numpy import add, multiply, ndarray, subtract
 
 from lookahead_core import Kernel, interpolate, move_with_momentum
-from lookahead_core.adapters.numpy._tree import written
 from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Fraction, Leaves
+
+from .._tree import written
 
 __all__ = ["IN_PLACE"]
 
