@@ -8,7 +8,10 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -37,7 +40,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     """Write weights and state of `optimizer` to a file, all or nothing.
 
     The old file stays until the new one is complete and on the disk: a crash at any moment leaves
-    one of the two, and perhaps a file `.<name>.<random>.tmp` beside it.
+    one of the two, and perhaps a file `.<name>.<random>.tmp` beside it. The new one has the mode of
+    the old one, and its owner and group where the system allows that.
 
     Parameters
     ----------
@@ -62,8 +66,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     ...     save(f"{folder}/run.npz", optimizer)
     ...     load(f"{folder}/run.npz", optimizer)
     """
-    path = Path(os.path.realpath(path))
-    form = _format(path)
+    form = _format(Path(path))
     state = {f"state/{name}": value for name, value in optimizer.state_dict().items()}
     live = {**_weights(optimizer), **{n: value for n, value in state.items() if is_array(value)}}
     numbers = {name: value for name, value in state.items() if name not in live}
@@ -73,7 +76,9 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     dtypes = {name: _name(leaf.dtype) for name, leaf in live.items()}
     header = {"version": VERSION, "numbers": numbers, "dtypes": dtypes}
     arrays = {name: _stored(leaf) for name, leaf in live.items()}
-    _replace(path, lambda file: form.write(file, json.dumps(header), arrays))
+    # A link stays, and the file that it leads to is replaced.
+    target = Path(os.path.realpath(path))
+    _replace(target, lambda file: form.write(file, json.dumps(header), arrays))
 
 
 def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
@@ -215,9 +220,15 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
 
 def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file beside `path`, bring it to the disk, and put it in the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    old = path.stat() if path.exists() else None
+    # Cut, because `path` may have a name that is as long as the file system allows.
+    name = os.fsdecode(os.fsencode(path.name)[:100])
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+    opener = partial(os.open, mode=0o600 if old else 0o666)
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=opener) as file:
+            if old and os.name == "posix":
+                _give_access(file.fileno(), old)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -232,6 +243,15 @@ def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _give_access(file: int, old: os.stat_result) -> None:
+    """Owner and group of `old` as far as this process may give them, and its mode."""
+    for owner in (old.st_uid, old.st_gid), (-1, old.st_gid):
+        with suppress(OSError):  # not permitted, or unknown in a container
+            os.fchown(file, *owner)
+            break
+    os.fchmod(file, stat.S_IMODE(old.st_mode))
 
 
 # --- arrays ---

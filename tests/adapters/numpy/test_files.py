@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import sys
 
 import array_api_strict
@@ -295,6 +296,74 @@ def test_the_content_is_on_the_disk_before_it_takes_the_place_of_the_old_file(pa
     assert order == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 
 
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.clause("C61")
+@pytest.mark.parametrize("access", [0o600, 0o640, 0o664, 0o444])
+def test_saving_again_keeps_who_may_read_the_file(access, path):
+    save(path, make(start()))
+    path.chmod(access)
+    save(path, make(start()))
+    assert mode(path) == access
+    load(path, make(start()))
+
+
+def test_a_new_file_is_as_readable_as_any_other(path):
+    save(path, make(start()))
+    other = path.with_name("other")
+    other.touch()
+    assert mode(path) == mode(other)
+
+
+@pytest.mark.clause("C61")
+def test_nobody_else_can_read_what_is_being_written_in_the_place_of_a_private_file(
+    path, monkeypatch
+):
+    save(path, make(start()))
+    path.chmod(0o600)
+    modes = []
+    written = os.fsync
+
+    def look(descriptor):
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        written(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    save(path, make(start()))
+    assert modes[0] == 0o600
+
+
+@pytest.mark.clause("C61")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_saving_again_keeps_the_owner_where_that_is_allowed(allowed, path, monkeypatch):
+    save(path, make(start()))
+    given = []
+
+    def give(descriptor, *owner):
+        given.append(owner)
+        if not allowed:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", give)
+    save(path, make(start()))
+    owner = path.stat().st_uid, path.stat().st_gid
+    # Whoever may not give a file away may still give it to a group.
+    assert given == ([owner] if allowed else [owner, (-1, owner[1])])
+    load(path, make(start()))
+
+
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_a_name_may_be_as_long_as_the_file_system_lets_it_be(letter, path):
+    room = 254 - len(path.suffix)
+    long = path.with_name(letter * (room // len(letter.encode())) + path.suffix)
+    for _ in range(2):
+        save(long, make(start()))
+    load(long, make(start()))
+    assert os.listdir(path.parent) == [long.name]
+
+
 def test_a_link_still_leads_to_the_file(path, tmp_path):
     link = tmp_path / f"latest{path.suffix}"
     path.touch()
@@ -302,3 +371,19 @@ def test_a_link_still_leads_to_the_file(path, tmp_path):
     save(link, make(start()))
     assert link.is_symlink()
     load(path, make(start()))
+
+
+def test_a_link_ends_in_the_format_whatever_the_file_is_called(path, tmp_path):
+    (tmp_path / "store").touch()
+    path.symlink_to("store")
+    save(path, make(start()))
+    load(path, make(start()))
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, "store"])
+
+
+def test_a_link_is_refused_by_the_name_that_it_was_given(path, tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(path)
+    with pytest.raises(ValueError, match=r"path must end in .npz or .safetensors, got '.*/latest'"):
+        save(link, make(start()))
+    assert not path.exists()
