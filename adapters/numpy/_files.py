@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from zipfile import ZipInfo
 
 import numpy as np
 
@@ -32,6 +33,7 @@ VERSION = 1
 PLAIN = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)} | {
     *("bool", "float16", "float32", "float64")
 }
+ZIP_NAME_BYTES = 65535
 Arrays = dict[str, np.ndarray]
 Optimizer = InnerOptimizer | MetaOptimizer
 
@@ -53,7 +55,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     Raises
     ------
     ValueError
-        If the name has another ending, or an entry of the state is neither array, number nor text.
+        If the name has another ending, an entry of the state is neither array, number nor text, or
+        the name of a leaf cannot be written to such a file.
     ModuleNotFoundError
         If safetensors is asked for and not installed.
 
@@ -76,6 +79,9 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     dtypes = {name: _name(leaf.dtype) for name, leaf in live.items()}
     header = {"version": VERSION, "numbers": numbers, "dtypes": dtypes}
     arrays = {name: _stored(leaf) for name, leaf in live.items()}
+    for name in arrays:
+        if name.encode(errors="replace").decode() != name:
+            raise ValueError(f"{name!r} must be Unicode text: rename the leaf")
     # A link stays, and the file that it leads to is replaced.
     target = Path(os.path.realpath(path))
     _replace(target, lambda file: form.write(file, json.dumps(header), arrays))
@@ -154,6 +160,14 @@ class Format(NamedTuple):
 
 
 def _write_npz(file: IO[bytes], header: str, arrays: Arrays) -> None:
+    for name in arrays:
+        member = f"{name}.npy"
+        # zipfile cuts names at a NUL and, on Windows, changes backslashes to slashes.
+        if ZipInfo(member).filename != member or len(member.encode()) > ZIP_NAME_BYTES:
+            raise ValueError(
+                f"{name[:100]!r} cannot be the name of an array in an .npz file: rename the leaf, "
+                "or save as .safetensors"
+            )
     members: dict[str, Any] = {HEADER: np.asarray(header), **arrays}
     np.savez(file, **members)
 
@@ -161,8 +175,12 @@ def _write_npz(file: IO[bytes], header: str, arrays: Arrays) -> None:
 def _read_npz(path: Path) -> tuple[str | None, Arrays]:
     # Opened here: np.load leaves the file of a name open where it finds that it cannot read it.
     with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-        header = str(file[HEADER]) if HEADER in file else None
-        return header, {name: file[name] for name in file.files if name != HEADER and header}
+        # By the members' own names: for "w.npy" NumPy gives what was saved as "w".
+        members = {member.removesuffix(".npy"): member for member in file.zip.namelist()}
+        if HEADER not in members:
+            return None, {}
+        header = str(file[members.pop(HEADER)])
+        return header, {name: file[member] for name, member in members.items()}
 
 
 def _write_safetensors(file: IO[bytes], header: str, arrays: Arrays) -> None:

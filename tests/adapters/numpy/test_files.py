@@ -4,11 +4,15 @@ import json
 import os
 import stat
 import sys
+import tempfile
+from pathlib import Path
 
 import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from array_checkpoints import POLICIES, K, assert_resumes, everything, make, train
 from lookahead_core.adapters.numpy import SGD, Lookahead, load, save
@@ -110,6 +114,80 @@ def test_the_arrays_of_a_file_can_be_read_without_us(tmp_path):
     with np.load(tmp_path / "run.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["params/w"], optimizer.params["w"])
         assert "state/slow/b/0" in file
+
+
+# --- names of leaves become names in a file ---
+
+
+def named(*names):
+    return SGD({name: np.asarray([float(i)]) for i, name in enumerate(names)}, 0.1, 0.9)
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("w", "w.npy", "w.npy.npy"),
+        ("", ".npy"),
+        ("lookahead_core", "lookahead_core.npy"),
+        ("a/b", "a\\b", "../a", "/a"),
+        ("ü", "u\u0308"),
+        ("W", "w", " w", "w "),
+    ],
+    ids=repr,
+)
+def test_leaves_of_similar_names_come_back_as_themselves(names, path):
+    optimizer, other = named(*names), named(*reversed(names))
+    save(path, optimizer)
+    load(path, other)
+    assert other.params == optimizer.params
+    assert repr(other.state_dict()) == repr(optimizer.state_dict())
+
+
+NO_NAME_IN_A_ZIP = {"a NUL": "a\0b", "a NUL at the end": "w\0", "too long": "w" * 70000}
+
+
+@pytest.mark.clause("C25", "C61")
+@pytest.mark.parametrize("case", NO_NAME_IN_A_ZIP)
+def test_a_name_that_no_zip_can_hold_is_refused_before_the_old_file_goes(case, tmp_path):
+    path, optimizer = tmp_path / "run.npz", named("w", NO_NAME_IN_A_ZIP[case])
+    save(path, named("w"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"params/.* rename the leaf, or save as .safetensors"):
+        save(path, optimizer)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]
+    other = named("w", NO_NAME_IN_A_ZIP[case])
+    save(tmp_path / "run.safetensors", optimizer)
+    load(tmp_path / "run.safetensors", other)
+    assert other.params == optimizer.params
+
+
+@pytest.mark.clause("C25")
+def test_a_name_that_is_no_unicode_text_is_refused(path):
+    with pytest.raises(ValueError, match=r"'params/\\udc80' must be Unicode text: rename the leaf"):
+        save(path, named("\udc80"))
+    assert not path.exists()
+
+
+PIECES = st.sampled_from(["w", ".npy", "/", ".", "\0", "\\", " ", "é", "\ud800"])
+NAMES = st.sets(st.lists(PIECES, max_size=3).map("".join), min_size=2, max_size=4).map(sorted)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@given(names=NAMES)
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_whatever_leaves_are_called_they_come_back_or_are_refused(suffix, names):
+    optimizer, other = named(*names), named(*reversed(names))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"run{suffix}"
+        try:
+            save(path, optimizer)
+        except ValueError:
+            assert os.listdir(folder) == []
+        else:
+            load(path, other)
+            assert other.params == optimizer.params
 
 
 # --- what is refused ---
