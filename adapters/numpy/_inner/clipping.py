@@ -9,7 +9,7 @@ from lookahead_core.namespace import device, namespace, to_device
 from lookahead_core.typing import Array
 from lookahead_core.validation import positive
 
-from ._array_tree import Tree
+from .._tree import Tree
 
 __all__ = ["clip_by_global_norm", "clip_by_value", "global_norm"]
 

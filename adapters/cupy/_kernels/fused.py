@@ -13,7 +13,7 @@ from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Fraction, Leaves
 
-from ._array_tree import written
+from ...numpy._tree import written
 
 __all__ = ["FUSED"]
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lookahead_core import REFERENCE_KERNEL
-from lookahead_core.adapters import _array_kernel
-from lookahead_core.adapters._array_kernel import IN_PLACE
 from lookahead_core.adapters.numpy import SGD, Lookahead
+from lookahead_core.adapters.numpy._kernels import in_place
+from lookahead_core.adapters.numpy._kernels.in_place import IN_PLACE
 
 DTYPES = (np.float16, np.float32, np.float64, np.longdouble, np.complex64, np.complex128)
 ALPHAS = (0.0, 0.3, 0.5, 0.8, 1.0)
@@ -18,7 +18,7 @@ ALPHAS = (0.0, 0.3, 0.5, 0.8, 1.0)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks, the last one shorter, without large arrays."""
-    monkeypatch.setattr(_array_kernel, "BLOCK", 16)
+    monkeypatch.setattr(in_place, "BLOCK", 16)
 
 
 def values(shape, dtype, seed):
@@ -65,7 +65,7 @@ def test_a_wider_leaf_after_one_that_is_not_is_the_reference(alpha):
 
 def test_no_leaf_is_moved_in_more_than_a_block_at_once(monkeypatch):
     sizes = []
-    monkeypatch.setattr(_array_kernel, "_move", lambda slow, *_: sizes.append(slow.size))
+    monkeypatch.setattr(in_place, "_move", lambda slow, *_: sizes.append(slow.size))
     leaves = [values(size, np.float32, size) for size in (4, 40)]
     IN_PLACE.interpolate(leaves, [leaf.copy() for leaf in leaves], 0.5)
     assert sizes == [4, 16, 16, 8]
@@ -238,7 +238,7 @@ def peak_of(slow, fast):
 @pytest.mark.parametrize("slow_dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nothing_of_the_size_of_a_leaf_is_allocated(layout, slow_dtype, monkeypatch):
-    monkeypatch.setattr(_array_kernel, "BLOCK", 1024)
+    monkeypatch.setattr(in_place, "BLOCK", 1024)
     fast = layout(np.ones((500, 800), np.float32))
     assert peak_of(np.zeros((500, 800), slow_dtype), fast) < fast.nbytes / 10
 

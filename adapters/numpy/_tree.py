@@ -1,10 +1,10 @@
-"""Trees of arrays, as the array loop sees them: names, distinct arrays, new values in their places.
+"""Trees of arrays: what each array is called, and how new values get into their places.
 
-Arrays that can be written to keep their identity; the others are replaced, and the tree with them.
-All checks raise ValueError with the path of the leaf, before anything is changed.
+Arrays that can be written to stay the arrays that they are; the others are replaced, and the tree
+with them. All checks raise ValueError with the path of the leaf, before anything is changed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from operator import is_
 from typing import Any
 
@@ -15,14 +15,14 @@ from lookahead_core.leaves import is_averaged
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.typing import Array
 
-__all__ = ["Layout", "StateDict", "Tree", "check_state", "checked_gradients", "written"]
+__all__ = ["Layout", "StateDict", "Tree", "checked_gradients", "written"]
 
 Tree = Any
 StateDict = dict[str, Any]
 
 
 class Layout:
-    """Which arrays a tree holds: the name of each, and the listings that are one array.
+    """The arrays of a tree and their names. An array may have several places in it (tied weights).
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Layout:
     Attributes
     ----------
     names : list of str
-        Of each distinct array: the path of its first listing, with slashes.
+        Of each distinct array: the path of the place where it is listed first, with slashes.
     """
 
     def __init__(self, params: Tree) -> None:
@@ -44,50 +44,51 @@ class Layout:
         names = ["/".join(map(str, path)) for path in paths]
         if len(set(names)) < len(names):
             raise ValueError(f"params must give each leaf a name of its own, got {names}")
-        slot_of: dict[int, int] = {}
-        self._slots = [slot_of.setdefault(id(leaf), len(slot_of)) for leaf in leaves]
-        self._first = [self._slots.index(slot) for slot in range(len(slot_of))]
-        self.names = [names[listing] for listing in self._first]
+        number_of: dict[int, int] = {}
+        # For each place of the tree the number of its array; for each array its first place.
+        self._numbers = [number_of.setdefault(id(leaf), len(number_of)) for leaf in leaves]
+        self._first = [self._numbers.index(number) for number in range(len(number_of))]
+        self.names = [names[place] for place in self._first]
         _check_apart(self.names, self.distinct(params))
 
     def distinct(self, params: Tree) -> list[Array]:
         """Each array once: a tied one moves once (clause C31)."""
         leaves = optree.tree_leaves(params)
-        if len(leaves) != len(self._slots):
+        if len(leaves) != len(self._numbers):
             raise ValueError(
-                f"params must keep their {len(self._slots)} leaves, got {len(leaves)} now"
+                f"params must keep their {len(self._numbers)} leaves, got {len(leaves)} now"
             )
-        arrays = [leaves[listing] for listing in self._first]
+        arrays = [leaves[place] for place in self._first]
         if len(set(map(id, arrays))) < len(arrays):
             raise ValueError("params must stay as many arrays as they were, got one listed twice")
         if len(arrays) == len(leaves):
             return arrays
-        for leaf, slot in zip(leaves, self._slots, strict=True):
-            if leaf is not arrays[slot]:
-                name = self.names[slot]
+        for leaf, number in zip(leaves, self._numbers, strict=True):
+            if leaf is not arrays[number]:
+                name = self.names[number]
                 raise ValueError(f"params[{name!r}] was tied, and its listings are two arrays now")
         return arrays
 
     def summed(self, gradients: Iterable[Array | None]) -> list[Array | None]:
-        """The gradient of each distinct array: the sum over its listings, None if it has none."""
+        """The gradient of each distinct array: the sum over its places, None if it has none."""
         sums: list[Array | None] = [None] * len(self.names)
-        for slot, gradient in zip(self._slots, gradients, strict=True):
-            before = sums[slot]
+        for number, gradient in zip(self._numbers, gradients, strict=True):
+            before = sums[number]
             if gradient is not None:
-                sums[slot] = gradient if before is None else before + gradient
+                sums[number] = gradient if before is None else before + gradient
         return sums
 
     def rebuilt(self, params: Tree, arrays: list[Array]) -> Tree:
         """`params` itself if `arrays` are its own, else a new tree that holds them."""
         leaves = optree.tree_leaves(params)
-        if all(map(is_, arrays, [leaves[listing] for listing in self._first])):
+        if all(map(is_, arrays, [leaves[place] for place in self._first])):
             return params
         return self.copied(params, arrays)
 
     def copied(self, params: Tree, arrays: list[Array]) -> Tree:
         """A new tree like `params` that holds `arrays`."""
         return optree.tree_unflatten(
-            optree.tree_structure(params), [arrays[slot] for slot in self._slots]
+            optree.tree_structure(params), [arrays[number] for number in self._numbers]
         )
 
 
@@ -120,42 +121,23 @@ def checked_gradients(grads: Tree, params: Tree) -> list[Array | None]:
     if all(gradient is None for gradient in gradients):
         raise ValueError("grads must hold a gradient for at least one leaf, got None for all")
     for index, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
-        if gradient is not None and (wrong := _mismatch(leaf, gradient)):
-            # The paths only now: they take longer than all the checks.
-            accessor, (must, because) = spec.accessors()[index], wrong
-            grad, param = accessor.codify("grads"), accessor.codify("params")
-            raise ValueError(f"{grad} must be {must.replace('PARAM', param)}{because}")
+        if gradient is not None and _mismatch(leaf, gradient):
+            path = spec.accessors()[index]  # asked for here alone: it takes longer than all checks
+            names = path.codify("grads"), path.codify("params")
+            raise ValueError(_mismatch(leaf, gradient, *names))
     return list(gradients)
 
 
-def check_state(state_dict: StateDict, arrays: Mapping[str, Array], numbers: set[str]) -> None:
-    """Raise ValueError unless `state_dict` has these names, with the shapes and dtypes."""
-    expected = {*arrays, *numbers}
-    if expected != set(state_dict):
-        missing, unknown = expected - set(state_dict), set(state_dict) - expected
-        raise ValueError(
-            f"state_dict must have the entries of this optimizer; missing {sorted(missing)}, "
-            f"unknown {sorted(unknown)}"
-        )
-    for name, leaf in arrays.items():
-        saved = state_dict[name]
-        if not is_array(saved) or saved.shape != leaf.shape or saved.dtype != leaf.dtype:
-            got = f"{tuple(saved.shape)} {saved.dtype}" if is_array(saved) else repr(saved)
-            raise ValueError(
-                f"state_dict[{name!r}] must have shape and dtype {tuple(leaf.shape)} "
-                f"{leaf.dtype}, got {got}"
-            )
-
-
-def _mismatch(leaf: Array, gradient: Array) -> tuple[str, str] | None:
-    """What `gradient` must be for the leaf PARAM, and what it is; None if it is so."""
+def _mismatch(leaf: Array, gradient: Array, grad: str = "", param: str = "") -> str | None:
+    """What is wrong with `gradient` for `leaf`, under the names of both; None if nothing is."""
     if not is_array(gradient) or gradient.shape != leaf.shape:
         got = tuple(gradient.shape) if is_array(gradient) else repr(gradient)
-        return f"an array of the shape of PARAM, {tuple(leaf.shape)}, or None", f", got {got}"
+        shape = tuple(leaf.shape)
+        return f"{grad} must be an array of the shape of {param}, {shape}, or None, got {got}"
     if not is_averaged(leaf.dtype):
-        return "None: PARAM", f" is {leaf.dtype}, which has no gradient"
+        return f"{grad} must be None: {param} is {leaf.dtype}, which has no gradient"
     if "complex" in str(gradient.dtype) and "complex" not in str(leaf.dtype):
-        return "real as PARAM is", f", {leaf.dtype}, got {gradient.dtype}"
+        return f"{grad} must be real as {param} is, {leaf.dtype}, got {gradient.dtype}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Gradient descent with momentum, for one leaf. Groups, clipping and state: _array_inner.py."""
+"""Gradient descent with momentum, for one leaf. Groups, clipping and state: grouped.py."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -7,9 +7,9 @@ from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import boolean, fraction, non_negative
 
-from ._array_inner import GroupedOptimizer, Settings, new_count
-from ._array_schedules import Schedule
-from ._array_tree import Tree
+from .._tree import Tree
+from .grouped import GroupedOptimizer, Settings, new_count
+from .schedules import Schedule
 
 __all__ = ["SGD"]
 
@@ -132,5 +132,5 @@ class SGD(GroupedOptimizer):
 
 def _undamped(count: Array, gradient: Array, dampening: float) -> Array:
     """1 - dampening, but 1 for the first gradient: a new buffer is the gradient itself."""
-    later = namespace(count).astype(count > 0, gradient.dtype)
+    later = namespace(count).astype(count != 0, gradient.dtype)
     return 1.0 - dampening * later

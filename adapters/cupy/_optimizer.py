@@ -1,42 +1,15 @@
-"""Lookahead for CuPy: the array loop on the GPU, with a kernel that is one launch a leaf.
-
-Importing this works without a GPU, and without CuPy; `is_available()` says whether using it will.
-"""
+"""The classes of the array loop on CuPy arrays, and whether there is a GPU to use them on."""
 
 import importlib
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
-from . import numpy as _array_loop
-from ._cupy_kernel import FUSED
-from .numpy import (
-    InnerOptimizer,
-    clip_by_global_norm,
-    clip_by_value,
-    exponential,
-    global_norm,
-    load,
-    one_cycle,
-    save,
-    warmup_cosine,
-)
+from .. import numpy as _array_loop
+from ._kernels.fused import FUSED
 
-__all__ = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "InnerOptimizer",
-    "Lookahead",
-    "MetaOptimizer",
-    "clip_by_global_norm",
-    "clip_by_value",
-    "exponential",
-    "global_norm",
-    "is_available",
-    "load",
-    "one_cycle",
-    "save",
-    "warmup_cosine",
-]
+__all__ = ["SGD", "Adam", "AdamW", "Lookahead", "MetaOptimizer", "is_available"]
+
+Class = TypeVar("Class")
 
 
 def is_available() -> bool:
@@ -60,38 +33,49 @@ def _obstacle() -> Exception | None:
         return error
 
 
-class _OnTheGPU:
-    """First base of each class: one clear error where there is no GPU."""
+def _needs_a_gpu(made: type[Class]) -> type[Class]:
+    """The class, which refuses to be used where there is no GPU. Its signature is what it was."""
+    cls: Any = made  # a type checker takes `__init__` of a class for that of a subclass
+    inherited = cls.__init__
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    @wraps(inherited)
+    def init(self: Class, *args: Any, **kwargs: Any) -> None:
         if obstacle := _obstacle():
             raise RuntimeError(
                 "lookahead_core.adapters.cupy needs CuPy and an NVIDIA GPU with its driver, and "
                 f"there is none here: {obstacle!r}; lookahead_core.adapters.numpy has the same "
                 "names for arrays on the CPU"
             ) from obstacle
-        super().__init__(*args, **kwargs)
+        inherited(self, *args, **kwargs)
+
+    cls.__init__ = init
+    return made
 
 
-class SGD(_OnTheGPU, _array_loop.SGD):
+@_needs_a_gpu
+class SGD(_array_loop.SGD):
     """As `lookahead_core.adapters.numpy.SGD`, on CuPy arrays."""
 
 
-class Adam(_OnTheGPU, _array_loop.Adam):
+@_needs_a_gpu
+class Adam(_array_loop.Adam):
     """As `lookahead_core.adapters.numpy.Adam`, on CuPy arrays."""
 
 
-class AdamW(_OnTheGPU, _array_loop.AdamW):
+@_needs_a_gpu
+class AdamW(_array_loop.AdamW):
     """As `lookahead_core.adapters.numpy.AdamW`, on CuPy arrays."""
 
 
-class MetaOptimizer(_OnTheGPU, _array_loop.MetaOptimizer):
+@_needs_a_gpu
+class MetaOptimizer(_array_loop.MetaOptimizer):
     """As `lookahead_core.adapters.numpy.MetaOptimizer`, with one launch a leaf and sync."""
 
     _kernel = FUSED
 
 
-class Lookahead(_OnTheGPU, _array_loop.Lookahead):
+@_needs_a_gpu
+class Lookahead(_array_loop.Lookahead):
     """As `lookahead_core.adapters.numpy.Lookahead`, with one launch a leaf and sync."""
 
     _kernel = FUSED

@@ -1,8 +1,9 @@
-"""The kernel of the array loop: NumPy arrays block by block in cache, all others by the reference.
+"""The kernel of the array loop: it moves NumPy arrays in place, block by block.
 
-A block of both arrays stays in cache for the operations of the formula, which need no room beside
-them: each array is read and written once, and nothing of the size of a leaf is allocated. What
-cannot be overwritten (JAX, read-only arrays) or overlaps goes through the reference formula.
+A block of both arrays stays in cache while the operations of the formula run over it, and they
+need no temporary arrays: each array is read and written once, and nothing of the size of a leaf is
+allocated. Arrays that cannot be overwritten (JAX, read-only ones) or that overlap go through the
+reference formula.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,18 +17,18 @@ from lookahead_core.kernel import anchored
 from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Fraction, Leaves
 
-from ._array_tree import written
+from .._tree import written
 
 __all__ = ["IN_PLACE"]
 
-# Elements of a block: two blocks of float32 are 512 KiB, of a level-2 cache of 1 MiB. Of 2**14 to
-# 2**17 it was the fastest on the machine of docs/array.md.
+# Elements of a block: two blocks of float32 are 512 KiB, half of a level-2 cache of 1 MiB. Of the
+# powers of two from 2**14 to 2**17 it was the fastest on the machine of docs/array.md.
 BLOCK = 65536
 Pair = tuple[Array, Array]
 
 
 class Factor:
-    """The factor of the formula, which depends on the half of [0, 1] that alpha is in."""
+    """The factor of the formula in each dtype: alpha below one half, else 1 - alpha."""
 
     def __init__(self, alpha: float) -> None:
         self.near_slow = alpha < 0.5
@@ -47,8 +48,8 @@ def interpolate_(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, L
     factor = Factor(alpha)
     slow, fast = list(slow), list(fast)
     for index, (s, f) in enumerate(zip(slow, fast, strict=True)):
-        if not (_moved_at_once(s, f, factor) or _moved_in_place(s, f, alpha, factor)):
-            slow[index], fast[index] = _moved(s, f, alpha)
+        if not (_moved_as_one_block(s, f, factor) or _moved_in_blocks(s, f, alpha, factor)):
+            slow[index], fast[index] = _moved_by_reference(s, f, alpha)
     return slow, fast
 
 
@@ -56,7 +57,7 @@ def move_(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
     """`Kernel.move` in the buffers of `slow`, where they can be written to."""
     alpha = float(alpha)
     factor = Factor(alpha)
-    return [_moved_alone(s, f, alpha, factor) for s, f in zip(slow, fast, strict=True)]
+    return [_slow_moved(s, f, alpha, factor) for s, f in zip(slow, fast, strict=True)]
 
 
 def momentum_(
@@ -77,8 +78,8 @@ def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
 IN_PLACE = Kernel(interpolate_, anchor_, move_, momentum_)
 
 
-def _moved(slow: Array, fast: Array, alpha: float) -> Pair:
-    """The reference formula; written back into what can be written to, unless that overlaps."""
+def _moved_by_reference(slow: Array, fast: Array, alpha: float) -> Pair:
+    """Both by the reference formula, written into their buffers unless these overlap."""
     moved = interpolate(slow, fast, alpha)
     same = copied(moved, fast.dtype)
     if isinstance(slow, np.ndarray) and np.shares_memory(slow, fast):
@@ -86,29 +87,33 @@ def _moved(slow: Array, fast: Array, alpha: float) -> Pair:
     return written(slow, moved), written(fast, same)
 
 
-def _moved_at_once(slow: Array, fast: Array, factor: Factor) -> bool:
-    """Move leaves of a dtype that `_moved_in_place` has met; False for any other.
+def _moved_as_one_block(slow: Array, fast: Array, factor: Factor) -> bool:
+    """Move a small leaf whose dtype `factor` has already; False for any other.
 
-    Nothing but a shorter way for the many small leaves of a model: half a microsecond each.
+    `_moved_in_blocks` would do the same: this saves half a microsecond for each of the many small
+    leaves of a model.
     """
     if not (type(slow) is type(fast) is ndarray) or slow is fast:
         return False
-    dtype, mine, yours = slow.dtype, slow.flags, fast.flags
+    dtype, slow_flags, fast_flags = slow.dtype, slow.flags, fast.flags
     value = factor.arrays.get(dtype)
     if value is None or fast.dtype is not dtype or slow.size > BLOCK:
         return False
-    if not (mine.owndata and yours.owndata and mine.writeable and yours.writeable):
+    if not (slow_flags.owndata and fast_flags.owndata):
+        return False
+    if not (slow_flags.writeable and fast_flags.writeable):
         return False
     _move(slow, fast, value, factor.near_slow)
     return True
 
 
-def _moved_in_place(slow: Array, fast: Array, alpha: float, factor: Factor) -> bool:
+def _moved_in_blocks(slow: Array, fast: Array, alpha: float, factor: Factor) -> bool:
     """Move both; False, with nothing changed, where they cannot be overwritten block by block."""
-    if not (_can_take(slow, fast) and fast.flags.writeable):
+    if not (_can_be_overwritten(slow, fast) and fast.flags.writeable):
         return False
     if slow.dtype.kind not in "fc":
-        # ml_dtypes' bfloat16 widens where a factor is a float: the reference, block by block.
+        # ml_dtypes' bfloat16 becomes float32 when it is multiplied by the factor, which the
+        # reference formula avoids.
         for s, f in _blocks(slow, fast):
             s[...] = interpolate(s, f, alpha)
             f[...] = s
@@ -124,10 +129,10 @@ def _moved_in_place(slow: Array, fast: Array, alpha: float, factor: Factor) -> b
     return True
 
 
-def _moved_alone(slow: Array, fast: Array, alpha: float, factor: Factor) -> Array:
+def _slow_moved(slow: Array, fast: Array, alpha: float, factor: Factor) -> Array:
     """The formula, written into `slow` alone."""
-    same = _can_take(slow, fast) and slow.dtype == fast.dtype and slow.dtype.kind in "fc"
-    if not same or alpha in (0, 1):
+    alike = slow.dtype == fast.dtype and _can_be_overwritten(slow, fast)
+    if not (alike and slow.dtype.kind in "fc") or alpha in (0, 1):
         return written(slow, slow if alpha == 0 else interpolate(slow, fast, alpha))
     value = factor.of(slow.dtype)
     for s, f in _blocks(slow, fast):
@@ -138,11 +143,12 @@ def _moved_alone(slow: Array, fast: Array, alpha: float, factor: Factor) -> Arra
 def _moved_with_momentum(
     slow: Array, fast: Array, buffer: Array, lr: float, momentum: float, nesterov: bool
 ) -> Pair:
-    """The formula of `momentum.move_with_momentum`, block by block where it can be."""
-    if not (_can_take(slow, fast) and _can_take(buffer, fast) and _can_take(buffer, slow)):
+    """The formula of `momentum.move_with_momentum`, in blocks where arrays can be overwritten."""
+    pairs = (slow, fast), (buffer, fast), (buffer, slow)
+    if not all(_can_be_overwritten(*pair) for pair in pairs):
         new = move_with_momentum(slow, fast, buffer, lr, momentum, nesterov)
         return written(slow, new[0]), written(buffer, new[1])
-    for s, f, b in _blocks(slow, fast, buffer):  # so that temporaries stay in cache
+    for s, f, b in _blocks(slow, fast, buffer):  # the formula's temporaries stay in cache
         s[...], b[...] = move_with_momentum(s, f, b, lr, momentum, nesterov)
     return slow, buffer
 
@@ -150,20 +156,20 @@ def _moved_with_momentum(
 def _move(slow: Array, fast: Array, factor: Array, near_slow: bool) -> None:
     """The formula of `interpolation.interpolate`, operation by operation, without temporaries.
 
-    The difference takes the place of the one that the formula does not need any longer.
+    The difference is kept in the array whose old values the formula does not need any longer.
     """
-    step = fast if near_slow else slow
-    subtract(fast, slow, step)
-    multiply(step, factor, step)
+    difference = fast if near_slow else slow
+    subtract(fast, slow, difference)
+    multiply(difference, factor, difference)
     if near_slow:
-        add(slow, step, slow)
+        add(slow, difference, slow)
     else:
-        subtract(fast, step, slow)
+        subtract(fast, difference, slow)
     fast[...] = slow
 
 
 def _anchored(slow: Array, fast: Array) -> Array:
-    if not _can_take(slow, fast):
+    if not _can_be_overwritten(slow, fast):
         return written(slow, anchored(slow, fast))
     if slow.dtype == fast.dtype:
         slow[...] = fast
@@ -173,18 +179,19 @@ def _anchored(slow: Array, fast: Array) -> Array:
     return slow
 
 
-def _can_take(slow: Array, fast: Array) -> bool:
+def _can_be_overwritten(slow: Array, fast: Array) -> bool:
     """Whether `slow` can be overwritten block by block while `fast` is read."""
     if not (isinstance(slow, np.ndarray) and isinstance(fast, np.ndarray)):
         return False
-    mine, yours = slow.flags, fast.flags
-    # Two arrays that own their memory are apart: a third of the time of `may_share_memory`.
-    apart = mine.owndata and yours.owndata and slow is not fast
-    return mine.writeable and (apart or not np.may_share_memory(slow, fast))
+    slow_flags, fast_flags = slow.flags, fast.flags
+    # Two arrays that own their memory share none. Asking that takes a third of the time of
+    # `may_share_memory`.
+    apart = slow_flags.owndata and fast_flags.owndata and slow is not fast
+    return slow_flags.writeable and (apart or not np.may_share_memory(slow, fast))
 
 
 def _blocks(*arrays: Array) -> Iterable[tuple[Array, ...]]:
-    """Pieces of all of them, of at most BLOCK elements, which write through."""
+    """The same piece of each array, of at most BLOCK elements; writing to it writes the array."""
     if not all(array.flags.c_contiguous for array in arrays):
         return _strided_blocks(arrays)
     flat = [array.reshape(-1) for array in arrays]
@@ -193,8 +200,8 @@ def _blocks(*arrays: Array) -> Iterable[tuple[Array, ...]]:
 
 
 def _strided_blocks(arrays: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
-    # Any strides, and two layouts at once: pieces that are no plain memory pass through buffers.
-    # `Any`, because the stubs want literals.
+    # `nditer` takes any strides and several layouts at once; what does not lie in a row in memory
+    # it copies to a buffer and back. `Any`, because NumPy's stubs want literals.
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     access: Any = [["readwrite" if array.flags.writeable else "readonly"] for array in arrays]
     with np.nditer(arrays, flags, access, order="K", buffersize=BLOCK) as pieces:

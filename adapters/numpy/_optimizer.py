@@ -1,25 +1,28 @@
 """Lookahead on trees of arrays: any `SyncRule` around any optimizer of the array loop.
 
-How values get into the arrays is _array_tree.py, how fast is _array_kernel.py.
+All leaves sync together, and every array of the inner optimizer's `state` is part of the inner
+state. How values get into the arrays of a tree is _tree.py, how the arithmetic runs is _kernels,
+and what a checkpoint holds is _checkpoint.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import is_
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 
 from lookahead_core import AdaptiveAlpha, Kernel, SyncRule, lookahead
-from lookahead_core.checkpoint import check_settings, counters, settings
+from lookahead_core.checkpoint import settings
 from lookahead_core.leaves import averaged, check_match, chosen, copied, zeros
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.scheduled import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
 
-from ._array_inner import InnerOptimizer
-from ._array_kernel import IN_PLACE
-from ._array_tree import Layout, StateDict, Tree, check_state, checked_gradients, written
+from ._checkpoint import check_ours, loaded, named_arrays
+from ._inner.protocol import InnerOptimizer
+from ._kernels.in_place import IN_PLACE
+from ._tree import Layout, StateDict, Tree, checked_gradients, written
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -55,8 +58,9 @@ class MetaOptimizer:
 
     Notes
     -----
-    Slow weights are captured at construction and again at the first step of each cycle, so that
-    weights loaded or edited between cycles are honoured (clauses C01, C26).
+    Slow weights are taken at construction and again at the first step of each cycle, and so is the
+    slow copy of the inner state that `inner_state="interpolate"` needs: weights and moments that
+    were loaded or edited between two cycles are honoured (clauses C01, C18, C26).
 
     References
     ----------
@@ -108,16 +112,16 @@ class MetaOptimizer:
             If `grads` does not match the parameters, or is None for all; nothing is changed.
         """
         gradients = checked_gradients(grads, self.params)
-        check_match("params", self._fast(), "the slow weights", self._state.slow)
+        fast = self._fast()
+        check_match("params", fast, "the slow weights", self._state.slow)
         if self.rule.needs_curvature and not hasattr(self.inner, "curvature"):
             raise ValueError(
                 "the rule needs an inner optimizer with a method `curvature` (Adam), got "
                 f"{type(self.inner).__name__}"
             )
-        if self._state.count == 0:
-            self._anchor()
+        self._begin(fast)
         self.inner.step(grads)
-        self._apply(self.rule.step, **self._evidence(gradients))
+        self._apply(self.rule.step, self._evidence(gradients))
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05).
@@ -127,9 +131,8 @@ class MetaOptimizer:
         ValueError
             If the rule estimates alpha from a gradient, which there is none of here.
         """
-        if self._state.count == 0:
-            self._anchor()
-        self._apply(self.rule.sync)
+        self._begin(self._fast())
+        self._apply(self.rule.sync, {})
 
     def slow_weights(self) -> Tree:
         """Slow weights to evaluate or ship: a new tree like the parameters (clause C22)."""
@@ -156,25 +159,16 @@ class MetaOptimizer:
             If it was made by another rule, or an entry is missing, unknown, or of another shape
             or dtype; nothing is changed.
         """
-        theirs = {
+        inner = {
             name.removeprefix("inner/"): value
             for name, value in state_dict.items()
             if name.startswith("inner/")
         }
         ours = {name: value for name, value in state_dict.items() if not name.startswith("inner/")}
         arrays = self._arrays()
-        check_state(ours, arrays, {*settings(self.rule), "count", "syncs"})
-        check_settings(ours, self.rule)
-        count, syncs = counters(ours, self.rule)
-        self.inner.load_state_dict(theirs)  # refuses before it changes anything, as this does
-        new = iter([written(old, ours[name]) for name, old in arrays.items()])
-        self._state = SyncState(
-            slow=[next(new) for _ in self._state.slow],
-            count=count,
-            syncs=syncs,
-            outer=[[next(new) for _ in slot] for slot in self._state.outer],
-            inner_slow=list(new),
-        )
+        check_ours(ours, self.rule, arrays)
+        self.inner.load_state_dict(inner)  # it refuses before it changes anything, as we do
+        self._state = loaded(ours, self.rule, self._state, arrays)
 
     def _initial(self, slow_dtype: DType | None, slow_buffer: Buffers | None) -> SyncState:
         fast, inner = self._fast(), list(self.inner.state.values())
@@ -190,11 +184,16 @@ class MetaOptimizer:
         state = state._replace(slow=slow, outer=outer)
         return self.rule.anchor(fast, state, kernel=self._kernel)
 
+    def _arrays(self) -> dict[str, Array]:
+        return named_arrays(self.rule, self._state, self._layout.names, self.inner.state)
+
     def _fast(self) -> list[Array]:
         return self._layout.distinct(self.params)
 
-    def _anchor(self) -> None:
-        self._state = self.rule.anchor(self._fast(), self._state, kernel=self._kernel)
+    def _begin(self, fast: list[Array]) -> None:
+        """Take what a cycle starts from, if the next inner step is the first of one."""
+        inner = list(self.inner.state.values())
+        self._state = self.rule.begin(fast, inner, self._state, kernel=self._kernel)
 
     def _evidence(self, gradients: list[Array | None]) -> dict[str, list[Array]]:
         """What an adaptive alpha is estimated from; zeros where there is no gradient."""
@@ -209,12 +208,16 @@ class MetaOptimizer:
             evidence["curvature"] = [known.get(name, leaf) for name, leaf in named]
         return evidence
 
-    def _apply(self, transition: Any, **evidence: Any) -> None:
+    def _apply(
+        self,
+        transition: Callable[..., tuple[Leaves, Leaves, SyncState]],
+        evidence: Mapping[str, list[Array]],
+    ) -> None:
         """Run `rule.step` or `rule.sync` on weights and inner state, and put back what it gives."""
         names, inner = list(self.inner.state), list(self.inner.state.values())
         old_fast, old = self._fast(), self._state
         fast, new, state = transition(old_fast, inner, old, kernel=self._kernel, **evidence)
-        # A rule of the user's own gives new arrays; buffers stay what they are.
+        # A rule of the user's own gives new arrays; the slow weights stay in the buffers they have.
         slots = zip(old.outer, state.outer, strict=True)
         self._state = state._replace(
             slow=_put(old.slow, state.slow), outer=[_put(*slot) for slot in slots]
@@ -224,25 +227,6 @@ class MetaOptimizer:
         new = _put(inner, new)
         if not all(map(is_, new, inner)):
             self.inner.state = dict(zip(names, new, strict=True))
-
-    def _arrays(self) -> dict[str, Array]:
-        """The live arrays of the state, by name: slow weights first."""
-        names, state = self._layout.names, self._state
-        slow = zip(names, state.slow, strict=True)
-        # A slot has an array for each leaf that is averaged.
-        moved = chosen(names, averaged(state.slow))
-        slots = {
-            f"outer/{index}/{name}": leaf
-            for index, slot in enumerate(state.outer)
-            for name, leaf in zip(moved, slot, strict=True)
-        }
-        blended = self.inner.state if self._state.inner_slow else ()
-        copies = zip(blended, self._state.inner_slow, strict=True)
-        return {
-            **{f"slow/{name}": leaf for name, leaf in slow},
-            **slots,
-            **{f"inner_slow/{name}": leaf for name, leaf in copies},
-        }
 
 
 class Lookahead(MetaOptimizer):
@@ -291,7 +275,7 @@ class Lookahead(MetaOptimizer):
         inner: InnerOptimizer,
         sync_period: int = 5,
         alpha: Scheduled | AdaptiveAlpha = 0.5,
-        inner_state: str = "maintain",
+        inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,
         slow_dtype: DType | None = None,
         slow_buffer: Buffers | None = None,

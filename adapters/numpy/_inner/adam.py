@@ -1,4 +1,4 @@
-"""Adam and AdamW, for one leaf. Groups, clipping and state: _array_inner.py."""
+"""Adam and AdamW, for one leaf. Groups, clipping and state: grouped.py."""
 
 import math
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import below_one, non_negative
 
-from ._array_inner import GroupedOptimizer, Settings, new_count
-from ._array_schedules import Schedule
-from ._array_tree import Tree
+from .._tree import Tree
+from .grouped import GroupedOptimizer, Settings, new_count
+from .schedules import Schedule
 
 __all__ = ["Adam", "AdamW"]
 

@@ -1,49 +1,25 @@
 """What the inner optimizers of the array loop share: groups, schedules, clipping, state.
 
-The formulas are _array_sgd.py and _array_adam.py: pure functions of one leaf. What they return is
+The formulas are sgd.py and adam.py: pure functions of one leaf. What they return is
 written into the arrays where these can be written to, and takes their place where they cannot.
 """
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from lookahead_core.leaves import copied, is_averaged
 from lookahead_core.namespace import device, namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import boolean, non_negative, positive
 
-from ._array_clipping import norm_clipped, value_clipped
-from ._array_tree import Layout, StateDict, Tree, check_state, checked_gradients, written
+from .._checkpoint import check_entries
+from .._tree import Layout, StateDict, Tree, checked_gradients, written
+from .clipping import norm_clipped, value_clipped
 
-__all__ = ["GroupedOptimizer", "InnerOptimizer", "Settings", "decayed", "new_count"]
+__all__ = ["GroupedOptimizer", "Settings", "decayed", "new_count"]
 
 Settings = dict[str, Any]
-
-
-class InnerOptimizer(Protocol):
-    """What `MetaOptimizer` needs from an optimizer of yours.
-
-    Attributes
-    ----------
-    params : tree of arrays
-        The fast weights. `step` changes them in place, or rebinds the attribute to a new tree; so
-        does a sync.
-    state : mapping of str to array
-        Live moments and counts, zero at the start; changed in place, or rebound. May be empty.
-    """
-
-    params: Tree
-    state: Mapping[str, Array]
-
-    def step(self, grads: Tree) -> None:
-        """One update from a tree like `params`; None in the place of a leaf leaves it alone."""
-
-    def state_dict(self) -> StateDict:
-        """Flat mapping of names to arrays and numbers, all copies."""
-
-    def load_state_dict(self, state_dict: StateDict) -> None:
-        """Go on where `state_dict` was taken."""
 
 
 class GroupedOptimizer:
@@ -122,7 +98,7 @@ class GroupedOptimizer:
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken; ValueError if it does not match, nothing changed."""
         rates = self._rates()
-        check_state(state_dict, self.state, {"steps", *rates})
+        check_entries(state_dict, self.state, {"steps", *rates})
         steps = state_dict["steps"]
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
             raise ValueError(f"state_dict['steps'] must be an int >= 0, got {steps!r}")
@@ -173,7 +149,7 @@ class GroupedOptimizer:
             self.state[f"{kind}/{name}"] = written(old[kind], new[kind])
         return written(leaf, moved)
 
-    _kinds: ClassVar[tuple[str, ...]]
+    _kinds: ClassVar[tuple[str, ...]]  # the arrays of `state` that a leaf may have: `kind/path`
     lr: Any
 
     def _check(self, settings: Settings) -> None:

@@ -8,18 +8,22 @@ import json
 import math
 import os
 import secrets
+import stat
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from zipfile import ZipInfo
 
 import numpy as np
 
 from lookahead_core.namespace import device, is_array, namespace
 from lookahead_core.typing import Array
 
-from ._array_inner import InnerOptimizer
-from ._array_meta import MetaOptimizer
-from ._array_tree import Layout, written
+from ._inner.protocol import InnerOptimizer
+from ._optimizer import MetaOptimizer
+from ._tree import Layout, written
 
 __all__ = ["load", "save"]
 
@@ -29,6 +33,7 @@ VERSION = 1
 PLAIN = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)} | {
     *("bool", "float16", "float32", "float64")
 }
+ZIP_NAME_BYTES = 65535
 Arrays = dict[str, np.ndarray]
 Optimizer = InnerOptimizer | MetaOptimizer
 
@@ -37,7 +42,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     """Write weights and state of `optimizer` to a file, all or nothing.
 
     The old file stays until the new one is complete and on the disk: a crash at any moment leaves
-    one of the two, and perhaps a file `.<name>.<random>.tmp` beside it.
+    one of the two, and perhaps a file `.<name>.<random>.tmp` beside it. The new one has the mode of
+    the old one, and its owner and group where the system allows that.
 
     Parameters
     ----------
@@ -49,7 +55,8 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     Raises
     ------
     ValueError
-        If the name has another ending, or an entry of the state is neither array, number nor text.
+        If the name has another ending, an entry of the state is neither array, number nor text, or
+        the name of a leaf cannot be written to such a file.
     ModuleNotFoundError
         If safetensors is asked for and not installed.
 
@@ -62,8 +69,7 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     ...     save(f"{folder}/run.npz", optimizer)
     ...     load(f"{folder}/run.npz", optimizer)
     """
-    path = Path(os.path.realpath(path))
-    form = _format(path)
+    form = _format(Path(path))
     state = {f"state/{name}": value for name, value in optimizer.state_dict().items()}
     live = {**_weights(optimizer), **{n: value for n, value in state.items() if is_array(value)}}
     numbers = {name: value for name, value in state.items() if name not in live}
@@ -73,7 +79,12 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     dtypes = {name: _name(leaf.dtype) for name, leaf in live.items()}
     header = {"version": VERSION, "numbers": numbers, "dtypes": dtypes}
     arrays = {name: _stored(leaf) for name, leaf in live.items()}
-    _replace(path, lambda file: form.write(file, json.dumps(header), arrays))
+    for name in arrays:
+        if name.encode(errors="replace").decode() != name:
+            raise ValueError(f"{name!r} must be Unicode text: rename the leaf")
+    # A link stays, and the file that it leads to is replaced.
+    target = Path(os.path.realpath(path))
+    _replace(target, lambda file: form.write(file, json.dumps(header), arrays))
 
 
 def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
@@ -149,6 +160,14 @@ class Format(NamedTuple):
 
 
 def _write_npz(file: IO[bytes], header: str, arrays: Arrays) -> None:
+    for name in arrays:
+        member = f"{name}.npy"
+        # zipfile cuts names at a NUL and, on Windows, changes backslashes to slashes.
+        if ZipInfo(member).filename != member or len(member.encode()) > ZIP_NAME_BYTES:
+            raise ValueError(
+                f"{name[:100]!r} cannot be the name of an array in an .npz file: rename the leaf, "
+                "or save as .safetensors"
+            )
     members: dict[str, Any] = {HEADER: np.asarray(header), **arrays}
     np.savez(file, **members)
 
@@ -156,37 +175,34 @@ def _write_npz(file: IO[bytes], header: str, arrays: Arrays) -> None:
 def _read_npz(path: Path) -> tuple[str | None, Arrays]:
     # Opened here: np.load leaves the file of a name open where it finds that it cannot read it.
     with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-        header = str(file[HEADER]) if HEADER in file else None
-        return header, {name: file[name] for name in file.files if name != HEADER and header}
+        # By the members' own names: for "w.npy" NumPy gives what was saved as "w".
+        members = {member.removesuffix(".npy"): member for member in file.zip.namelist()}
+        if HEADER not in members:
+            return None, {}
+        header = str(file[members.pop(HEADER)])
+        return header, {name: file[member] for name, member in members.items()}
 
 
 def _write_safetensors(file: IO[bytes], header: str, arrays: Arrays) -> None:
-    file.write(_safetensors().save(arrays, {HEADER: header}))
+    file.write(_safetensors().numpy.save(arrays, {HEADER: header}))
 
 
 def _read_safetensors(path: Path) -> tuple[str | None, Arrays]:
-    module = _safetensors()
-    with module.open(path) as file:
+    with _safetensors().safe_open(path, framework="numpy") as file:
         header = (file.metadata() or {}).get(HEADER)
         names = file.keys() if header else ()
         return header, {name: file.get_tensor(name) for name in names}
 
 
-class _Safetensors(NamedTuple):
-    save: Callable[[Arrays, dict[str, str]], bytes]
-    open: Callable[[Path], Any]
-
-
-def _safetensors() -> _Safetensors:
+def _safetensors() -> Any:
     try:
-        from safetensors import safe_open
-        from safetensors.numpy import save as save_bytes
+        import safetensors.numpy
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "a .safetensors file needs the package safetensors: pip install safetensors, or save "
             "as .npz"
         ) from error
-    return _Safetensors(save_bytes, lambda path: safe_open(path, framework="numpy"))
+    return safetensors
 
 
 FORMATS = {
@@ -222,9 +238,15 @@ def _read(path: Path) -> tuple[dict[str, Any], Arrays]:
 
 def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file beside `path`, bring it to the disk, and put it in the place of `path`."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    old = path.stat() if path.exists() else None
+    # Cut, because `path` may have a name that is as long as the file system allows.
+    name = os.fsdecode(os.fsencode(path.name)[:100])
+    temporary = path.with_name(f".{name}.{secrets.token_hex(8)}.tmp")
+    opener = partial(os.open, mode=0o600 if old else 0o666)
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=opener) as file:
+            if old and os.name == "posix":
+                _give_access(file.fileno(), old)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -239,6 +261,15 @@ def _replace(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _give_access(file: int, old: os.stat_result) -> None:
+    """Owner and group of `old` as far as this process may give them, and its mode."""
+    for owner in (old.st_uid, old.st_gid), (-1, old.st_gid):
+        with suppress(OSError):  # not permitted, or unknown in a container
+            os.fchown(file, *owner)
+            break
+    os.fchmod(file, stat.S_IMODE(old.st_mode))
 
 
 # --- arrays ---
