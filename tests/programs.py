@@ -12,10 +12,10 @@ __all__ = ["WITH_TESTS", "run"]
 WITH_TESTS = {"PYTHONPATH": str(Path(__file__).parent), "PYTHONSAFEPATH": "1"}
 
 
-def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The module with its arguments; warnings are errors, and torch has one thread."""
+def run(module: str, *arguments: str, warnings: str = "error") -> subprocess.CompletedProcess[str]:
+    """The module with its arguments; torch has one thread."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", module, *arguments],
+        [sys.executable, "-W", warnings, "-m", module, *arguments],
         env={**os.environ, **WITH_TESTS, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

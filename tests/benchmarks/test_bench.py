@@ -22,7 +22,8 @@ def quick(tmp_path_factory):
     """What the quick form writes: each section of it that this backend is about."""
     file = tmp_path_factory.mktemp("bench") / "quick.json"
     options = ["--quick", "--out", str(file), "--section", "counts", "--section", "syncs"]
-    result = programs.run("experiments.benchmarks.bench", *options)
+    # Not errors: torch's compiler uses what torch itself has deprecated.
+    result = programs.run("experiments.benchmarks.bench", *options, warnings="default")
     assert result.returncode == 0, result.stderr
     return json.loads(file.read_text())
 
