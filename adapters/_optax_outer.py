@@ -82,7 +82,7 @@ def state_kind(rule: SyncRule, average: Average | None) -> type[LookaheadState]:
     """The class of the state, which tells whether the parameters carry the slow weights."""
     if average is not None:
         return SharedState
-    return LookaheadState if rule.restarts_always else PersistentState
+    return LookaheadState if rule.fast_carries_slow else PersistentState
 
 
 def check_state(rule: SyncRule, average: Average | None, state: LookaheadState) -> None:

@@ -410,7 +410,7 @@ class _Meta(NamedTuple):
     @property
     def _carried(self) -> bool:
         """Whether the parameters are the slow weights, to the bit, after each sync."""
-        return self.rule.restarts_always and self.average is None
+        return self.rule.fast_carries_slow and self.average is None
 
     def _acted_on(self, state: optax.OptState) -> list[bool]:
         return acted_on(self.inner, state, self.rule.inner_state, self.reset_all)

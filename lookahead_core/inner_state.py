@@ -20,19 +20,23 @@ Pair = tuple[Leaves, Leaves]
 
 
 class InnerStatePolicy(NamedTuple):
-    """A pair of pure functions.
+    """Three pure functions.
 
     Attributes
     ----------
     init : callable, (inner) -> inner_slow
         The slow copy that the policy needs, never an alias of the live state: the reference code
         of the paper aliases them, and is wrong from its second sync.
+    begin : callable, (inner, inner_slow, kernel) -> inner_slow'
+        The slow copy of a cycle that begins now, from the live state as it is: moments may have
+        been edited, or made anew, since the last sync. Donates `inner_slow` to the kernel.
     sync : callable, (inner, inner_slow, initial, alpha, kernel) -> (inner', inner_slow')
         `initial` holds the leaves that a restart goes back to, or None for zeros. `alpha` is the
         part of the way that the sync goes, where the policy is `interpolate`.
     """
 
     init: Callable[[Leaves], Leaves]
+    begin: Callable[[Leaves, Leaves, Kernel], Leaves]
     sync: Callable[[Leaves, Leaves, Leaves | None, Any, Kernel], Pair]
 
 
@@ -42,6 +46,18 @@ def no_copy(inner: Leaves) -> Leaves:
 
 def copy_of(inner: Leaves) -> Leaves:
     return tuple(copied(leaf) for leaf in inner)
+
+
+def nothing_taken(inner: Leaves, inner_slow: Leaves, kernel: Kernel) -> Leaves:
+    return inner_slow
+
+
+def taken(inner: Leaves, inner_slow: Leaves, kernel: Kernel) -> Leaves:
+    """Into the arrays of the last copy where they fit; moments come and go with their leaves."""
+    looks = [(leaf.shape, leaf.dtype) for leaf in inner]
+    if looks != [(leaf.shape, leaf.dtype) for leaf in inner_slow]:
+        return copy_of(inner)
+    return kernel.anchor(inner_slow, inner)
 
 
 def maintain(
@@ -72,7 +88,7 @@ def interpolate(
 
 
 POLICIES = {
-    "maintain": InnerStatePolicy(no_copy, maintain),
-    "reset": InnerStatePolicy(no_copy, reset),
-    "interpolate": InnerStatePolicy(copy_of, interpolate),
+    "maintain": InnerStatePolicy(no_copy, nothing_taken, maintain),
+    "reset": InnerStatePolicy(no_copy, nothing_taken, reset),
+    "interpolate": InnerStatePolicy(copy_of, taken, interpolate),
 }

@@ -84,6 +84,10 @@ class Nested:
         distance = tuple(d - s for d, s in zip(deep, slow, strict=True))
         return slow, (*first, *second, distance)
 
-    def super_slow(self, slow: Leaves, state: Slots) -> Leaves:
+    def readout(self, slow: Leaves, state: Slots) -> Leaves:
         """The super-slow weights that belong to these slow ones: the ones to ship."""
+        return self.super_slow(slow, state)
+
+    def super_slow(self, slow: Leaves, state: Slots) -> Leaves:
+        """The slow weights of the second rule."""
         return tuple(s + distance for s, distance in zip(slow, state[-1], strict=True))

@@ -6,7 +6,7 @@ inner_state.py and rule.py. The formulas are interpolation.py and momentum.py.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
@@ -54,11 +54,14 @@ class OuterRule(Protocol):
 
     Notes
     -----
-    Where a rule has them, more is used: `fraction(slow, fast, state, context)` tells which part of
-    the way this sync goes, in [0, 1], and `inner_state="interpolate"` needs it. With an attribute
-    `needs_gradient` that is True, `context.gradient` is given, and `watch(state, gradient)` gets
-    the gradient of the first inner step of each cycle and returns the state; with
-    `needs_curvature`, `context.curvature` is given.
+    Where a rule has them, more is used. Methods: `fraction(slow, fast, state, context)` tells which
+    part of the way this sync goes, in [0, 1], and `inner_state="interpolate"` needs it;
+    `readout(slow, state)` gives the weights to evaluate and to ship, where these are not the slow
+    ones. Attributes that are True: with `needs_gradient`, `context.gradient` is given, and
+    `watch(state, gradient)` gets the gradient of the first inner step of each cycle and returns the
+    state; with `needs_curvature`, `context.curvature` is given; `leafwise` promises that each leaf
+    moves by itself, and by the kernel alone; `interpolates`, that `update` is the interpolation by
+    `fraction` and nothing else. An attribute `alpha` may be overridden for a part of the leaves.
 
     Examples
     --------
@@ -117,10 +120,16 @@ class Interpolate:
     """
 
     alpha: Scheduled | AdaptiveAlpha = 0.5
+    interpolates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, AdaptiveAlpha):
             object.__setattr__(self, "alpha", ALPHA.checked(self.alpha))
+
+    @property
+    def leafwise(self) -> bool:
+        """Whether no leaf needs the others: an estimated alpha is one number for all of them."""
+        return not self.needs_gradient
 
     @property
     def needs_gradient(self) -> bool:
@@ -196,6 +205,7 @@ class Momentum:
     lr: Scheduled = 0.7
     momentum: Scheduled = 0.9
     nesterov: bool = True
+    leafwise: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", LR.checked(self.lr))

@@ -478,7 +478,7 @@ def nested(first: SyncRule, second: SyncRule) -> SyncRule:
     (5, 10)
     """
     period, rest = divmod(second.sync_period, first.sync_period)
-    if rest or not first.restarts_always:
+    if rest or not first.fast_carries_slow:
         raise ValueError(
             "first must have a period that divides that of second and put the fast weights back, "
             f"got {first!r} for {second!r}"

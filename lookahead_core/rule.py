@@ -1,19 +1,27 @@
-"""The sync rule: when a sync happens and what it does to weights and inner state.
+"""The sync rule: what begins a cycle, what a sync does to weights and inner state.
 
 Everything is pure: state in, state out. How slow weights move is outer.py, what happens to the
-inner state is inner_state.py, when a sync is due is schedule.py, and how the arithmetic runs is
-kernel.py.
+inner state is inner_state.py, when a cycle begins and ends is schedule.py, and how the arithmetic
+runs is kernel.py.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
-from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, live_copies
+from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
 from lookahead_core.leaves import averaged, check_match, chosen, merged, widened
 from lookahead_core.namespace import namespace
 from lookahead_core.outer import Interpolate, OuterRule, SyncContext
-from lookahead_core.schedule import advance, every, selected, where
+from lookahead_core.schedule import (
+    advance,
+    before_first,
+    begins,
+    between,
+    every,
+    selected,
+    where,
+)
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, Count, DType, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
@@ -68,6 +76,7 @@ class SyncRule:
     >>> fast, inner = [np.asarray([0.0])], []
     >>> state = rule.init(fast, inner)
     >>> for _ in range(2):
+    ...     state = rule.begin(fast, inner, state)
     ...     fast = [leaf - 1.0 for leaf in fast]  # the inner optimizer: any step of yours
     ...     fast, inner, state = rule.step(fast, inner, state)
     >>> fast[0], state.count, state.syncs
@@ -106,7 +115,7 @@ class SyncRule:
                 f"back), got {policy!r}"
             )
         if policy == "interpolate" and not (
-            self.restarts_always and hasattr(self.outer, "fraction")
+            self.fast_carries_slow and hasattr(self.outer, "fraction")
         ):
             raise ValueError(
                 "inner_state='interpolate' needs restart=1, restart_period=1 and an outer rule "
@@ -114,13 +123,30 @@ class SyncRule:
             )
 
     @property
-    def restarts_always(self) -> bool:
+    def fast_carries_slow(self) -> bool:
         """Whether each sync puts the fast weights back onto the slow ones, whole.
 
-        The slow weights of the next cycle can be taken from them then, and are (clause C26). Else
-        they are what the last sync left, whatever the fast weights are.
+        Between two cycles the fast weights are the slow ones then, and the next cycle takes them
+        from there (clause C26). Else the slow weights are what the last sync left, whatever the
+        fast ones are.
         """
         return self.restart == 1 and self.restart_period == 1
+
+    @property
+    def leafwise(self) -> bool:
+        """Whether each leaf moves by itself, and by what the kernel does alone.
+
+        Leaves may be given one at a time then. Other outer rules get all of a part's together.
+        """
+        return bool(getattr(self.outer, "leafwise", False))
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether a sync is Lookahead's: one interpolation, and the fast weights put back.
+
+        A kernel moves both copies at once then, and reads and writes each of them once.
+        """
+        return bool(getattr(self.outer, "interpolates", False)) and self.fast_carries_slow
 
     @property
     def needs_gradient(self) -> bool:
@@ -131,6 +157,28 @@ class SyncRule:
     def needs_curvature(self) -> bool:
         """Whether it asks for the curvature that the inner optimizer has; likewise."""
         return bool(getattr(self.outer, "needs_curvature", False))
+
+    @property
+    def has_readout(self) -> bool:
+        """Whether the weights to evaluate are others than the slow ones (`OuterRule`)."""
+        return hasattr(self.outer, "readout")
+
+    def with_alpha(self, alpha: Any) -> "SyncRule":
+        """The same rule with another alpha.
+
+        Parameters
+        ----------
+        alpha : float, 0-d array, callable (syncs) -> float or 0-d array, or AdaptiveAlpha
+            As of `Interpolate`.
+
+        Raises
+        ------
+        ValueError
+            If the outer rule has no alpha, or this one is out of range.
+        """
+        if not hasattr(self.outer, "alpha"):
+            raise ValueError(f"alpha needs an outer rule that has one, got {self.outer!r}")
+        return replace(self, outer=replace(cast(Any, self.outer), alpha=alpha))
 
     def init(
         self,
@@ -159,6 +207,59 @@ class SyncRule:
         outer = self.outer.init(chosen(slow, averaged(slow)))
         return SyncState(slow, count - self.start, count * 0, outer, inner_slow)
 
+    def begin(
+        self, fast: Leaves, inner: Leaves, state: SyncState, *, kernel: Kernel = REFERENCE_KERNEL
+    ) -> SyncState:
+        """Take what a cycle starts from, if the next inner step is the first of one.
+
+        Call it before every inner step; at the others it touches no array. The slow weights are
+        taken from `fast`, so that weights which were loaded or edited since the last sync are
+        honoured (clause C26), and the slow copy of the inner state from `inner` (clause C18). Where
+        a sync does not put the fast weights back whole, the first cycle alone takes them.
+
+        Parameters
+        ----------
+        fast, inner : sequence of arrays
+            Weights and inner state before the inner step.
+        state : SyncState
+            What `init` or the last call returned; what it takes anew is donated to `kernel`.
+        kernel : Kernel, optional
+            How the arithmetic runs.
+
+        Returns
+        -------
+        SyncState
+
+        Raises
+        ------
+        ValueError
+            If `fast` does not match `state` in number or shape; nothing has been changed.
+        """
+        return self._taken(begins(state.count), fast, inner, state, kernel)
+
+    def _taken(
+        self,
+        first: bool | Array,
+        fast: Leaves,
+        inner: Leaves | None,
+        state: SyncState,
+        kernel: Kernel,
+    ) -> SyncState:
+        """The slow weights and the slow copy of the inner state from the live ones, if `first`."""
+        if first is not False and not self.fast_carries_slow:
+            first = first & (state.syncs == 0)
+        if first is False:
+            return state
+        check_match("fast", fast, "state.slow", state.slow)
+        # A selection reads the old ones too: nothing may be overwritten.
+        kernel = kernel if first is True else REFERENCE_KERNEL
+        inner_slow = state.inner_slow
+        if inner is not None:
+            inner_slow = POLICIES[self.inner_state].begin(inner, inner_slow, kernel)
+        taken = kernel.anchor(state.slow, fast), inner_slow
+        slow, inner_slow = selected(first, taken, (state.slow, state.inner_slow))
+        return state._replace(slow=slow, inner_slow=inner_slow)
+
     def step(
         self,
         fast: Leaves,
@@ -177,38 +278,36 @@ class SyncRule:
         Parameters and result are those of `sync`.
         """
         state = self.watch(state, gradient)
-        count, due = advance(state.count, self.sync_period)
+        due = self.due(state)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
         evidence["average"] = average
-        if isinstance(due, bool):
-            if due:
-                return self.sync(fast, inner, state, kernel=kernel, **evidence)
-            state = state._replace(count=count)
-            return fast, inner, self._begun(count == 0, fast, inner, state, kernel)
+        if due is True:
+            return self.sync(fast, inner, state, kernel=kernel, **evidence)
+        passed = self.count_step(state)
+        if self.start:  # for loops that do not call `begin`
+            passed = self.begin(fast, inner, passed, kernel=kernel)
+        if due is False:
+            return fast, inner, passed
         if kernel is not REFERENCE_KERNEL:
             raise ValueError(
                 "kernel must be REFERENCE_KERNEL when state.count is an array: both outcomes are "
                 "computed and one is selected, so no array may be overwritten"
             )
         synced = self.sync(fast, inner, state, **evidence)
-        passed = self._begun(count == 0, fast, inner, state._replace(count=count), kernel)
         return _select(due, synced, (fast, inner, passed))
-
-    def _begun(
-        self, begins: bool | Array, fast: Leaves, inner: Leaves, state: SyncState, kernel: Kernel
-    ) -> SyncState:
-        """Take what is slow where the first cycle begins, if that is later than the run."""
-        if not self.start or begins is False:
-            return state
-        # A selection reads the old ones too: nothing may be overwritten.
-        anchor = kernel.anchor if begins is True else REFERENCE_KERNEL.anchor
-        taken = anchor(state.slow, fast), POLICIES[self.inner_state].init(inner)
-        slow, inner_slow = selected(begins, taken, (state.slow, state.inner_slow))
-        return state._replace(slow=slow, inner_slow=inner_slow)
 
     def due(self, state: SyncState) -> bool | Array:
         """Whether the next `step` will sync; a 0-d bool array if the counter is an array."""
-        return advance(state.count, self.sync_period)[1]
+        return advance(state.count, self.sync_period, state.phase)[1]
+
+    def count_step(self, state: SyncState) -> SyncState:
+        """Count one applied inner step that is known not to be `due`; touches no other array.
+
+        For loops that branch by themselves: `step` does this itself, but with an array as the
+        counter it computes a sync at every step. `jax.lax.cond(rule.due(state), ...)` chooses
+        between `sync` and this one.
+        """
+        return state._replace(count=advance(state.count, self.sync_period, state.phase)[0])
 
     def sync(
         self,
@@ -262,7 +361,7 @@ class SyncRule:
             check_match("initial", initial, "inner", inner)
         if average is not None:
             check_alike(self)
-        state = self._begun(state.count < 0, fast, inner, state, kernel)
+        state = self._taken(before_first(state.count), fast, inner, state, kernel)
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
@@ -277,12 +376,13 @@ class SyncRule:
             synced = policy.sync(inner, inner_slow, initial, alpha, kernel)
             inner, inner_slow = selected(back, synced, (inner, inner_slow))
         slow = merged(slow, live_copies(fast, which), which)
-        state = SyncState(slow, state.count * 0, state.syncs + 1, outer, inner_slow)
+        counters = state.count * 0, state.syncs + 1
+        state = SyncState(slow, *counters, outer, inner_slow, state.phase * 0)
         return merged(moving, fast, which), inner, state
 
     def _fraction(self, slow: Leaves, fast: Leaves, outer: Slots, context: SyncContext) -> Any:
         """The part of the way of this sync, where it is asked for before the weights move."""
-        if self.inner_state == "interpolate" or self._at_once:
+        if self.inner_state == "interpolate" or self.interpolates:
             return cast(Any, self.outer).fraction(slow, fast, outer, context)
         return None
 
@@ -298,7 +398,7 @@ class SyncRule:
     ) -> tuple[Leaves, Leaves, Slots]:
         """Weights after the outer rule and, where they go `back`, the restart; the rule's state."""
         kernel = context.kernel
-        if self._at_once and seen is None:
+        if self.interpolates and seen is None:
             return *kernel.interpolate(slow, fast, alpha), outer
         slow, outer = self.outer.update(slow, fast if seen is None else seen, outer, context)
         if back is not False:
@@ -306,53 +406,55 @@ class SyncRule:
             (fast,) = selected(back, (restarted,), (fast,))
         return slow, fast, outer
 
-    @property
-    def _at_once(self) -> bool:
-        """Lookahead itself: a kernel moves both copies, and reads and writes each of them once."""
-        return isinstance(self.outer, Interpolate) and self.restarts_always
-
     def slow(self, fast: Leaves, state: SyncState) -> Leaves:
-        """Weights to evaluate or ship: the slow ones, in their own dtype (clause C22).
+        """Weights to evaluate or ship, in the dtype of the slow ones (clause C22).
 
-        Between a sync and the next inner step they are what `anchor` would take.
+        The slow weights, which between cycles are those that `begin` would take from `fast`; or
+        what the outer rule reads out of them.
         """
-        if isinstance(state.count, int):
-            return state.slow if state.count > 0 else self.anchor(fast, state).slow
-        anchored = self.anchor(fast, state).slow
-        return where(state.count <= 0, anchored, state.slow)
+        slow = state.slow
+        are_fast = self.fast_is_slow(state)
+        if are_fast is not False:
+            slow = selected(are_fast, [anchor_leaves(slow, fast)], [slow])[0]
+        if not self.has_readout:
+            return slow
+        which = averaged(slow)
+        read = cast(Any, self.outer).readout(chosen(slow, which), state.outer)
+        return merged(read, slow, which)
+
+    def fast_is_slow(self, state: SyncState) -> bool | Array:
+        """Whether the fast weights are the slow ones now, and what `state.slow` holds is stale.
+
+        So between two cycles where each sync puts the fast weights back, and always before the
+        first cycle. A 0-d bool array if the counter is an array.
+        """
+        outside = between(state.count)
+        if self.fast_carries_slow or outside is False:
+            return outside
+        return outside & (state.syncs == 0)
 
     def watch(self, state: SyncState, gradient: Leaves | None) -> SyncState:
         """Show the outer rule the gradient of the first inner step of a cycle, if it asks for it.
 
         `step` does this itself; it is for loops that count themselves and call `sync`.
         """
-        if not self.needs_gradient or not hasattr(self.outer, "watch"):
-            return state
-        if isinstance(state.count, int) and state.count != 0:
+        first = begins(state.count)
+        if first is False or not (self.needs_gradient and hasattr(self.outer, "watch")):
             return state
         if gradient is not None:
             gradient = chosen(gradient, averaged(state.slow))
-        seen = self.outer.watch(state.outer, gradient)
-        first = True if isinstance(state.count, int) else state.count == 0
+        seen = cast(Any, self.outer).watch(state.outer, gradient)
         return state._replace(outer=selected(first, seen, state.outer))
 
     def anchor(
         self, fast: Leaves, state: SyncState, *, kernel: Kernel = REFERENCE_KERNEL
     ) -> SyncState:
-        """Take the slow weights from `fast` again, where it was changed from outside.
+        """Take the slow weights from `fast` now, whatever the counter says; as `begin` does.
 
-        Call it before the first inner step of a cycle if weights may have been loaded or edited
-        since the last sync (clause C26). Where a sync does not put the fast weights back whole, it
-        takes nothing after the first cycle has begun: the slow weights are not to be had from them.
-        Donates the slow weights of `state` to `kernel`.
+        For weights that were edited in mid-cycle and are to be kept. The slow copy of the inner
+        state stays. Donates the slow weights of `state` to `kernel`.
         """
-        check_match("fast", fast, "state.slow", state.slow)
-        if self.restarts_always:
-            return state._replace(slow=kernel.anchor(state.slow, fast))
-        if isinstance(state.syncs, int):
-            return state if state.syncs else state._replace(slow=kernel.anchor(state.slow, fast))
-        anchored = REFERENCE_KERNEL.anchor(state.slow, fast)
-        return state._replace(slow=where(state.syncs == 0, anchored, state.slow))
+        return self._taken(True, fast, None, state, kernel)
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
@@ -365,5 +467,6 @@ def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
         syncs=namespace(before.count).where(due, after.syncs, before.syncs),
         outer=selected(due, after.outer, before.outer),
         inner_slow=where(due, after.inner_slow, before.inner_slow),
+        phase=where(due, [after.phase], [before.phase])[0],
     )
     return where(due, fast, old_fast), where(due, inner, old_inner), state

@@ -1,6 +1,8 @@
-"""When something is due, and which of two outcomes is taken.
+"""The clock: every question about when, and which of two outcomes is taken.
 
-A Python bool branches, an array selects. No arrays but counters and what is selected.
+Whether a step begins a cycle, lies in one or ends one is said here, once for all adapters. A Python
+int branches, so that k - 1 of k steps touch no array; a 0-d array selects, as a traced program
+must. No arrays but counters and what is selected.
 """
 
 from collections.abc import Sequence
@@ -9,10 +11,36 @@ from typing import Any
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Count, Leaves
 
-__all__ = ["advance", "every", "selected", "where"]
+__all__ = [
+    "advance",
+    "before_first",
+    "begins",
+    "between",
+    "every",
+    "in_phase",
+    "phases",
+    "remaining",
+    "selected",
+    "where",
+]
 
 
-def advance(count: Count, sync_period: int) -> tuple[Count, bool | Array]:
+def begins(count: Count) -> bool | Array:
+    """Whether the next inner step is the first of a cycle."""
+    return count == 0
+
+
+def between(count: Count) -> bool | Array:
+    """Whether no cycle is under way: after a sync and before the next step, or before the start."""
+    return count <= 0
+
+
+def before_first(count: Count) -> bool | Array:
+    """Whether the first cycle has not begun, because the rule has a later start."""
+    return count < 0
+
+
+def advance(count: Count, sync_period: int, phase: Count = 0) -> tuple[Count, bool | Array]:
     """Count one applied inner step.
 
     Parameters
@@ -22,21 +50,58 @@ def advance(count: Count, sync_period: int) -> tuple[Count, bool | Array]:
         begins, if the rule has a later start.
     sync_period : int
         Inner steps between syncs.
+    phase : int or 0-d integer array
+        By how many steps this cycle is shorter than a whole one (`in_phase`).
 
     Returns
     -------
     count : same kind
         0 if the sync is due, else one more.
     due : bool or 0-d bool array
-        Whether this was the sync_period-th step (clause C02). A Python bool comes from a Python
-        int alone, so the caller branches on that and selects on all else: `if` on a traced
-        counter raises TracerBoolConversionError under jax.jit.
+        Whether this step ends the cycle (clause C02). A Python bool comes from Python ints alone,
+        so the caller branches on that and selects on all else: `if` on a traced counter raises
+        TracerBoolConversionError under jax.jit.
     """
     steps = count + 1
-    due = steps == sync_period
+    due = steps + phase == sync_period
     if isinstance(due, bool):
         return (0 if due else steps), due
-    return namespace(steps).where(due, steps - sync_period, steps), due
+    return namespace(due).where(due, steps * 0, steps), due
+
+
+def remaining(count: Count, sync_period: int, phase: Count = 0) -> Count:
+    """Inner steps from here to the sync, the one that it follows included; as `advance` counts."""
+    return sync_period - phase - count
+
+
+def in_phase(elapsed: Count, count: Count, sync_period: int) -> Count:
+    """The phase that lets a cycle end where those do that began with the clock.
+
+    A part of the leaves that joins in mid-cycle, or whose period was changed, stays in phase with
+    the others: if its period divides theirs, it syncs whenever they do (clause C42).
+
+    Parameters
+    ----------
+    elapsed : int or 0-d integer array
+        Inner steps since the clock was started, by the first cycle or by a forced sync.
+    count : int or 0-d integer array
+        Those of them that this cycle has had.
+    sync_period : int
+        Inner steps between syncs of this part.
+    """
+    if before_first(elapsed) is True:
+        return 0
+    phase = elapsed % sync_period - count
+    return phase if isinstance(phase, int) else namespace(phase).where(elapsed < 0, 0, phase)
+
+
+def phases(parts: int, sync_period: int) -> list[int]:
+    """By how many steps the first cycle of each of `parts` is shorter, to spread their syncs.
+
+    The last one has a whole cycle; no two sync at the same step if there are at most `sync_period`
+    of them (clause C82).
+    """
+    return [sync_period - sync_period * (index + 1) // parts for index in range(parts)]
 
 
 def every(period: int, syncs: Count) -> bool | Array:

@@ -13,7 +13,9 @@ class SyncState(NamedTuple):
     Attributes
     ----------
     slow : sequence of arrays
-        The slow weights as the last sync left them, theta_0 before the first (clause C01).
+        The slow weights as the last sync left them, theta_0 before the first (clause C01). Read
+        them with `SyncRule.slow`: between two cycles the fast weights are the slow ones, and a
+        kernel may leave these as they were until the next cycle begins.
     count : int or 0-d integer array
         Inner steps applied since then, 0 .. sync_period - 1; negative until the first cycle begins,
         if the rule has a later start.
@@ -24,6 +26,9 @@ class SyncState(NamedTuple):
         `slow`. Empty for interpolation.
     inner_slow : sequence of arrays
         Slow copy of the inner state; empty unless `inner_state="interpolate"`.
+    phase : int or 0-d integer array
+        By how many steps this cycle is shorter than a whole one: 0 but for leaves that joined
+        others in mid-cycle, or whose period was changed (`schedule.in_phase`). A sync sets it to 0.
     """
 
     slow: Leaves
@@ -31,3 +36,4 @@ class SyncState(NamedTuple):
     syncs: Count
     outer: Slots
     inner_slow: Leaves
+    phase: Count = 0

@@ -70,7 +70,7 @@ def fixed_alpha(rule: SyncRule) -> Any:
 
 def check_restarts(rule: SyncRule) -> None:
     """Raise ValueError unless every sync puts the fast weights back on the slow ones."""
-    if not rule.restarts_always:
+    if not rule.fast_carries_slow:
         raise ValueError(f"rule must have restart=1 and restart_period=1 here, got {rule!r}")
 
 

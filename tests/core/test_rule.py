@@ -361,8 +361,8 @@ def test_the_kernel_that_is_passed_does_all_of_the_arithmetic(xp):
     kernel = Kernel(recorded("interpolate"), recorded("anchor"))
     rule, fast = lookahead(1, 0.25, "interpolate"), (leaf(xp, 1.0),)
     _, _, state = rule.step(fast, fast, rule.init(fast, fast), kernel=kernel)
-    rule.anchor(fast, state, kernel=kernel)
-    assert seen == ["interpolate", "interpolate", "anchor"]
+    rule.begin(fast, fast, state, kernel=kernel)
+    assert seen == ["interpolate", "interpolate", "anchor", "anchor"]
 
 
 @pytest.mark.clause("C05", "C19")

@@ -1,33 +1,34 @@
 """Any `SyncRule` as a `torch.optim.Optimizer` around any `torch.optim.Optimizer`.
 
 The inner optimizer stays the owner of parameter groups, hyperparameters and its own state; this
-one owns the slow weights. What a sync means is lookahead_core; here are hooks, closures, gradients
-and evaluation, and next to it groups, memory, inner state, checkpoints and kernels.
+one owns the slow weights. What a sync means is lookahead_core. Here is what torch and its users
+expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch.optim import Optimizer
 
-from lookahead_core import SyncRule
+from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
+from lookahead_core.schedule import begins, between
+from lookahead_core.scheduled import Scheduled
 from lookahead_core.validation import non_negative
 
-from . import _torch_capture as capture
-from . import _torch_template as template
-from ._torch_checkpoint import pack, refuse_ours_in, unpack
-from ._torch_cycle import Cycle
-from ._torch_groups import Group, by_rule, leaves_of, members_of, period
-from ._torch_hooks import hooked
-from ._torch_memory import Memory, assign, read_pinned
-from ._torch_settings import check_group, cycle_of
-from ._torch_workers import workers_of
+from . import _captured as captured
+from . import _template as template
+from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
+from ._checks import check_group, parts_of
+from ._groups import Group, leaves_of
+from ._hooks import hooked
+from ._leaves import assign, wait_for_pinned
+from ._parts import Part, Parts
 
-__all__ = ["MetaOptimizer"]
+__all__ = ["Lookahead", "MetaOptimizer"]
 
 Closure = Callable[[], Any]
 
@@ -87,8 +88,9 @@ class MetaOptimizer(Optimizer):
     Slow weights are captured at construction and again at the first step of each cycle, so that
     weights loaded or edited between cycles are honoured (clauses C01, C26); where a sync does not
     put the fast weights back whole, at the first step of the first cycle only. Parameters with
-    `requires_grad=False` then are left alone (clause C27). The counter and the number of syncs are
-    those of all groups: schedules, `restart_period` and nested rules count syncs of any of them.
+    `requires_grad=False` then are left alone (clause C27). Groups with an alpha or a period of
+    their own are a part of their own, in phase with the others: schedules, `restart_period` and
+    nested rules count the syncs of their part (clause C42).
 
     References
     ----------
@@ -98,7 +100,7 @@ class MetaOptimizer(Optimizer):
     inner: Optimizer
     rule: SyncRule
     capturable: bool
-    _cycle: Cycle
+    _parts: Parts
 
     def __init__(
         self,
@@ -107,9 +109,9 @@ class MetaOptimizer(Optimizer):
         *,
         slow_dtype: torch.dtype | None = None,
         slow_device: torch.device | str | None = None,
-        kernel: str = "foreach",
+        kernel: Literal["foreach", "plain", "compiled"] = "foreach",
         capturable: bool = False,
-        state_kinds: Mapping[str, str] | None = None,
+        state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
         process_group: "dist.ProcessGroup | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
@@ -119,21 +121,26 @@ class MetaOptimizer(Optimizer):
                 "inner must not be wrapped already (two cannot share the entries of one "
                 f"checkpoint), got {inner!r}"
             )
-        workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
-        cycle = cycle_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
+        workers = None
+        if process_group is not None or timeout is not None or check_replicas is not False:
+            from ._workers import workers_of  # a shelf: nobody else needs torch.distributed
+
+            workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
+        parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
         if capturable and slow_device is not None:
             raise ValueError(
                 "slow_device must be None if capturable (one graph, one device), "
                 f"got {slow_device!r}"
             )
+        current = parts.current()
         # Not super().__init__(): it makes parameter groups of its own. __setstate__ makes the six
         # hook registries without which schedulers and state_dict fail (kozistr#122).
-        self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_cycle": cycle})
+        self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_parts": parts})
         if workers is not None:
-            workers.start(by_rule(self.param_groups, rule), slow_dtype=str(slow_dtype))
-        cycle.anchor(self.param_groups)
+            workers.start(current, slow_dtype=str(slow_dtype))
+        parts.begin(current)
         if capturable:
-            cycle.count_on_device()
+            parts.count_on_device()
 
     # Properties, because load_state_dict replaces the inner's list and dicts (kozistr#237): a
     # copy made here would go stale and schedulers would move a dead learning rate. torch declares
@@ -160,12 +167,12 @@ class MetaOptimizer(Optimizer):
 
     @property
     def work(self) -> float:
-        return self._cycle.memory.work
+        return self._parts.work
 
     @work.setter
     def work(self, value: float) -> None:
         meaning = "done since the last sync"
-        self._cycle.memory.work = non_negative("work", float(value), meaning)
+        self._parts.work = non_negative("work", float(value), meaning)
 
     @hooked
     def step(self, closure: Closure | None = None) -> Any:
@@ -192,10 +199,10 @@ class MetaOptimizer(Optimizer):
         """
         self._refuse_while_evaluating("step")
         if template.is_asked_for(self.inner, closure):
-            return template.make(self.inner, self._cycle.memory)
+            return template.make(self._parts)
         if closure is None:
             self._require_gradient("step")
-        template.drop(self.inner, self._cycle.memory)
+        template.drop(self._parts)
         return self._captured_step(closure) if self.capturable else self._branching_step(closure)
 
     def sync(self) -> None:
@@ -213,15 +220,15 @@ class MetaOptimizer(Optimizer):
         self._refuse_while_evaluating("sync")
         if self.rule.needs_gradient:
             self._require_gradient("sync")
-        parts = by_rule(self.param_groups, self.rule)
-        self._cycle.participating(self.param_groups)
-        self._cycle.anchor(self._cycle.between())
-        average = self._cycle.meet(parts)
-        self._cycle.sync(parts, average)
-        self._cycle.memory.count *= 0
-        if self.capturable:  # nothing here sees the steps of a graph that is replayed
-            self._cycle.catch_up()
-            self._cycle.memory.synced = []
+        parts, current = self._parts, self._parts.current()
+        for part in current:
+            parts.participating(part)
+        parts.begin(part for part in current if between(part.on_host().count))
+        average = parts.meet(current)
+        for part in current:
+            parts.sync(part, average)
+        parts.elapsed *= 0
+        parts.work = 0.0
 
     @contextmanager
     def slow_weights(self) -> Iterator[None]:
@@ -231,7 +238,7 @@ class MetaOptimizer(Optimizer):
         second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
         weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
         """
-        if self._cycle.memory.evaluating:
+        if self._parts.evaluating:
             yield
             return
         try:
@@ -243,20 +250,27 @@ class MetaOptimizer(Optimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does."""
-        memory = self._cycle.memory
-        if memory.evaluating:
+        parts = self._parts
+        if parts.evaluating:
             return
-        self._cycle.catch_up()
-        members = members_of(self._apart(), memory.slow)
-        memory.kept = {leaf: leaf.clone() for leaf in members}
-        memory.evaluating = True
-        assign(members, [memory.slow[leaf] for leaf in members])
+        for part in parts.current():
+            state = parts.filled(part, {}, part.on_host())
+            if part.rule.fast_is_slow(state) and not part.rule.has_readout:
+                continue
+            slow = part.rule.slow(part.members, state)
+            for leaf in part.members:
+                parts.kept[leaf].fast = leaf.clone()
+            assign(part.members, slow)
+        parts.evaluating = True
 
+    @torch.no_grad()
     def train(self) -> None:
         """Put the fast weights back, bit for bit, after `eval()`; nothing without it."""
-        memory = self._cycle.memory
-        assign(memory.kept, list(memory.kept.values()))
-        memory.kept, memory.evaluating = {}, False
+        for leaf, kept in self._parts.kept.items():
+            if kept.fast is not None:
+                leaf.copy_(kept.fast)
+                kept.fast = None
+        self._parts.evaluating = False
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the inner optimizer's."""
@@ -270,18 +284,19 @@ class MetaOptimizer(Optimizer):
         self._refuse_while_evaluating("add_param_group")
         check_group(param_group, self.rule)
         self.inner.add_param_group(param_group)
-        if self._cycle.workers is not None:
-            self._cycle.workers.start(by_rule(self.param_groups[-1:], self.rule))
-        self._cycle.anchor(self.param_groups[-1:])
+        parts = self._parts
+        added = self.param_groups[-1]
+        own = next(p for p in parts.current() if any(group is added for group in p.groups))
+        if parts.workers is not None:
+            parts.workers.start([Part(own.rule, [added], own.state)])
+        parts.hold(own, [added])
 
     def state_dict(self) -> dict[str, Any]:
         """The inner's `state_dict` with `lookahead_*` entries in its states and groups."""
         for pre_hook in self._optimizer_state_dict_pre_hooks.values():
             pre_hook(self)
-        read_pinned(self._cycle.memory)
-        self._cycle.catch_up()
-        self._cycle.hold_inner_state(self.param_groups)
-        state_dict = pack(self.inner, self.rule, self._cycle.memory)
+        wait_for_pinned(self._parts.kept)
+        state_dict = pack(self._parts)
         for post_hook in self._optimizer_state_dict_post_hooks.values():
             changed = post_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
@@ -306,13 +321,12 @@ class MetaOptimizer(Optimizer):
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        loaded = unpack(state_dict, self.inner, self.rule, self._cycle.home)
-        self._check_loaded(loaded.memory)
+        loaded = unpack(state_dict, self._parts)
+        self._check_loaded(loaded)
         self.inner.load_state_dict(loaded.inner)
-        assign(loaded.fast, list(loaded.fast.values()))
-        self._cycle.memory = loaded.memory
+        loaded.restore(self._parts)
         if self.capturable:
-            self._cycle.count_on_device()
+            self._parts.count_on_device()
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
@@ -321,7 +335,7 @@ class MetaOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         # As in torch, hooks stay behind, and the step that a scheduler has put on this instance.
-        return {key: vars(self)[key] for key in ("inner", "rule", "capturable", "_cycle")}
+        return {key: vars(self)[key] for key in ("inner", "rule", "capturable", "_parts")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         known = set(state["inner"].defaults)
@@ -329,65 +343,65 @@ class MetaOptimizer(Optimizer):
         for key in self.defaults.keys() - known:
             del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
 
-    def _apart(self) -> list[Group]:
-        """Groups whose parameters are not their slow weights."""
-        return self._cycle.apart()
-
-    def _check_loaded(self, memory: Memory) -> None:
+    def _check_loaded(self, loaded: Loaded) -> None:
         """ValueError unless it can be this optimizer's."""
-        if memory.streaming:
+        if loaded.streaming:
             raise ValueError(
                 "state_dict must not have lookahead_streaming_* entries (StreamingOptimizer made "
-                f"it, load it there), got {', '.join(memory.streaming)}"
+                f"it, load it there), got {', '.join(loaded.streaming)}"
             )
 
     def _branching_step(self, closure: Closure | None) -> Any:
-        """The ordinary step: on k - 1 of k it adds one to an integer."""
-        cycle, memory, rule = self._cycle, self._cycle.memory, self.rule
-        groups = self.param_groups
-        count = memory.count + 1
-        due = [g for g in groups if count > 0 and count % period(g, rule) == 0]
+        """The ordinary step: on k - 2 of k it adds one to an integer."""
+        parts, current = self._parts, self._parts.current()
+        due = [part for part in current if part.rule.due(part.state)]
+        starting = [part for part in current if begins(part.state.count)]
         # What could be wrong is refused before weights move.
-        parts = by_rule(due, rule)
-        cycle.participating(due)
-        if starting := cycle.starting():
-            refuse_ours_in(self.inner)
-            cycle.anchor(starting)
-        average = cycle.meet(parts)
-        taken = rule.restarts_always or not memory.syncs
-        loss = self._inner_step(closure, undo=taken and len(starting) == len(groups))
+        for part in due:
+            parts.participating(part)
         if starting:
-            cycle.watch(starting)
-        memory.count = count
-        if parts:
-            cycle.sync(parts, average)
+            refuse_ours_in(self.inner)
+            parts.begin(starting)
+        average = parts.meet(due)
+        loss = self._inner_step(closure)
+        if starting:
+            parts.watch(starting)
+        for part in current:
+            if part in due:
+                parts.sync(part, average)
+                parts.work = 0.0
+            else:
+                part.state = part.rule.count_step(part.state)
+        parts.elapsed += 1
         return loss
 
     def _captured_step(self, closure: Closure | None) -> Any:
-        """The step for a graph: the counter is on the device, and nothing here waits for it."""
-        parts = by_rule(self.param_groups, self.rule)
-        self._cycle.participating(self.param_groups)
-        capture.anchor(self._cycle, parts)
-        loss = self._inner_step(closure, undo=False)
-        capture.count_and_sync(self._cycle, parts)
+        """The step for a graph: the counters are on the device, and nothing here waits for them."""
+        self._parts.current()
+        captured.begin(self._parts)
+        loss = self._inner_step(closure)
+        captured.count_and_sync(self._parts)
         return loss
 
-    def _inner_step(self, closure: Closure | None, undo: bool) -> Any:
+    def _inner_step(self, closure: Closure | None) -> Any:
         """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
 
-        With `undo` the slow weights are those before this step: they go back into the parameters,
-        if this is the first step of all.
+        At the first step of all, weights and groups go back to what they were then.
         """
         known = len(self.state)
-        undo = undo and known == 0 and self.rule.inner_state != "maintain"
+        first = not self.capturable and self._parts.elapsed == -self.rule.start
+        undo = first and known == 0 and self.rule.inner_state != "maintain"
+        before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
         groups = [dict(group) for group in self.param_groups] if undo else []
         loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
         if len(self.state) != known:
             try:
-                self._cycle.participating(self.param_groups)
+                for part in self._parts.parts:
+                    self._parts.participating(part)
             except ValueError:
                 if undo:
-                    self._cycle.undo()
+                    assign(self._parts.kept, before)
+                    self.state.clear()
                     template.restore_groups(self.param_groups, groups)
                 raise
         return loss
@@ -408,8 +422,80 @@ class MetaOptimizer(Optimizer):
             )
 
     def _refuse_while_evaluating(self, action: str) -> None:
-        if self._cycle.memory.evaluating:
+        if self._parts.evaluating:
             raise RuntimeError(
                 f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
                 "weights; leave the context, or call train(), first"
             )
+
+
+class Lookahead(MetaOptimizer):
+    """Lookahead around any torch optimizer: k steps forward, one step back.
+
+    Parameters
+    ----------
+    inner : torch.optim.Optimizer
+        Moves the fast weights, which are the model's parameters.
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    alpha : float, 0-d Tensor, callable (syncs) -> float or 0-d Tensor, or AdaptiveAlpha
+        How far the slow weights move at a sync, in [0, 1]. A tensor is not checked; a callable is
+        a schedule of the number of syncs so far; `AdaptiveAlpha()` estimates it.
+    inner_state : {"maintain", "reset", "interpolate"}
+        What a sync does to the inner optimizer's own state.
+    slow_dtype, slow_device, kernel, capturable, state_kinds
+        As of `MetaOptimizer`.
+    process_group, timeout, check_replicas
+        For many workers, as of `MetaOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1), sync_period=5)
+    >>> for _ in range(10):
+    ...     optimizer.zero_grad()
+    ...     loss = model(torch.ones(1, 2)).square().sum()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> with optimizer.slow_weights():
+    ...     weights = {name: value.clone() for name, value in model.state_dict().items()}
+    """
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        sync_period: int = 5,
+        alpha: Scheduled | AdaptiveAlpha = 0.5,
+        inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
+        *,
+        slow_dtype: torch.dtype | None = None,
+        slow_device: torch.device | str | None = None,
+        kernel: Literal["foreach", "plain", "compiled"] = "foreach",
+        capturable: bool = False,
+        state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
+        timeout: timedelta | None = None,
+        check_replicas: bool = False,
+    ) -> None:
+        super().__init__(
+            inner,
+            lookahead(sync_period, alpha, inner_state),
+            slow_dtype=slow_dtype,
+            slow_device=slow_device,
+            kernel=kernel,
+            capturable=capturable,
+            state_kinds=state_kinds,
+            process_group=process_group,
+            timeout=timeout,
+            check_replicas=check_replicas,
+        )

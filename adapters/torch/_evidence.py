@@ -1,37 +1,21 @@
-"""What an outer rule keeps beside each parameter, and what it is told of gradients.
+"""What an outer rule is told beside the weights: gradients, and the curvature that Adam has.
 
-Its slots are lists of leaves in the core; here each parameter has its own of every slot, so that
-they come, move and go with it. What a rule does with them is lookahead_core's.
+What a rule does with them is lookahead_core's.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import Interpolate, Momentum, SyncRule
-from lookahead_core.outer import OuterRule
+from lookahead_core import SyncRule
 
-from ._torch_groups import Group
+from ._groups import Group
 
-__all__ = ["by_leaf", "check_curvature", "evidence", "gradients", "slots_of"]
+__all__ = ["check_curvature", "evidence", "gradients"]
 
 SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # amsgrad divides by the first
-
-
-def by_leaf(outer: OuterRule) -> bool:
-    """Whether each leaf moves by itself, and by what the kernel does alone.
-
-    Other rules get all leaves of a part at once, each with its slow weights on its own device.
-    """
-    return type(outer) is Momentum or (type(outer) is Interpolate and not outer.needs_gradient)
-
-
-def slots_of(slots: Iterable[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """The slots of several parameters, by slot and not by parameter; and the other way round."""
-    return [list(own) for own in zip(*slots, strict=True)]
 
 
 def evidence(

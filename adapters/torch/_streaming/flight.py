@@ -2,7 +2,7 @@
 
 A flight is started, brought on once in its middle, and has arrived at its end; all workers do the
 same of it at the same step, so their messages meet. What is averaged, and when it is applied, is
-_torch_streaming.py.
+optimizer.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ._torch_codecs import Codec
-from ._torch_collectives import Link, UnderWay, local
+from .._workers.collectives import Link, UnderWay, local
+from .codecs import Codec
 
 __all__ = ["CodedFlight", "Flight", "PlainFlight"]
 

@@ -2,28 +2,31 @@
 
 Streaming DiLoCo and its relatives. What a sync means is lookahead_core's: a fragment is a cycle of
 its own at a phase of its own, whose mean may arrive some steps after it was taken, and mixing on
-arrival is the rule's `restart`. Which parameters are together is _torch_fragments.py, how they
-travel _torch_flight.py and _torch_codecs.py.
+arrival is the rule's `restart`. Which parameters are together is fragments.py, how they
+travel flight.py and codecs.py.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule
+from lookahead_core.schedule import begins
 from lookahead_core.validation import non_negative_int
 
-from ._torch_codecs import Codec, codec_of, name_of
-from ._torch_fragments import fragments_of, phases
-from ._torch_groups import Group, leaves_of
-from ._torch_memory import Memory
-from ._torch_meta import MetaOptimizer
-from ._torch_settings import check_wrapped
-from ._torch_stream import Stream
-from ._torch_workers import workers_of
+from .._checkpoint import Loaded
+from .._checks import check_wrapped
+from .._groups import leaves_of
+from .._optimizer import MetaOptimizer
+from .._workers import workers_of
+from .codecs import Codec, codec_of, name_of
+from .fragments import fragments_of
+from .stream import Stream
 
 __all__ = ["StreamingOptimizer"]
 
@@ -55,8 +58,8 @@ class StreamingOptimizer(MetaOptimizer):
     codec : {"bfloat16", "int8", "int4"} or Codec, optional
         How pseudo-gradients are sent; what it loses is added to the next one (error feedback, one
         float32 for each weight). As they are if None.
-    **options
-        `slow_dtype`, `slow_device`, `kernel`, `timeout` and `check_replicas` of `MetaOptimizer`.
+    slow_dtype, slow_device, kernel, timeout, check_replicas
+        As of `MetaOptimizer`.
 
     Raises
     ------
@@ -103,7 +106,7 @@ class StreamingOptimizer(MetaOptimizer):
     >>> dist.destroy_process_group()
     """
 
-    _stream: Stream
+    _parts: Stream
 
     def __init__(
         self,
@@ -113,8 +116,12 @@ class StreamingOptimizer(MetaOptimizer):
         process_group: "dist.ProcessGroup",
         fragments: int | Sequence[Sequence[Tensor]] = 1,
         delay: int = 0,
-        codec: str | Codec | None = None,
-        **options: Any,
+        codec: Literal["bfloat16", "int8", "int4"] | Codec | None = None,
+        slow_dtype: torch.dtype | None = None,
+        slow_device: torch.device | str | None = None,
+        kernel: Literal["foreach", "plain", "compiled"] = "foreach",
+        timeout: timedelta | None = None,
+        check_replicas: bool = False,
     ) -> None:
         check_wrapped(inner, rule)
         _check_rule(rule)
@@ -129,10 +136,19 @@ class StreamingOptimizer(MetaOptimizer):
             )
         name = name_of(codec)
         workers.agree({"fragments": [*number.values()], "delay": delay, "codec": name})
-        super().__init__(inner, rule, process_group=process_group, **options)
-        steps = phases(max(number.values()) + 1, rule.sync_period)
-        workers = self._cycle.workers or workers
-        self._stream = Stream(self._cycle, workers, number, steps, delay, decoder, name)
+        super().__init__(
+            inner,
+            rule,
+            slow_dtype=slow_dtype,
+            slow_device=slow_device,
+            kernel=kernel,
+            process_group=process_group,
+            timeout=timeout,
+            check_replicas=check_replicas,
+        )
+        self._parts = Stream.of(
+            self._parts, fragment=number, delay=delay, codec=decoder, codec_name=name
+        )
 
     def sync(self) -> None:
         """Sync all fragments now, each once, and start the cycle again (clauses C05, C82).
@@ -148,15 +164,16 @@ class StreamingOptimizer(MetaOptimizer):
             If workers differ; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("sync")
-        stream = self._stream
-        stream.anchor()
-        others = [p for p in range(len(stream.phases)) if p not in stream.flights]
-        shares = {fragment: stream.meet(fragment) for fragment in others}
-        for fragment, share in shares.items():
-            stream.take(fragment, share)
-        for fragment in [*stream.flights]:
-            stream.apply(fragment)
-        self._cycle.memory.count *= 0
+        stream = self._parts
+        stream.begin(part for part in stream.current() if begins(part.state.count))
+        others = [n for n in range(len(stream.phases)) if n not in stream.flights]
+        shares = {number: stream.meet_fragment(number) for number in others}
+        for number, share in shares.items():
+            stream.take(number, share)
+        for number in [*stream.flights]:
+            stream.apply(number)
+        stream.elapsed = 0
+        stream.start_again()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Refused with RuntimeError: the fragments are those of the parameters at construction."""
@@ -170,9 +187,9 @@ class StreamingOptimizer(MetaOptimizer):
 
         Waits for messages under way and sends none: one worker may call it alone.
         """
-        self._stream.save()
+        self._parts.save()
         saved = super().state_dict()
-        del self._cycle.memory.beside["arriving"]  # the flights have it
+        self._parts.saved()
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -186,30 +203,28 @@ class StreamingOptimizer(MetaOptimizer):
             As `MetaOptimizer`, and for other fragments, another delay or codec; nothing is changed.
         """
         super().load_state_dict(state_dict)
-        self._stream.restore()
 
-    def _check_loaded(self, memory: Memory) -> None:
-        self._stream.check(memory)
-
-    def _apart(self) -> list[Group]:
-        return self._stream.apart()
+    def _check_loaded(self, loaded: Loaded) -> None:
+        self._parts.check(loaded.streaming)
 
     def _branching_step(self, closure: Closure | None) -> Any:
-        """The ordinary step: what is taken or applied at it, if anything, the counter tells."""
-        stream, memory = self._stream, self._cycle.memory
-        count = memory.count + 1
-        stream.anchor()
+        """The ordinary step: what is taken or applied at it, if anything, the clock tells."""
+        stream = self._parts
+        stream.begin(part for part in stream.current() if begins(part.state.count))
         # What could be wrong is refused, and what has to be here is waited for, before weights
         # move.
-        taken = stream.taken_at(count)
-        share = 0.0 if taken is None else stream.meet(taken)
-        stream.bring_on(count)
-        loss = self._inner_step(closure, undo=False)
-        memory.count = count
-        stream.resting.clear()
-        if taken is not None:
-            stream.take(taken, share)
-        stream.apply_due(count)
+        shares = {n: stream.meet_fragment(n) for n in stream.numbers(1 + stream.delay)}
+        stream.bring_on()
+        loss = self._inner_step(closure)
+        due = [part for part in stream.parts if part.rule.due(part.state)]
+        for number, share in shares.items():
+            stream.take(number, share)
+        for number in stream.numbers(1):
+            stream.apply(number)
+        for part in stream.parts:
+            if part not in due:
+                part.state = part.rule.count_step(part.state)
+        stream.elapsed += 1
         return loss
 
 

@@ -1,7 +1,7 @@
 """Many workers in the torch adapter: they agree, weigh their work, and average what they did.
 
 What the mean is of, and what an outer rule sees of it, is lookahead_core's; how it travels is
-_torch_collectives.py.
+collectives.py.
 """
 
 import struct
@@ -21,9 +21,11 @@ from lookahead_core.typing import Leaves
 from lookahead_core.validation import boolean
 from lookahead_core.workers import check_alike
 
-from ._torch_collectives import Link, fingerprint, local
-from ._torch_groups import Parts, leaves_of
-from ._torch_shards import groups_of_a_worker, which_part
+from .._groups import leaves_of
+from .._leaves import Kept
+from .._parts import Part
+from .collectives import Link, fingerprint, local
+from .shards import groups_of_a_worker, which_part
 
 __all__ = ["Workers", "workers_of"]
 
@@ -43,10 +45,10 @@ class Workers:
     link: Link
     check_replicas: bool = False
 
-    def start(self, parts: Parts, **facts: Any) -> None:
+    def start(self, parts: Sequence[Part], **facts: Any) -> None:
         """Refuse workers that are not alike, and give all of them the first one's weights."""
         self.agree({**facts, **_facts(parts)})
-        self.broadcast([leaf for _, groups in parts for leaf in leaves_of(groups)])
+        self.broadcast([leaf for part in parts for leaf in leaves_of(part.groups)])
 
     def agree(self, facts: dict[str, Any]) -> None:
         """ValueError, on every worker, unless the facts are the same on all of them."""
@@ -57,7 +59,7 @@ class Workers:
         self.link.broadcast([leaf.detach() for leaf in leaves])
 
     def share(
-        self, parts: Parts, slow: Mapping[Tensor, Tensor], work: float, **facts: Any
+        self, parts: Sequence[Part], kept: Mapping[Tensor, Kept], work: float, **facts: Any
     ) -> float:
         """This worker's part of the work since the last sync, once all of them are here.
 
@@ -69,9 +71,9 @@ class Workers:
         RuntimeError
             If one does not come.
         """
-        found = {**facts, **_facts(parts)}
-        leaves = [leaf for _, groups in parts for leaf in leaves_of(groups)]
-        members = [slow[leaf] for leaf in leaves if leaf in slow]
+        found = {**facts, **_counters(parts), **_facts(parts)}
+        leaves = [leaf for part in parts for leaf in leaves_of(part.groups)]
+        members = [kept[leaf].slow for leaf in leaves if leaf in kept]
         bits = fingerprint(members) if self.check_replicas else 0
         work = self._of_this_worker(leaves, work)
         all_of_them = self.link.gathered([_digest(found), bits, _as_int(work)])
@@ -150,13 +152,29 @@ def workers_of(
     return Workers(Link(process_group, timeout), check_replicas)
 
 
-def _facts(parts: Parts) -> dict[str, Any]:
+def _counters(parts: Sequence[Part]) -> dict[str, Any]:
+    """Where the cycles of `parts` are, under names that a user knows."""
+    found: dict[str, Any] = {}
+    for where, part in _named(parts):
+        found |= {
+            f"the counter{where}": part.state.count,
+            f"the number of syncs{where}": part.state.syncs,
+        }
+    return found
+
+
+def _named(parts: Sequence[Part]) -> list[tuple[str, Part]]:
+    """Each part, and how it is told from the others."""
+    several = len(parts) > 1
+    return [(f" of part {index}" if several else "", part) for index, part in enumerate(parts)]
+
+
+def _facts(parts: Sequence[Part]) -> dict[str, Any]:
     """What must be the same on all workers, under names that a user knows."""
     facts: dict[str, Any] = {}
-    for index, (rule, groups) in enumerate(parts):
-        where = f" of part {index}" if len(parts) > 1 else ""
-        facts |= {f"{name}{where}": value for name, value in settings(rule).items()}
-        leaves = list(leaves_of(groups))
+    for where, part in _named(parts):
+        facts |= {f"{name}{where}": value for name, value in settings(part.rule).items()}
+        leaves = list(leaves_of(part.groups))
         facts[f"the number of parameters{where}"] = len(leaves)
         for number, leaf in enumerate(leaves):
             trained = "trained" if leaf.requires_grad else "frozen"

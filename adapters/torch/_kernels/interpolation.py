@@ -2,7 +2,7 @@
 
 Three kernels that mean the same: `foreach` launches once for all leaves of a device and dtype,
 `plain` goes leaf by leaf, `compiled` is one fused graph. All use torch.lerp, which is the core's
-formula with both of its branches. Their momentum is _torch_momentum.py.
+formula with both of its branches. Their momentum is momentum.py.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,8 +16,8 @@ from lookahead_core import Kernel
 from lookahead_core.kernel import anchored
 from lookahead_core.typing import Fraction, Leaves
 
-from ._torch_lists import Lists, Row, by_device, near, pieces, sort
-from ._torch_momentum import fits_graph, momentum_compiled, momentum_foreach, momentum_plain
+from .lists import Lists, Row, by_device, near, pieces, sort
+from .momentum import fits_graph, momentum_compiled, momentum_foreach, momentum_plain
 
 __all__ = ["KERNELS"]
 

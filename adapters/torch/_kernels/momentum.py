@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lookahead_core.typing import Fraction, Leaves
 
-from ._torch_lists import Lists, Row, by_device, cut, near, sort
+from .lists import Lists, Row, by_device, cut, near, sort
 
 __all__ = ["fits_graph", "momentum_compiled", "momentum_foreach", "momentum_plain"]
 

@@ -8,7 +8,6 @@ and Adam fails on a state that is not empty and not its own.
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import replace
 from typing import Any, NamedTuple
 from warnings import warn
 
@@ -16,13 +15,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core import Interpolate, SyncRule
+from lookahead_core import SyncRule, SyncState
 from lookahead_core.checkpoint import check_settings, counters, settings
+from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import non_negative
 
-from ._torch_groups import ALPHA, PERIOD, Group, round_of, rule_of, told_count
-from ._torch_inner_state import COMMON, MOMENT
-from ._torch_memory import Home, Memory, by_itself
+from ._groups import ALPHA, PERIOD, Group, rule_of
+from ._inner_state import COMMON, MOMENT
+from ._leaves import Home, Kept, by_itself
+from ._parts import Part, Parts
 
 __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 
@@ -30,7 +31,7 @@ PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
 OUTER = "lookahead_outer_"
 FAST = "lookahead_fast"
-BESIDE = ("lookahead_arriving", "lookahead_residual")
+BESIDE = ("arriving", "residual")
 STREAMING = "streaming_"
 ENTRIES = "lookahead_entries"
 WORK = "done since the last sync"
@@ -45,53 +46,92 @@ class Loaded(NamedTuple):
     ----------
     inner : dict
         State dict for the inner optimizer.
-    memory : Memory
-        What this one remembers.
-    fast : dict
-        Fast weights by parameter, if the parameters held the slow ones when it was saved.
+    clocks : list of SyncState
+        The counters of each parameter group.
+    kept : dict
+        What is kept of each parameter; with its fast weights, if the parameters held the slow ones
+        when it was saved.
+    elapsed : int
+        Inner steps since the clock was started.
+    unstepped : bool
+        Whether the inner state is a mere template.
+    work : float
+        What this worker had done since the last sync.
+    streaming : dict
+        What a StreamingOptimizer has saved beside that, by name; empty without one.
     """
 
     inner: StateDict
-    memory: Memory
-    fast: dict[Tensor, Tensor]
+    clocks: list[SyncState]
+    kept: dict[Tensor, Kept]
+    elapsed: int = 0
+    unstepped: bool = False
+    work: float = 0.0
+    streaming: StateDict = {}  # noqa: RUF012 (never changed)
+
+    @torch.no_grad()
+    def restore(self, parts: Parts) -> None:
+        """Go on from here, once the inner optimizer has loaded its own."""
+        for leaf, kept in self.kept.items():
+            if kept.fast is not None:
+                leaf.copy_(kept.fast)
+                kept.fast = None
+        parts.kept, parts.elapsed, parts.work = self.kept, self.elapsed, self.work
+        parts.unstepped, parts.evaluating, parts.seen = self.unstepped, False, []
+        pairs = zip(parts.inner.param_groups, self.clocks, strict=True)
+        parts.parts = [Part(rule_of(group, parts.rule), [group], clock) for group, clock in pairs]
+        for part in parts.parts:
+            part.members = parts.members_of(part)
+        parts.current()
+        parts.loaded(self.streaming, self.clocks)
 
 
-def pack(inner: Optimizer, rule: SyncRule, memory: Memory) -> StateDict:
-    """State dict of `inner` with the state of `rule` in it."""
+def pack(parts: Parts) -> StateDict:
+    """State dict of the inner optimizer with ours in it."""
+    inner = parts.inner
     packed = inner.state_dict()
     number = {leaf: i for i, leaf in _numbered(packed, inner)}
     # Copies of the dicts: inner.state_dict() hands out the live ones.
     states = {i: copy(entries) for i, entries in packed["state"].items()}
-    beside = {f"{PREFIX}{name}": tensors for name, tensors in memory.beside.items()}
-    for name, tensors in {SLOW: memory.slow, FAST: memory.kept, **beside}.items():
-        for leaf, tensor in tensors.items():
+    numbers = {}
+    for part in parts.current():
+        for leaf, entries in _saved_leaves(parts, part):
             if leaf in number:  # trainers may put other parameters into a group
-                states.setdefault(number[leaf], {})[name] = by_itself(tensor)
-    for leaf, slots in memory.outer.items():
-        if leaf in number:
-            own = {f"{OUTER}{index}": slot for index, slot in enumerate(slots)}
-            states.setdefault(number[leaf], {}).update(own)
-    for (leaf, key), tensor in memory.inner_slow.items():
-        if leaf in memory.slow and leaf in number:
-            states[number[leaf]][f"{SLOW}_{key}"] = tensor
-    numbers = {
-        "count": told_count(int(memory.count), inner.param_groups, rule),
-        "syncs": int(memory.syncs),
-        "unstepped": int(memory.unstepped),
-        **({"work": memory.work} if memory.work else {}),
-        **{f"{STREAMING}{name}": value for name, value in memory.streaming.items()},
+                states.setdefault(number[leaf], {}).update(entries)
+        own = part.on_host()
+        for group in part.groups:
+            numbers[id(group)] = {"count": own.count, "syncs": own.syncs, "phase": own.phase}
+    common = {
+        "elapsed": int(parts.elapsed),
+        "unstepped": int(parts.unstepped),
+        **({"work": parts.work} if parts.work else {}),
+        **{f"{STREAMING}{name}": value for name, value in parts.streaming.items()},
     }
     groups = []
     for saved, group in _groups(packed, inner):
-        ours = _prefixed({**settings(rule_of(group, rule)), **numbers})
+        ours = {**settings(rule_of(group, parts.rule)), **common, **numbers.get(id(group), {})}
         entries = [_tensors(states.get(i, {})) for i in saved["params"]]
-        groups.append({**saved, **ours, ENTRIES: entries})
+        groups.append({**saved, **_prefixed(ours), ENTRIES: entries})
     return {**packed, "state": states, "param_groups": groups}
 
 
+def _saved_leaves(parts: Parts, part: Part) -> Iterator[tuple[Tensor, StateDict]]:
+    """What is saved of each parameter of a part."""
+    state, live = parts.to_save(part)
+    for index, leaf in enumerate(part.members):
+        kept = parts.kept[leaf]
+        beside = {f"{PREFIX}{name}": getattr(kept, name) for name in ("fast", *BESIDE)}
+        slots = {f"{OUTER}{number}": slot[index] for number, slot in enumerate(state.outer)}
+        entries = {SLOW: by_itself(state.slow[index]), **beside, **slots}
+        yield leaf, {name: value for name, value in entries.items() if value is not None}
+    for (leaf, key), value in zip(live, state.inner_slow, strict=False):
+        yield leaf, {f"{SLOW}_{key}": value}
+
+
 @torch.no_grad()
-def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) -> Loaded:
+def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
+    inner, rule = parts.inner, parts.rule
     _check_groups(state_dict, inner)
     parameters = dict(_numbered(state_dict, inner))
     _check_states(state_dict, parameters, inner)
@@ -101,33 +141,28 @@ def unpack(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) 
             "slow weights are taken from the current parameters",
             stacklevel=3,
         )
-        return _bare(state_dict, inner, rule, home)
+        return _bare(state_dict, parts)
     overrides = [_overrides(saved, group, rule) for saved, group in _groups(state_dict, inner)]
-    count, syncs, unstepped = _counters(state_dict, overrides, rule)
+    rules = [rule_of(override, rule) for override in overrides]
+    first = _common(state_dict)
+    clocks = [
+        _clock(_ours(saved), own, first["elapsed"])
+        for saved, own in zip(state_dict["param_groups"], rules, strict=True)
+    ]
     _check_nothing_is_missing(state_dict, parameters)
-    first = _ours(state_dict["param_groups"][0])
-    work = non_negative(f"{PREFIX}work", first.get("work", 0.0), WORK)
-    streaming = {
-        name.removeprefix(STREAMING): value
-        for name, value in first.items()
-        if name.startswith(STREAMING)
-    }
-    memory = Memory(work=work, streaming=streaming, count=count, syncs=syncs, unstepped=unstepped)
-    fast = {}
+    kept = {}
     # Some optimizers have state that belongs to no parameter, under names.
     states = {i: own for i, own in state_dict["state"].items() if i not in parameters}
-    for saved, override in zip(state_dict["param_groups"], overrides, strict=True):
-        own = rule_of(override, rule)
+    for saved, own in zip(state_dict["param_groups"], rules, strict=True):
         for i in saved["params"]:
             entries = state_dict["state"].get(i, {})
             if theirs := _without(entries):
                 states[i] = theirs
-            if FAST in entries:
-                fast[parameters[i]] = entries[FAST]
-            _remember(memory, i, parameters[i], entries, own, home)
+            if SLOW in entries:
+                kept[parameters[i]] = _loaded(i, parameters[i], entries, own, parts.home)
     pairs = zip(state_dict["param_groups"], overrides, strict=True)
     groups = [{**_without(saved), **override} for saved, override in pairs]
-    return Loaded({**state_dict, "state": states, "param_groups": groups}, memory, fast)
+    return Loaded({**state_dict, "state": states, "param_groups": groups}, clocks, kept, **first)
 
 
 def refuse_ours_in(inner: Optimizer) -> None:
@@ -144,33 +179,24 @@ def refuse_ours_in(inner: Optimizer) -> None:
         )
 
 
-def _bare(state_dict: StateDict, inner: Optimizer, rule: SyncRule, home: Home) -> Loaded:
+def _bare(state_dict: StateDict, parts: Parts) -> Loaded:
     """What was saved by the inner optimizer alone: a new start, with our own overrides."""
-    memory, groups = Memory(count=-rule.start), []
-    for saved, group in _groups(state_dict, inner):
+    groups, clocks, kept = [], [], {}
+    start = -parts.rule.start
+    for saved, group in _groups(state_dict, parts.inner):
         groups.append({**saved, **_prefixed(_ours(group))})
-        own = rule_of(group, rule)
+        clocks.append(SyncState((), start, 0, (), ()))
+        own = rule_of(group, parts.rule)
         for leaf in group["params"]:
             if leaf.requires_grad:
-                memory.slow[leaf], memory.outer[leaf] = home.new(own, leaf)
-    return Loaded({**state_dict, "param_groups": groups}, memory, {})
+                kept[leaf] = parts.home.new(own, leaf)
+    return Loaded({**state_dict, "param_groups": groups}, clocks, kept, start)
 
 
-def _remember(
-    memory: Memory, i: int, leaf: Tensor, entries: StateDict, rule: SyncRule, home: Home
-) -> None:
-    """Copy what is ours of the entries of one parameter, the `i`-th, into `memory`."""
-    for key, value in entries.items():
-        if str(key).startswith(f"{SLOW}_"):
-            name = (leaf, key.removeprefix(f"{SLOW}_"))
-            memory.inner_slow[name] = value.to(leaf.device, copy=True)
-        if key in BESIDE:
-            own = memory.beside.setdefault(key.removeprefix(PREFIX), {})
-            own[leaf] = value.to(leaf.device, copy=True)
-    if SLOW not in entries:
-        return
-    slow, slots = home.new(rule, leaf)
-    for index, slot in enumerate(slots):
+def _loaded(i: int, leaf: Tensor, entries: StateDict, rule: SyncRule, home: Home) -> Kept:
+    """A copy of what is ours of the entries of one parameter, the `i`-th."""
+    kept = home.new(rule, leaf)
+    for index, slot in enumerate(kept.slots):
         value = entries.get(f"{OUTER}{index}")
         if value is None or value.shape != slot.shape:
             got = "none" if value is None else tuple(value.shape)
@@ -179,7 +205,15 @@ def _remember(
                 f"{tuple(slot.shape)}, got {got}"
             )
         slot.copy_(value)
-    memory.slow[leaf], memory.outer[leaf] = slow.copy_(entries[SLOW]), slots
+    kept.slow.copy_(entries[SLOW])
+    for key, value in entries.items():
+        if str(key).startswith(f"{SLOW}_"):
+            kept.inner_slow[key.removeprefix(f"{SLOW}_")] = value.to(leaf.device, copy=True)
+    kept.fast = entries.get(FAST)
+    for name in BESIDE:
+        if (value := entries.get(f"{PREFIX}{name}")) is not None:
+            setattr(kept, name, value.to(leaf.device, copy=True))
+    return kept
 
 
 # --- what a checkpoint is made of ---
@@ -243,25 +277,50 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
     override: Group = {}
     if ours.sync_period != rule.sync_period:
         override[PERIOD] = ours.sync_period
-    if isinstance(ours.outer, Interpolate) and ours.outer != rule.outer:
-        override[ALPHA] = ours.outer.alpha
+    if ours.outer != rule.outer:  # two that are made from one rule differ in their alpha alone
+        override[ALPHA] = ours.outer.alpha  # type: ignore[attr-defined]
     return override
 
 
-def _counters(
-    state_dict: StateDict, overrides: list[Group], rule: SyncRule
-) -> tuple[int, int, bool]:
+def _common(state_dict: StateDict) -> dict[str, Any]:
+    """The numbers that are the same in all groups, by the names that `Loaded` has for them.
+
+    The first versions had one counter for all groups, under the name of each one's own.
+    """
     first, *others = [_ours(group) for group in state_dict["param_groups"]]
-    names = ("count", "syncs", "unstepped")
+    elapsed = "elapsed" if "elapsed" in first else "count"
     for index, other in enumerate(others, start=1):
-        for name in names:
+        for name in (elapsed, "unstepped"):
             if other.get(name) != first.get(name):
                 raise ValueError(
                     f"state_dict['param_groups'][{index}]['{PREFIX}{name}'] must be that of the "
                     f"first group, {first.get(name)!r}, got {other.get(name)!r}"
                 )
-    whole = replace(rule, sync_period=round_of(overrides, rule))
-    return *counters(first, whole), bool(first.get("unstepped"))
+    streaming = {
+        name.removeprefix(STREAMING): value
+        for name, value in first.items()
+        if name.startswith(STREAMING)
+    }
+    number = first.get(elapsed)
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(f"the checkpoint's {elapsed} must be an int, got {number!r}")
+    return {
+        "elapsed": number,
+        "unstepped": bool(first.get("unstepped")),
+        "work": non_negative(f"{PREFIX}work", first.get("work", 0.0), WORK),
+        "streaming": streaming,
+    }
+
+
+def _clock(saved: StateDict, rule: SyncRule, elapsed: int) -> SyncState:
+    """The counters of a group, or ValueError if they cannot be those of `rule`."""
+    phase = saved.get("phase", 0)
+    if isinstance(phase, bool) or not isinstance(phase, int):
+        raise ValueError(f"the checkpoint's phase must be an int, got {phase!r}")
+    if "elapsed" not in saved and not before_first(elapsed):
+        saved = {**saved, "count": in_phase(elapsed, 0, rule.sync_period)}
+    count, syncs = counters(saved, rule)
+    return SyncState((), count, syncs, (), (), phase)
 
 
 def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
@@ -294,7 +353,7 @@ def _check_states(state_dict: StateDict, parameters: dict[int, Tensor], inner: O
             if key not in moments and (not ours or str(key).startswith(OUTER)):
                 continue  # slots are compared with new ones
             # A slow copy is of the shape of what it is a copy of, all else of the parameter's.
-            is_copy = ours and key not in (SLOW, FAST, *BESIDE)
+            is_copy = ours and key not in (SLOW, FAST, *(f"{PREFIX}{name}" for name in BESIDE))
             like = entries.get(key.removeprefix(f"{SLOW}_")) if is_copy else None
             like = like if isinstance(like, Tensor) else parameters[i]
             if isinstance(value, Tensor) and value.shape != like.shape:

@@ -1,7 +1,7 @@
 """Which leaves one launch can take together, and which pieces a large one goes in.
 
 Rows of tensors that belong together (slow, fast, and perhaps a momentum buffer) are sorted; what is
-computed on them is _torch_kernel.py and _torch_momentum.py.
+computed on them is interpolation.py and momentum.py.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,7 @@ from torch.nn import Parameter
 
 from lookahead_core.typing import Leaves
 
-from ._torch_shards import part_here
-
-__all__ = ["Lists", "Row", "by_device", "cut", "near", "pieces", "sort"]
+__all__ = ["Lists", "Row", "by_device", "cut", "near", "part_here", "pieces", "sort"]
 
 Row: TypeAlias = tuple[Tensor, ...]
 Lists: TypeAlias = tuple[list[Tensor], ...]
@@ -54,6 +52,14 @@ def by_device(*leaves: Leaves) -> tuple[list[Row], list[Row]]:
         row = tuple(map(part_here, whole))
         (close if row[0].device == row[1].device else distant).append(row)
     return close, distant
+
+
+def part_here(leaf: Tensor) -> Tensor:
+    """This process' part of a DTensor, sharing its memory; a plain tensor is its own.
+
+    Every kernel is element-wise, so shards need no other one, and their sync sends nothing.
+    """
+    return leaf.to_local() if hasattr(leaf, "to_local") else leaf
 
 
 def near(row: Row, where: torch.device) -> Row:

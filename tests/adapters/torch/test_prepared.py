@@ -11,15 +11,16 @@ from copy import deepcopy
 import pytest
 import torch
 
-from lookahead_core.adapters import _torch_flat, _torch_plan
 from lookahead_core.adapters.torch import Lookahead
+from lookahead_core.adapters.torch._kernels import flat as flat_kernel
+from lookahead_core.adapters.torch._kernels import prepared
 from torch_runs import assert_same
 
 
 @pytest.fixture(autouse=True, params=["small", "large", "on an accelerator"])
 def every_leaf_is(request, monkeypatch):
-    monkeypatch.setattr(_torch_plan, "LARGE", 1 if request.param == "large" else 1000)
-    monkeypatch.setattr(_torch_plan, "on_cpu", lambda leaf: request.param != "on an accelerator")
+    monkeypatch.setattr(prepared, "LARGE", 1 if request.param == "large" else 1000)
+    monkeypatch.setattr(prepared, "on_cpu", lambda leaf: request.param != "on an accelerator")
 
 
 def leaf(value=0.0, size=3):
@@ -45,7 +46,7 @@ def slow(optimizer, index=0):
 @pytest.mark.parametrize("slow_dtype", [None, torch.float64])
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 def test_leaves_move_by_the_bits_of_the_plain_kernel(alpha, slow_dtype, monkeypatch):
-    monkeypatch.setattr(_torch_flat, "ROOM", 60)  # three of seven leaves
+    monkeypatch.setattr(flat_kernel, "ROOM", 60)  # three of seven leaves
     torch.manual_seed(0)
     starts, gradient = torch.randn(7, 4, 5), torch.randn(4, 5)
     dtypes = [torch.float32] * 5 + [torch.float64] * 2
@@ -120,17 +121,13 @@ def test_an_edit_between_cycles_that_no_version_counter_sees_is_taken():
     assert_same(slow(optimizer), torch.full((3,), 9.0))
 
 
-def test_a_new_shape_within_a_cycle_is_named_or_synced_as_the_data_lies(request):
+def test_a_new_shape_within_a_cycle_is_named():
     weight = leaf(size=4)
     optimizer = around_sgd(weight)
     descend(optimizer, weight, steps=3)
     weight.grad, weight.data = None, weight.data.view(2, 2)
-    if "small" in request.node.name:
+    with pytest.raises(ValueError, match=r"shape of state\.slow\[0\], \(4,\), got \(2, 2\)"):
         descend(optimizer, weight)
-        assert_same(weight.detach(), torch.full((2, 2), -2.0))
-    else:
-        with pytest.raises(ValueError, match=r"shape of state\.slow\[0\], \(4,\), got \(2, 2\)"):
-            descend(optimizer, weight)
 
 
 @pytest.mark.clause("C26")
@@ -198,7 +195,7 @@ def test_a_list_is_kept_from_cycle_to_cycle(monkeypatch):
     weight = leaf()
     optimizer = around_sgd(weight)
     descend(optimizer, weight, steps=2)
-    monkeypatch.setattr(_torch_plan, "way", None)  # nothing is sorted again
+    monkeypatch.setattr(prepared, "way", None)  # nothing is sorted again
     descend(optimizer, weight, steps=4)
     assert_same(weight.detach(), torch.full((3,), -3.0))
 
@@ -279,7 +276,7 @@ def test_a_copied_optimizer_has_slow_weights_of_its_own_and_nothing_prepared(cop
     optimizer = around_sgd(*leaves)
     descend(optimizer, *leaves, steps=3)
     twin = copied(optimizer)
-    assert twin._cycle.memory.plans == {}  # they are found by the identity of groups
+    assert [part.prepared for part in twin._parts.parts] == [None]
     for index in range(2):
         saved = slow(twin, index)
         assert saved.untyped_storage().nbytes() == saved.nbytes

@@ -1,21 +1,14 @@
-"""Parameters that are DTensors, as FSDP2 and tensor parallelism make them: the part that is here.
+"""Parameters that are DTensors, as FSDP2 and tensor parallelism make them: who holds which part.
 
-Every kernel is element-wise, so a shard needs no other one, and a sync of shards sends nothing.
-What workers send each other of theirs is _torch_workers.py.
+What workers send each other of theirs is workers.py.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 import torch.distributed as dist
-from torch import Tensor
 
-__all__ = ["groups_of_a_worker", "part_here", "which_part"]
-
-
-def part_here(leaf: Tensor) -> Tensor:
-    """This process' part of `leaf`, sharing its memory; a plain tensor is its own."""
-    return leaf.to_local() if hasattr(leaf, "to_local") else leaf
+__all__ = ["groups_of_a_worker", "which_part"]
 
 
 def which_part(leaf: Any) -> str:

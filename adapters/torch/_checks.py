@@ -10,32 +10,30 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule
 from lookahead_core.validation import one_of
 
-from ._torch_cycle import Cycle
-from ._torch_groups import Group, rule_of
-from ._torch_inner_state import check_kinds
-from ._torch_kernel import KERNELS
-from ._torch_memory import Home, Memory
-from ._torch_outer import check_curvature
-from ._torch_workers import Workers
+from ._evidence import check_curvature
+from ._groups import Group, rule_of
+from ._inner_state import check_kinds
+from ._kernels import KERNELS
+from ._leaves import Home
+from ._parts import Parts
 
-__all__ = ["check_group", "check_wrapped", "cycle_of"]
+__all__ = ["check_group", "check_wrapped", "parts_of"]
 
 
-def cycle_of(
+def parts_of(
     inner: Any,
     rule: Any,
     kernel: str,
     slow_dtype: Any,
     slow_device: Any,
     state_kinds: Mapping[str, str] | None,
-    workers: Workers | None,
-) -> Cycle:
-    """A cycle with these settings, or ValueError."""
+    workers: Any,
+) -> Parts:
+    """The parts of an optimizer with these settings, or ValueError."""
     check_wrapped(inner, rule)
     one_of("kernel", kernel, tuple(KERNELS))
     home = Home(_floating(slow_dtype), _device(slow_device))
-    memory = Memory(count=-rule.start)
-    return Cycle(inner, rule, kernel, home, check_kinds(state_kinds), workers, memory)
+    return Parts(inner, rule, kernel, home, check_kinds(state_kinds), workers, elapsed=-rule.start)
 
 
 def check_wrapped(inner: Any, rule: Any) -> None:

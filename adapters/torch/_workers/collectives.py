@@ -1,6 +1,6 @@
 """Collectives over a process group, on lists of tensors: few messages, and no wait without an end.
 
-What is sent, and what for, is _torch_workers.py.
+What is sent, and what for, is workers.py.
 """
 
 import pickle
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ._torch_shards import part_here
+from .._kernels.lists import part_here
 
 __all__ = ["Link", "UnderWay", "fingerprint", "local"]
 

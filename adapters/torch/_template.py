@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ._torch_groups import Group, leaves_of
-from ._torch_memory import Memory, assign
+from ._groups import Group, leaves_of
+from ._leaves import assign
+from ._parts import Parts
 
 __all__ = ["drop", "is_asked_for", "make", "restore_groups"]
 
@@ -42,23 +43,25 @@ def _stands_still(group: Group) -> bool:
 
 
 @torch.no_grad()
-def make(inner: Optimizer, memory: Memory) -> None:
-    """Let `inner` make its state, and put back everything else."""
+def make(parts: Parts) -> None:
+    """Let the inner optimizer make its state, and put back everything else."""
+    inner = parts.inner
     leaves = list(dict.fromkeys(leaves_of(inner.param_groups)))
     weights = [leaf.clone() for leaf in leaves]
     groups = [dict(group) for group in inner.param_groups]
     inner.step()
     assign(leaves, weights)
     restore_groups(inner.param_groups, groups)
-    memory.unstepped = bool(inner.state)
+    parts.unstepped = bool(inner.state)
 
 
-def drop(inner: Optimizer, memory: Memory) -> None:
+def drop(parts: Parts) -> None:
     """Forget a state that no real step has made: the first one makes its own."""
-    if memory.unstepped:
-        inner.state.clear()
-        memory.inner_slow.clear()
-        memory.unstepped = False
+    if parts.unstepped:
+        parts.inner.state.clear()
+        for kept in parts.kept.values():
+            kept.inner_slow.clear()
+        parts.unstepped = False
 
 
 def restore_groups(groups: Sequence[Group], saved: Sequence[Group]) -> None:

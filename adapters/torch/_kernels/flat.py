@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._torch_kernel import anchor_each, move_each
-from ._torch_lists import Row
+from .._leaves import Kept
+from .interpolation import anchor_each, move_each
+from .lists import Row
 
 __all__ = ["Flat", "flats_of"]
 
@@ -56,27 +57,27 @@ class Flat(NamedTuple):
         torch._foreach_copy_(self.lines, self.held)
 
 
-def flats_of(pairs: list[Row], slow: dict[Tensor, Tensor]) -> list[Flat]:
+def flats_of(pairs: list[Row], kept: dict[Tensor, Kept]) -> list[Flat]:
     """Contiguous pairs of slow weights and parameters, of one device and two dtypes at most.
 
-    Their slow weights are views in `slow` from then on.
+    Their slow weights are views in `kept` from then on.
     """
     ends = accumulate(fast.numel() for _, fast in pairs)
     parted = groupby(zip(ends, pairs, strict=True), key=lambda item: item[0] // ROOM)
     bundles = [[pair for _, pair in items] for _, items in parted]
     room = pairs[0][1].new_empty(max(map(size, bundles)))
-    return [flat_of(bundle, room[: size(bundle)], slow) for bundle in bundles]
+    return [flat_of(bundle, room[: size(bundle)], kept) for bundle in bundles]
 
 
 def size(pairs: list[Row]) -> int:
     return sum(fast.numel() for _, fast in pairs)
 
 
-def flat_of(pairs: list[Row], room: Tensor, slow: dict[Tensor, Tensor]) -> Flat:
+def flat_of(pairs: list[Row], room: Tensor, kept: dict[Tensor, Kept]) -> Flat:
     lines = [fast.detach().view(-1) for _, fast in pairs]
     numbers = [line.numel() for line in lines]
     whole = torch.cat([old.reshape(-1) for old, _ in pairs])
     held = torch.split(whole, numbers)
     for part, (_, fast) in zip(held, pairs, strict=True):
-        slow[fast] = part.view(fast.shape)
+        kept[fast].slow = part.view(fast.shape)
     return Flat(whole, room, lines, [*held])

@@ -1,6 +1,6 @@
 """Codecs: fewer bits for each number of a pseudo-gradient.
 
-What a codec loses is not lost: _torch_flight.py adds it to the next pseudo-gradient (error
+What a codec loses is not lost: flight.py adds it to the next pseudo-gradient (error
 feedback). Nothing here communicates, or knows of workers.
 """
 

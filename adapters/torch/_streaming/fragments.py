@@ -1,7 +1,4 @@
-"""Which parameters are synced together, and at which step of the cycle.
-
-How they travel is _torch_flight.py, and what a sync is, lookahead_core's.
-"""
+"""Which parameters are synced together. When, is stream.py; how they travel is flight.py."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,12 +7,7 @@ from torch import Tensor
 
 from lookahead_core.validation import int_at_least
 
-__all__ = ["fragments_of", "phases"]
-
-
-def phases(fragments: int, sync_period: int) -> list[int]:
-    """The step of each fragment, 1 .. k: spread over the cycle, the last one at its end."""
-    return [sync_period * (index + 1) // fragments for index in range(fragments)]
+__all__ = ["fragments_of"]
 
 
 def fragments_of(fragments: Any, leaves: Iterable[Tensor], sync_period: int) -> dict[Tensor, int]:
