@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import clauses as _clauses  # noqa: F401 (fills the register)
 from . import family as _family  # noqa: F401 (likewise)
-from .driver import CAPABILITIES, AdapterDriver
+from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
 from .oracle import Oracle
 from .registry import CLAUSES
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CAPABILITIES",
     "CLAUSES",
+    "INNER_EDITS",
     "KERNEL_CHECKS",
     "AdapterConformance",
     "AdapterDriver",

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from .assertions import require, require_equal, require_within
-from .driver import AdapterDriver
+from .driver import INNER_EDITS, AdapterDriver
 from .oracle import Oracle
 from .registry import clause
 from .runs import (
@@ -213,12 +213,46 @@ def reset_from_nan(driver: AdapterDriver, setup: Setup) -> None:
 @clause("C18", "interpolate blends the inner state with a slow copy", "momentum", "interpolate")
 def c18_interpolate(driver: AdapterDriver) -> None:
     follow_inner(driver, "interpolate")
+    setup = Setup(LEAVES, K, 0.25, "interpolate", MOMENTUM)
+    edits = INNER_EDITS if "edit_inner" in driver.capabilities else ()
+    # Between two cycles the next slow copy is of what there is then; in mid-cycle it stays.
+    for edit, when in product(edits, (K - 2, K, K + 2)):
+        edited_moments(driver, setup, edit, when)
+    if "freeze" in driver.capabilities:
+        rejoining(driver, setup)
+
+
+def edited_moments(driver: AdapterDriver, setup: Setup, edit: str, when: int) -> None:
+    """The moments of one leaf are edited after step `when`."""
+    run, oracle = driver.make(setup), Oracle(setup)
+    for step in range(1, 3 * K + 1):
+        advance(driver, run, oracle, step)
+        if step == when:
+            driver.edit_inner(run, 1, edit)
+            oracle.edit_inner(1, INNER_EDITS[edit])
+        case = f"{edit} the moments after step {when}, step {step}"
+        require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, case)
+
+
+def rejoining(driver: AdapterDriver, setup: Setup) -> None:
+    """A leaf is frozen when a cycle begins, thaws in the middle of it, and is in the next one."""
+    run, oracle, k = driver.make(setup), Oracle(setup), setup.sync_period
+    for step in range(1, 4 * k + 1):
+        if step in (k + 1, k + 2):
+            driver.train(run, 1, step > k + 1)
+            oracle.train(1, step > k + 1)
+        given = list(gradients(setup, step))
+        given[1] = given[1] if oracle.trained[1] else None
+        driver.step(run, given)
+        oracle.step(given)
+        case = f"frozen after step {k}, thawed after step {k + 1}, {setup.inner_state}, step {step}"
+        require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, case)
 
 
 # --- how it runs ---
 
 
-@clause("C22", "evaluating on the slow weights changes nothing", "evaluate")
+@clause("C22", "evaluating the read-out changes nothing", "evaluate")
 def c22_evaluation(driver: AdapterDriver) -> None:
     for setup in variants(driver):
         undisturbed, run = driver.make(setup), driver.make(setup)
@@ -285,6 +319,8 @@ def c27_frozen(driver: AdapterDriver) -> None:
         if step == 1:
             driver.edit(run, [driver.fast(run)[0], [9.0, 9.5]])
     require_equal(driver.fast(run)[1:], [[9.0, 9.5]], "a frozen leaf, edited after step 1")
+    if "freeze" in driver.capabilities:
+        rejoining(driver, Setup(LEAVES, 3))
 
 
 @clause("C28", "every floating dtype follows the oracle and keeps its dtype")

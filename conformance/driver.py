@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from .setup import Gradients, Setup, Values
 
-__all__ = ["CAPABILITIES", "AdapterDriver"]
+__all__ = ["CAPABILITIES", "INNER_EDITS", "AdapterDriver"]
 
 # Beside float64, which every adapter has.
 DTYPES = ("float32", "float16", "bfloat16", "int32", "complex128", "complex64")
@@ -16,8 +16,10 @@ DTYPES = ("float32", "float16", "bfloat16", "int32", "complex128", "complex64")
 CAPABILITIES = {
     "adam": "an inner Adam (Inner.kind 'adam')",
     "edit": "driver.edit: weights changed from outside",
-    "evaluate": "driver.evaluate: the slow weights through the adapter's public way",
+    "edit_inner": "driver.edit_inner: moments changed from outside",
+    "evaluate": "driver.evaluate: the read-out through the adapter's public way",
     "forced_sync": "driver.sync: a sync on demand",
+    "freeze": "driver.train: a leaf that is frozen during the run, and trained again",
     "frozen": "leaves that are not trained (Leaf.trained)",
     "groups": "parameter groups with rates of their own (Leaf.rate)",
     "interpolate": "the policy `interpolate` (Setup.inner_state)",
@@ -35,6 +37,8 @@ CAPABILITIES = {
     "tied": "the same array listed twice (Leaf.same_as)",
     **{name: f"leaves of {name}" for name in DTYPES},
 }
+# What `driver.edit_inner` does, and what it multiplies the moments of the leaf by.
+INNER_EDITS = {"scale": 0.5, "zero": 0.0, "replace": 2.0, "remove": 0.0}
 
 
 class AdapterDriver(Protocol):
@@ -64,7 +68,10 @@ class AdapterDriver(Protocol):
         """Fast weights, read from the model's own arrays."""
 
     def slow(self, run: Any) -> Values:
-        """Slow weights, read from where the adapter keeps them."""
+        """The read-out (clause C22), computed from the arrays that the adapter keeps.
+
+        These are the slow weights, but where a second rule is nested around the first (C78).
+        """
 
     def save(self, run: Any) -> Any:
         """All that a user would save: the weights, and what the adapter says is its state."""
@@ -76,10 +83,21 @@ class AdapterDriver(Protocol):
         """A sync on demand ("forced_sync")."""
 
     def evaluate(self, run: Any) -> Values:
-        """The slow weights in the way that users read them ("evaluate")."""
+        """The read-out in the way that users get it ("evaluate")."""
 
     def edit(self, run: Any, values: Values) -> None:
         """Overwrite the fast weights from outside, as loading a model does ("edit")."""
+
+    def edit_inner(self, run: Any, index: int, edit: str) -> None:
+        """Multiply the moments of leaf `index` from outside by `INNER_EDITS[edit]` ("edit_inner").
+
+        `scale` and `zero` do it in place where that is possible. `replace` puts new arrays in their
+        place, and a new container where the leaf has one. `remove` takes them away, so that the
+        inner optimizer makes them anew; where it cannot, the driver puts what it starts with.
+        """
+
+    def train(self, run: Any, index: int, trained: bool) -> None:
+        """Freeze leaf `index`, which then gets None for a gradient, or thaw it ("freeze")."""
 
     def skip(self, run: Any) -> None:
         """A step whose gradient is not finite, and which is thrown away for that ("skip")."""

@@ -27,8 +27,8 @@ class Oracle:
 
     Attributes
     ----------
-    fast, slow : list of list of Decimal
-        Weights after the steps so far.
+    fast : list of list of Decimal
+        Weights after the steps so far. May be edited, as loading a model does.
     lr : float
         Learning rate of the next inner step.
 
@@ -46,13 +46,17 @@ class Oracle:
         self.setup = setup
         self.lr = setup.inner.lr
         self.fast = [[Decimal(v) for v in leaf.values] for leaf in setup.leaves]
-        self.slow = [list(leaf) for leaf in self.fast]
+        self.trained = [leaf.trained for leaf in setup.leaves]
+        # Those that were trained when the cycle began: what a sync is about (clause C27).
+        self.members = list(self.trained)
+        # Slow weights, and how far those of a second rule are from them.
+        self.first_slow = [list(leaf) for leaf in self.fast]
+        self.distance = [[Decimal(0)] * len(leaf) for leaf in self.fast]
         # SGD keeps one moment a leaf, Adam two; the count is Adam's, for its bias correction.
         kinds = 2 if setup.inner.kind == "adam" else 1
         self.moments = [[[Decimal(0)] * len(leaf)] * kinds for leaf in self.fast]
         self.slow_moments = [list(moments) for moments in self.moments]
         self.buffers = [[Decimal(0)] * len(leaf) for leaf in self.fast]
-        self.super_slow = [list(leaf) for leaf in self.fast]
         self.count = 0
         self.steps = -setup.start
         self.syncs = 0
@@ -62,61 +66,93 @@ class Oracle:
         """Whether a step of the first cycle has been taken."""
         return self.steps > 0 or self.syncs > 0
 
+    @property
+    def slow(self) -> list[Vector]:
+        """The read-out: weights to evaluate and to ship (clauses C22, C78)."""
+        slow = self.fast if self.steps <= 0 and self._takes() else self.first_slow
+        with localcontext(DIGITS):
+            return [_sum(leaf, way) for leaf, way in zip(slow, self.distance, strict=True)]
+
+    def train(self, index: int, trained: bool) -> None:
+        """Freeze a leaf, or train it again: it takes part from the next cycle on."""
+        self.trained[index] = trained
+
+    def edit_inner(self, index: int, factor: float) -> None:
+        """Multiply the moments of a leaf."""
+        with localcontext(DIGITS):
+            moments = self.moments[index]
+            self.moments[index] = [[Decimal(factor) * m for m in moment] for moment in moments]
+
     def step(self, gradients: Gradients) -> None:
         """One applied inner step, and a sync if it is the sync_period-th."""
         with localcontext(DIGITS):
+            if self.steps == 0:
+                self._begin()
             self.count += 1
             for i, gradient in enumerate(self._summed(gradients)):
                 if gradient is not None:
                     self._move(i, gradient)
             self._tie()
             self.steps += 1
-            if self.steps <= 0:  # the first cycle has not begun
-                self.slow = [list(leaf) for leaf in self.fast]
-                self.slow_moments = [list(moments) for moments in self.moments]
-                self.super_slow = [list(leaf) for leaf in self.fast]
             if self.steps == self.setup.sync_period:
                 self.sync()
 
     def sync(self) -> None:
         """Slow weights move, and fast ones go back to them where they do."""
         with localcontext(DIGITS):
+            if self.steps <= 0:  # no step of a cycle came before it
+                self._begin()
             self.steps = 0
             rho = Decimal(self.setup.restart)
             back = (self.syncs + 1) % self.setup.restart_period == 0 and rho > 0
             for i, leaf in enumerate(self.setup.leaves):
-                if not leaf.trained or leaf.same_as is not None:
+                if not self.members[i] or leaf.same_as is not None:
                     continue
-                self.slow[i] = self._moved(i)
-                self._sync_second(i)
+                super_slow = _sum(self.first_slow[i], self.distance[i])
+                self.first_slow[i] = self._synced(i)
+                self._sync_second(i, super_slow)
                 if back:
-                    self.fast[i] = _between(self.fast[i], self.slow[i], rho)
+                    self.fast[i] = _between(self.fast[i], self.first_slow[i], rho)
                     self._sync_moments(i)
             if self.setup.inner_state == "reset" and back:
                 self.count = 0
             self.syncs += 1
             self._tie()
 
-    def _moved(self, i: int) -> Vector:
+    def _begin(self) -> None:
+        """What a cycle starts from: who takes part, weights and moments as they are now."""
+        self.members = list(self.trained)
+        if self._takes():
+            self.first_slow = [list(leaf) for leaf in self.fast]
+            self.slow_moments = [list(moments) for moments in self.moments]
+
+    def _takes(self) -> bool:
+        """Whether slow weights are taken from the fast ones where a cycle begins."""
+        return self.syncs == 0 or (self.setup.restart, self.setup.restart_period) == (1, 1)
+
+    def _synced(self, i: int) -> Vector:
         """Slow weights of a leaf after the outer rule."""
         outer = self.setup.outer
         if outer is None:
-            return self._blend(self.slow[i], self.fast[i])
+            return self._blend(self.first_slow[i], self.fast[i])
         lr, momentum = Decimal(outer.lr), Decimal(outer.momentum)
-        gradient = [s - f for s, f in zip(self.slow[i], self.fast[i], strict=True)]
+        gradient = [s - f for s, f in zip(self.first_slow[i], self.fast[i], strict=True)]
         buffer = [momentum * b + g for b, g in zip(self.buffers[i], gradient, strict=True)]
         self.buffers[i] = buffer
         if outer.nesterov:
             buffer = [g + momentum * b for g, b in zip(gradient, buffer, strict=True)]
-        return [s - lr * d for s, d in zip(self.slow[i], buffer, strict=True)]
+        return [s - lr * d for s, d in zip(self.first_slow[i], buffer, strict=True)]
 
-    def _sync_second(self, i: int) -> None:
+    def _sync_second(self, i: int, super_slow: Vector) -> None:
         """At every period-th sync of the first rule the second one's, on its slow weights."""
         second = self.setup.second
-        if second is None or (self.syncs + 1) % second.period:
+        if second is None:
             return
-        self.super_slow[i] = _between(self.super_slow[i], self.slow[i], Decimal(second.alpha))
-        self.slow[i] = _between(self.slow[i], self.super_slow[i], Decimal(second.restart))
+        if (self.syncs + 1) % second.period == 0:
+            super_slow = _between(super_slow, self.first_slow[i], Decimal(second.alpha))
+            self.first_slow[i] = _between(self.first_slow[i], super_slow, Decimal(second.restart))
+        pairs = zip(super_slow, self.first_slow[i], strict=True)
+        self.distance[i] = [deep - slow for deep, slow in pairs]
 
     def _summed(self, gradients: Gradients) -> list[Vector | None]:
         """Gradients of the arrays: that of a tied one is the sum over its listings."""
@@ -131,7 +167,8 @@ class Oracle:
     def _tie(self) -> None:
         for i, leaf in enumerate(self.setup.leaves):
             if leaf.same_as is not None:
-                self.fast[i], self.slow[i] = self.fast[leaf.same_as], self.slow[leaf.same_as]
+                for weights in (self.fast, self.first_slow, self.distance):
+                    weights[i] = weights[leaf.same_as]
 
     def _sync_moments(self, i: int) -> None:
         if self.setup.inner_state == "reset":
@@ -175,6 +212,10 @@ class Oracle:
         self.moments[i] = [first, second]
         c1, c2 = 1 - b1**self.count, 1 - b2**self.count
         return [(m / c1) / ((n / c2).sqrt() + eps) for m, n in zip(first, second, strict=True)]
+
+
+def _sum(one: Vector, other: Vector) -> Vector:
+    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 def _between(start: Vector, end: Vector, part: Decimal) -> Vector:

@@ -60,7 +60,7 @@ def advance(driver: AdapterDriver, run: Any, oracle: Oracle, step: int) -> None:
 def follow(
     driver: AdapterDriver, setup: Setup, case: str, steps: int = STEPS, eps: int = SGD_EPS
 ) -> None:
-    """Compare fast and slow weights with the oracle's after each step."""
+    """Compare fast weights and the read-out with the oracle's after each step."""
     run, oracle = driver.make(setup), Oracle(setup)
     for step in range(1, steps + 1):
         advance(driver, run, oracle, step)

@@ -14,6 +14,7 @@ def play(rule):
     fast = [np.ones(4), np.ones(4)]  # generator, discriminator
     state = rule.init(fast)
     for _ in range(500):
+        state = rule.begin(fast, (), state)
         x, y = fast
         x = x - 0.3 * (y + 0.01 * rng.normal(size=4))
         y = y + 0.3 * (x + 0.01 * rng.normal(size=4))  # answers to the x that has moved

@@ -16,6 +16,7 @@ def loss(weights):
 
 def step(carry, _):
     (weights,), state = carry
+    state = rule.begin((weights,), (), state)
     fast, _, state = rule.step((weights - 0.1 * jax.grad(loss)(weights),), (), state)
     return (fast, state), None
 

@@ -20,6 +20,7 @@ for _ in range(100):
     leaves = [w.requires_grad_() for w in fast]
     gradients = torch.autograd.grad(loss(*leaves), leaves)
     with torch.no_grad():  # the core must see no graph
+        state = rule.begin(fast, (), state)
         fast = [w - 0.1 * g for w, g in zip(leaves, gradients, strict=True)]
         fast, _, state = rule.step(fast, (), state)
 print(f"loss of the slow weights: {loss(*rule.slow(fast, state)):.4f}")

@@ -19,6 +19,7 @@ print(f"loss before training: {log_loss(digits, model.predict_proba(images)):.4f
 rule, rng = lookahead(sync_period=5, alpha=0.5), np.random.default_rng(0)
 state = rule.init(model.coefs_ + model.intercepts_)
 for _ in range(500):
+    state = rule.begin(model.coefs_ + model.intercepts_, (), state)
     rows = rng.integers(len(images), size=64)
     model.partial_fit(images[rows], digits[rows])
     leaves, _, state = rule.step(model.coefs_ + model.intercepts_, (), state)

@@ -61,7 +61,9 @@ class Kernel(NamedTuple):
     interpolate : callable, (slow, fast, alpha) -> (slow', fast')
         `slow'` is `interpolation.interpolate` leaf by leaf; `fast'` is `slow'` in the dtype of
         `fast`, in buffers of its own (clauses C07, C08, C10, C23). Donates both. Gets floating and
-        complex leaves only, perhaps of several dtypes and devices, perhaps none.
+        complex leaves only, perhaps of several dtypes and devices, perhaps none. One that works in
+        place may leave a leaf of `slow` as it was where it has the dtype of `fast`: the result is
+        in `fast`, and `anchor` takes it from there when the next cycle begins.
     move : callable, (slow, fast, alpha) -> slow'
         The first half of that: donates `slow` alone, and changes nothing in `fast` (C07, C08, C23).
         With the two exchanged it brings the fast weights back to the slow ones, in their own dtype.

@@ -51,6 +51,9 @@ def test_all_that_a_sync_makes_stays_on_the_device(policy, placed, counter):
     start = leaves(*placed)
     fast, inner, state = start, start, rule.init(start, start, count=counter)
     for _ in range(3):
+        state = rule.begin(fast, inner, state)
+        assert layout(state.slow) == layout(start)
+        assert layout(state.inner_slow) == (layout(start) if policy == "interpolate" else [])
         fast, inner, state = rule.step(fast, inner, state)
     assert layout(fast) == layout(inner) == layout(state.slow) == layout(start)
     assert layout(rule.slow(fast, state)) == layout(start)

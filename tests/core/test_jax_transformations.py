@@ -124,6 +124,45 @@ def test_vmap_runs_members_that_sync_at_different_steps(rule):
         assert [plain(tree) for tree in got] == [plain(one), plain(other)]
 
 
+def branched(rule, carry):
+    """The same step of a loop that branches by itself: a sync is computed where it is due alone."""
+    fast, inner, state = carry
+    state = rule.begin(fast, inner, state)
+    (weights, number), (moment, count, flag) = fast, inner
+    moved = (weights - 8.0, number + 1), (moment + 16.0, count + 1, ~flag)
+    return jax.lax.cond(
+        rule.due(state),
+        rule.sync,
+        lambda fast, inner, state: (fast, inner, rule.count_step(state)),
+        *(*moved, state),
+    )
+
+
+@pytest.mark.clause("C18", "C19", "C26", "C73")
+def test_a_loop_that_branches_by_itself_is_the_eager_one(rule):
+    compiled = jax.jit(lambda carry: branched(rule, carry))
+    carry = began(rule)
+    for expected in eagerly(rule):
+        carry = compiled(carry)
+        assert read(rule, carry) == read(rule, expected)
+
+
+def read(rule, carry):
+    """As `plain`, with the read-out: a step that counts may leave the taking to the next one."""
+    fast, inner, state = carry
+    return plain((fast, inner, state._replace(slow=rule.slow(fast, state), inner_slow=())))
+
+
+@pytest.mark.clause("C18", "C19", "C26", "C72", "C73")
+def test_a_compiled_begin_is_the_eager_one(rule):
+    compiled = jax.jit(rule.begin)
+    edited = start(shift=32.0)
+    for fast, inner, state in [(*start(), rule.init(*start())), *eagerly(rule)]:
+        traced = state._replace(count=jnp.asarray(state.count), syncs=jnp.asarray(state.syncs))
+        expected = rule.begin(*edited, state)
+        assert plain((fast, inner, compiled(*edited, traced))) == plain((fast, inner, expected))
+
+
 @pytest.mark.clause("C05", "C19")
 def test_a_compiled_forced_sync_is_the_eager_one(rule):
     carry = eagerly(rule, steps=2)[-1]

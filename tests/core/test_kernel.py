@@ -146,7 +146,26 @@ def forgets_a_buffer(slow, fast, buffer, lr, momentum, nesterov):
     return slow, buffer[:1]
 
 
+def in_place_for_later(slow, fast, alpha):
+    """One pass over memory less: the slow weights are left to the next anchor."""
+    moved, fast = interpolate_leaves(slow, fast, alpha)
+    pairs = zip(slow, moved, fast, strict=True)
+    return [old if old.dtype == f.dtype else new for old, new, f in pairs], fast
+
+
+@pytest.mark.clause("C07", "C08", "C10", "C23", "C26")
+def test_a_kernel_may_leave_the_slow_weights_to_the_next_anchor(xp):
+    report = check_kernel(Kernel(interpolate=in_place_for_later), xp)
+    assert {clause: seen for clause, seen in report.items() if seen} == {}
+
+
+def wide_ones_for_later(slow, fast, alpha):
+    """Their extra bits are lost: an anchor cannot take them from the fast weights."""
+    return slow, interpolate_leaves(slow, fast, alpha)[1]
+
+
 BROKEN = [
+    (Kernel(interpolate=wide_ones_for_later), "C10"),
     (Kernel(interpolate=one_branch), "C07"),
     (Kernel(interpolate=half_precision), "C08"),
     (Kernel(interpolate=one_branch), "C08"),

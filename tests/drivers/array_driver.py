@@ -4,8 +4,9 @@ import math
 from importlib import import_module
 
 from lookahead_core.adapters.numpy import SGD, Adam, MetaOptimizer, global_norm
-from lookahead_core.conformance import sync_rule
+from lookahead_core.conformance import INNER_EDITS, sync_rule
 from lookahead_core.leaves import copied
+from lookahead_core.namespace import is_writeable
 
 # In the standard, and what namespaces have beyond it.
 STANDARD = frozenset({"float32", "int32", "complex128", "complex64"})
@@ -36,7 +37,7 @@ class ArrayDriver:
         self.bfloat16 = import_module("ml_dtypes").bfloat16 if numpys else None
         self.capabilities = frozenset(
             {
-                *("adam", "edit", "evaluate", "forced_sync", "groups", "interpolate"),
+                *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "groups", "interpolate"),
                 *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum"),
                 *("reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }
@@ -102,10 +103,11 @@ class ArrayDriver:
         return [self.plain(leaf) for leaf in run.inner.params]
 
     def slow(self, run):
-        # The arrays of the state, and not slow_weights(): that is what C22 compares with them.
-        distinct = {id(leaf): leaf for leaf in run.inner.params}
-        slow = dict(zip(distinct, run._state.slow, strict=True))
-        return [self.plain(slow[id(leaf)]) for leaf in run.inner.params]
+        # From the state by the core, and not slow_weights(): that is what C22 compares with it.
+        distinct = {id(leaf): leaf for leaf in run.params}
+        read = run.rule.slow([*distinct.values()], run._state)
+        slow = dict(zip(distinct, read, strict=True))
+        return [self.plain(slow[id(leaf)]) for leaf in run.params]
 
     def evaluate(self, run):
         return [self.plain(leaf) for leaf in run.slow_weights()]
@@ -126,6 +128,18 @@ class ArrayDriver:
     def edit(self, run, values):
         leaves = zip(run.params, values, strict=True)
         self.put(run, [self.array(new, leaf.dtype, leaf.shape) for leaf, new in leaves])
+
+    def edit_inner(self, run, index, edit):
+        # Nothing can be taken away: new zeros are what the optimizer starts with.
+        state, factor = dict(run.inner.state), INNER_EDITS[edit]
+        for name in ("velocity", "first", "second"):
+            if (old := state.get(f"{name}/{index}")) is None:
+                continue
+            if edit in ("scale", "zero") and is_writeable(old):
+                old[...] = old * factor
+            else:
+                state[f"{name}/{index}"] = self.marked(old * factor)
+        run.inner.state = state
 
     def put(self, run, arrays):
         """Exchange the weights, as loading a model does; tied ones stay tied."""

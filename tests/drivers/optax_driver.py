@@ -14,7 +14,7 @@ from lookahead_core.adapters.optax import (
     lookahead,
     meta_optimizer,
 )
-from lookahead_core.conformance import Setup, sync_rule
+from lookahead_core.conformance import INNER_EDITS, Setup, sync_rule
 
 LONGEST = 32  # steps that a scan is compiled for
 
@@ -103,7 +103,8 @@ class Program:
     """A transformation, and its step as the mode compiles it."""
 
     def __init__(self, setup, mode):
-        self.optimizer = made(grouped(setup) or injected(setup), setup)
+        self.inner, self.rule = grouped(setup) or injected(setup), sync_rule(setup)
+        self.optimizer = made(self.inner, setup)
         trained = [leaf.trained or leaf.dtype == "int32" for leaf in setup.leaves]
         self.tx = self.optimizer if all(trained) else optax.masked(self.optimizer, trained)
         self.step = partial(step, self.tx)
@@ -168,9 +169,9 @@ class OptaxDriver:
     eager = False
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum", "reset"),
-            *("restart", "schedule", "skip", "slow_dtype", "start"),
+            *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
+            *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
@@ -204,6 +205,9 @@ class OptaxDriver:
             else jnp.where(lazy & (ours.step == 0) & (s.astype(p.dtype) != p), p.astype(s.dtype), s)
             for s, p in zip(leaves, run.params, strict=True)
         ]
+        rule = run.program.rule
+        if rule.has_readout:
+            slow = rule.outer.readout(slow, [jax.tree.leaves(slot) for slot in ours.outer])
         return [plain(leaf) for leaf in slow]
 
     def evaluate(self, run):
@@ -225,6 +229,17 @@ class OptaxDriver:
     def edit(self, run, values):
         run.carry = arrays(run, values), run.state
 
+    def edit_inner(self, run, index, edit):
+        # Arrays and states are new after every edit, and none can be taken away: zeros are what
+        # the transformation starts with.
+        ours = find_state(run.state)
+        factors = [1.0] * len(run.params)
+        factors[index] = INNER_EDITS[edit]
+        inner = optax.tree_utils.tree_map_params(
+            run.program.inner, lambda moment, factor: moment * factor, ours.inner, factors
+        )
+        run.carry = run.params, with_inner(run.state, ours, inner)
+
     def skip(self, run):
         checked = optax.apply_if_finite(run.program.tx, max_consecutive_errors=10**6)
         state = checked.init(run.params)._replace(inner_state=run.state)
@@ -235,6 +250,15 @@ class OptaxDriver:
     def set_learning_rate(self, run, lr):
         rate = jnp.asarray(lr, optax.tree_utils.tree_get(run.state, "learning_rate").dtype)
         run.carry = run.params, optax.tree_utils.tree_set(run.state, learning_rate=rate)
+
+
+def with_inner(state, ours, inner):
+    """`state` with `inner` in its LookaheadState `ours`, wherever that lies."""
+    return jax.tree.map(
+        lambda node: node._replace(inner=inner) if node is ours else node,
+        state,
+        is_leaf=lambda node: node is ours,
+    )
 
 
 def arrays(run, values):

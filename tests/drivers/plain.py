@@ -7,6 +7,8 @@ import copy
 import math
 import struct
 
+from lookahead_core.conformance import INNER_EDITS
+
 CASTS = {"float64": "d", "float32": "f", "float16": "e", "complex128": "d", "complex64": "f"}
 
 
@@ -21,6 +23,11 @@ def cast(value, dtype):
     return struct.unpack(CASTS[dtype], struct.pack(CASTS[dtype], value))[0]
 
 
+def zeros(leaf):
+    """Both moments as they begin."""
+    return [[0.0] * len(leaf), [0.0] * len(leaf)]
+
+
 class Inner:
     """SGD with momentum, or Adam, on lists of floats."""
 
@@ -29,13 +36,14 @@ class Inner:
         self.dtypes = [leaf.dtype for leaf in setup.leaves]
         self.rates = [leaf.rate for leaf in setup.leaves]
         self.lr, self.count = setup.inner.lr, 0
-        self.moments = [[[0.0] * len(leaf), [0.0] * len(leaf)] for leaf in weights]
+        self.moments = [[] for _ in weights]  # made at the first step of each leaf
 
     def step(self, gradients):
         self.count += 1
         for i, gradient in enumerate(gradients):
             if gradient is None:
                 continue
+            self.moments[i] = self.moments[i] or zeros(self.weights[i])
             rate = self.lr * self.rates[i]
             for j, g in enumerate(gradient):
                 direction = (
@@ -67,6 +75,8 @@ class PlainLookahead:
             tied = leaf.same_as is not None
             self.weights.append(self.weights[leaf.same_as] if tied else [*map(float, leaf.values)])
         self.inner = Inner(setup, self.weights)
+        self.trained = [leaf.trained for leaf in setup.leaves]
+        self.members = list(self.trained)
         self.slow = [list(leaf) for leaf in self.weights]
         self.slow_moments = copy.deepcopy(self.inner.moments)
         self.buffers = [[0.0] * len(leaf) for leaf in self.weights]
@@ -81,8 +91,8 @@ class PlainLookahead:
             raise ValueError(f"sync_period >= 1 and 0 <= alpha <= 1, got {setup!r}")
 
     def step(self, gradients):
-        if self.count == 0 and self.anchors():
-            self.anchor()
+        if self.count == 0:
+            self.begin()
         self.inner.step(gradients)
         self.count += 1
         if self.due(gradients):
@@ -91,30 +101,38 @@ class PlainLookahead:
     def due(self, gradients):
         return self.count == self.setup.sync_period
 
+    def begin(self):
+        """What a cycle starts from: who takes part, the weights and the moments as they are."""
+        self.members = list(self.trained)
+        if self.anchors():
+            self.anchor()
+            self.take_moments()
+
     def anchors(self):
         """Whether the slow weights are to be had from the fast ones where a cycle begins."""
         return self.syncs == 0 or (self.setup.restart, self.setup.restart_period) == (1, 1)
 
     def anchor(self):
         wide = self.setup.slow_dtype
-        if self.syncs == 0:
-            self.slow_moments = copy.deepcopy(self.inner.moments)
-            self.super_slow = copy.deepcopy(self.weights)
         for i, leaf in enumerate(self.weights):
             for j, weight in enumerate(leaf):
                 if not wide or cast(self.slow[i][j], self.setup.leaves[i].dtype) != weight:
+                    self.super_slow[i][j] += weight - self.slow[i][j]
                     self.slow[i][j] = weight
+
+    def take_moments(self):
+        self.slow_moments = copy.deepcopy(self.inner.moments)
 
     def synced(self, gradients):
         """Leaves that a sync moves, a tied one where it is first listed."""
-        return [i for i, leaf in enumerate(self.setup.leaves) if leaf.trained and not self.tied(i)]
+        return [i for i, member in enumerate(self.members) if member and not self.tied(i)]
 
     def tied(self, i):
         return self.setup.leaves[i].same_as is not None
 
     def sync(self, gradients=None):
-        if self.count < 0:
-            self.anchor()
+        if self.count <= 0:  # no step of a cycle came before it
+            self.begin()
         back = self.goes_back()
         for i in self.synced(gradients):
             for j, weight in enumerate(self.weights[i]):
@@ -185,25 +203,39 @@ class PlainLookahead:
             self.interpolate()
 
     def reset(self):
-        self.inner.moments = [[[0.0] * len(m) for m in leaf] for leaf in self.inner.moments]
+        for i in self.acted_on():
+            self.inner.moments[i] = zeros(self.weights[i])
         self.inner.count = 0
 
+    def acted_on(self):
+        """Leaves whose moments a policy acts on, each listing of a tied one."""
+        return [i for i, member in enumerate(self.members) if member]
+
     def interpolate(self):
-        self.slow_moments = [
-            [
-                [self.blend(s, f) for s, f in zip(slow, fast, strict=True)]
-                for slow, fast in zip(slow_leaf, fast_leaf, strict=True)
+        for i in self.acted_on():
+            live = self.inner.moments[i]
+            slow = self.slow_moments[i] or zeros(self.weights[i])  # what came since began at zero
+            self.slow_moments[i] = [
+                [self.blend(s, f) for s, f in zip(*pair, strict=True)]
+                for pair in zip(slow[: len(live)], live, strict=True)
             ]
-            for slow_leaf, fast_leaf in zip(self.slow_moments, self.inner.moments, strict=True)
-        ]
-        self.inner.moments = copy.deepcopy(self.slow_moments)
+            self.inner.moments[i] = copy.deepcopy(self.slow_moments[i])
 
     def evaluate(self):
+        return copy.deepcopy(self.read_out())
+
+    def read_out(self):
+        """The super-slow weights if there is a second rule; the fast ones where a cycle begins."""
         begins = self.count <= 0 and self.anchors()
-        return copy.deepcopy(self.weights if begins else self.slow)
+        slow = self.weights if begins else self.slow
+        if not self.setup.second:
+            return slow
+        trios = zip(slow, self.super_slow, self.slow, strict=True)
+        return [[n + (d - s) for n, d, s in zip(*trio, strict=True)] for trio in trios]
 
     def saved_names(self):
-        return ("weights", "slow", "slow_moments", "super_slow", "buffers", "count", "syncs")
+        own = ("slow", "slow_moments", "super_slow", "buffers", "count", "syncs", "members")
+        return ("weights", *own)
 
     def state_dict(self):
         inner = {name: getattr(self.inner, name) for name in ("moments", "count", "lr")}
@@ -220,9 +252,9 @@ class PlainDriver:
     eager = True
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum", "reset"),
-            *("restart", "schedule", "skip", "slow_dtype", "start"),
+            *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
+            *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
@@ -240,7 +272,7 @@ class PlainDriver:
         return copy.deepcopy(run.weights)
 
     def slow(self, run):
-        return copy.deepcopy(run.slow)
+        return copy.deepcopy(run.super_slow if run.setup.second else run.slow)
 
     def evaluate(self, run):
         return run.evaluate()
@@ -259,6 +291,20 @@ class PlainDriver:
     def edit(self, run, values):
         for leaf, new in zip(run.weights, values, strict=True):
             leaf[:] = new
+
+    def edit_inner(self, run, index, edit):
+        moments, factor = run.inner.moments, INNER_EDITS[edit]
+        new = [[factor * value for value in moment] for moment in moments[index]]
+        if edit == "remove":
+            moments[index] = []
+        elif edit == "replace":
+            moments[index] = new
+        else:
+            for moment, values in zip(moments[index], new, strict=True):
+                moment[:] = values
+
+    def train(self, run, index, trained):
+        run.trained[index] = trained
 
     def skip(self, run):
         """Nothing is called: so do GradScaler and apply_if_finite."""

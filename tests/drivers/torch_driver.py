@@ -5,7 +5,7 @@ import io
 import torch
 
 from lookahead_core.adapters.torch import MetaOptimizer
-from lookahead_core.conformance import sync_rule
+from lookahead_core.conformance import INNER_EDITS, sync_rule
 
 
 def dtype_of(name):
@@ -57,9 +57,10 @@ class TorchDriver:
 
     capabilities = frozenset(
         {
-            *("adam", "edit", "evaluate", "forced_sync", "frozen", "groups", "interpolate"),
-            *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum", "reset"),
-            *("restart", "schedule", "skip", "slow_dtype", "start", "tied"),
+            *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
+            *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("tied",),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
@@ -67,6 +68,9 @@ class TorchDriver:
     def __init__(self, kernel="foreach", capturable=False, **inner):
         self.options, self.inner = {"kernel": kernel, "capturable": capturable}, inner
         self.eager = kernel != "compiled"
+        if capturable:
+            # A graph goes on with the parameters that were trained when it was captured.
+            self.capabilities = self.capabilities - {"freeze"}
         if inner.get("fused"):
             # "`fused=True` requires all the params to be floating point Tensors", frozen ones too.
             self.capabilities = self.capabilities - {"int32", "complex128", "complex64"}
@@ -125,6 +129,23 @@ class TorchDriver:
     def edit(self, run, values):
         for leaf, new in zip(run.params, values, strict=True):
             leaf.copy_(tensor(new, leaf.dtype, leaf.shape))
+
+    @torch.no_grad()
+    def edit_inner(self, run, index, edit):
+        leaf, factor = run.params[index], INNER_EDITS[edit]
+        entries = run.optimizer.state.pop(leaf, {})
+        if edit == "remove" or not entries:
+            return
+        moments = {key for key, value in entries.items() if value.shape == leaf.shape}
+        if edit == "replace":
+            entries = {k: v * factor if k in moments else v for k, v in entries.items()}
+        else:
+            for key in moments:
+                entries[key].mul_(factor)
+        run.optimizer.state[leaf] = entries
+
+    def train(self, run, index, trained):
+        run.params[index].requires_grad_(trained)
 
     def skip(self, run):
         run.optimizer.zero_grad()

@@ -282,6 +282,9 @@ class ResetsByMultiplication(PlainLookahead):
 class AliasesTheSlowCopyOfTheInnerState(PlainLookahead):
     """The authors' pullback: right at the first sync, wrong from the second."""
 
+    def take_moments(self):
+        pass
+
     def interpolate(self):
         super().interpolate()
         self.slow_moments = self.inner.moments
@@ -291,6 +294,83 @@ class AliasesTheSlowCopyOfTheInnerState(PlainLookahead):
 class InterpolateKeepsTheInnerState(PlainLookahead):
     def interpolate(self):
         pass
+
+
+@killed_by("C18")
+class KeepsTheSlowCopyOfTheInnerStateFromTheLastSync(PlainLookahead):
+    """This project's NumPy and torch, before they were asked: right until a moment is edited."""
+
+    def take_moments(self):
+        if self.syncs == 0:
+            super().take_moments()
+
+
+@killed_by("C18")
+class TakesNoSlowCopyOfMomentsThatAreZero(PlainLookahead):
+    """An `or` in the place of `is None`: those of the last sync come back."""
+
+    def take_moments(self):
+        pairs = zip(self.inner.moments, self.slow_moments, strict=True)
+        live = [new if any(map(any, new)) else old for new, old in pairs]
+        self.slow_moments = copy.deepcopy(live)
+
+
+@killed_by("C18")
+class KeepsTheSlowCopyOfMomentsThatAreGone(PlainLookahead):
+    """A dictionary that is updated, and from which nothing is ever dropped."""
+
+    def take_moments(self):
+        kept = self.slow_moments
+        super().take_moments()
+        pairs = zip(self.slow_moments, kept, strict=True)
+        self.slow_moments = [new or old for new, old in pairs]
+
+
+@killed_by("C18")
+class CopiesTheMomentsThatItOnceFound(PlainLookahead):
+    """A list of the arrays, made at a sync: others that take their place are not seen."""
+
+    found = None
+
+    def take_moments(self):
+        self.slow_moments = copy.deepcopy(self.found or self.inner.moments)
+
+    def interpolate(self):
+        super().interpolate()
+        self.found = list(self.inner.moments)
+
+
+@killed_by("C18")
+class TakesTheSlowCopyInMidCycleToo(PlainLookahead):
+    """Whenever somebody has edited a moment: the steps before that are not halved."""
+
+    left = None
+
+    def step(self, gradients):
+        if self.left not in (None, self.inner.moments):
+            self.take_moments()
+        super().step(gradients)
+        self.left = copy.deepcopy(self.inner.moments)
+
+
+@killed_by("C18")
+class KeepsTheSlowCopyOfALeafThatWasFrozen(PlainLookahead):
+    """Only what the last sync moved is taken again."""
+
+    def begin(self):
+        last, kept = self.members, self.slow_moments
+        super().begin()
+        for i, member in enumerate(last):
+            self.slow_moments[i] = self.slow_moments[i] if member else kept[i]
+
+
+@killed_by("C27")
+class SyncsALeafThatThawedInMidCycle(PlainLookahead):
+    """Asks who is trained when the sync comes: there is no anchor of its own to go back to."""
+
+    def sync(self, gradients=None):
+        self.members = list(self.trained)
+        super().sync(gradients)
 
 
 @killed_by("C22")
@@ -493,10 +573,9 @@ class AnchorsAtTheVeryStart(PlainLookahead):
 class BlendsWithTheInnerStateOfTheVeryStart(PlainLookahead):
     """This project's core, before it was asked: the weights were anchored later, and they alone."""
 
-    def anchor(self):
-        kept = self.slow_moments
-        super().anchor()
-        self.slow_moments = kept
+    def take_moments(self):
+        if self.syncs:
+            super().take_moments()
 
 
 @killed_by("C73")
@@ -516,11 +595,9 @@ class ASaveBeforeTheStartPinsTheSlowInnerState(PlainLookahead):
         super().load_state_dict(state)
         self.saved = True
 
-    def anchor(self):
-        kept = self.slow_moments
-        super().anchor()
-        if self.saved:
-            self.slow_moments = kept
+    def take_moments(self):
+        if not self.saved:
+            super().take_moments()
 
 
 @killed_by("C74")
@@ -549,6 +626,15 @@ class CountsSyncsFromOne(PlainLookahead):
 class ForgetsTheSuperSlowWeights(PlainLookahead):
     def saved_names(self):
         return tuple(name for name in super().saved_names() if name != "super_slow")
+
+
+@killed_by("C78")
+class EvaluatesTheSlowWeightsOfTheFirstRule(PlainLookahead):
+    """This project's adapters, before rules had a read-out: the super-slow weights are to ship."""
+
+    def evaluate(self):
+        begins = self.count <= 0 and self.anchors()
+        return copy.deepcopy(self.weights if begins else self.slow)
 
 
 @killed_by("C78")

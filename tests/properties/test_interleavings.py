@@ -1,5 +1,5 @@
-"""Random leaves, settings and gradients, and any order of steps, syncs, restarts and evaluations:
-every adapter stays with the oracle.
+"""Random leaves, settings and gradients, and any order of steps, syncs, restarts, evaluations and
+edits of moments: every adapter stays with the oracle.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from drivers.plain import PlainDriver, PlainLookahead
-from lookahead_core.conformance import Inner, Leaf, Oracle, Outer, Second, Setup
+from lookahead_core.conformance import INNER_EDITS, Inner, Leaf, Oracle, Outer, Second, Setup
 from lookahead_core.conformance.assertions import require_equal, require_within
 from lookahead_core.conformance.runs import policies
 
@@ -88,7 +88,9 @@ def machine(driver):
         def start(self, setup):
             self.setup = setup
             self.run, self.oracle = driver.make(setup), Oracle(setup)
-            self.steps = 0
+            # Adam's come with a count, and a tied leaf's are one for all of its listings.
+            tied = any(leaf.same_as is not None for leaf in setup.leaves)
+            self.has_moments = setup.inner.momentum > 0 and not tied
 
         @rule(data=st.data())
         def step(self, data):
@@ -106,6 +108,15 @@ def machine(driver):
             driver.sync(self.run)
             self.oracle.sync()
             self.compare("a forced sync")
+
+        @precondition(lambda self: self.has_moments and "edit_inner" in driver.capabilities)
+        @rule(index=st.integers(0, 2), edit=st.sampled_from([*INNER_EDITS]))
+        def edit_inner(self, index, edit):
+            index %= len(self.setup.leaves)
+            # What has been taken away is made anew by the next step, and not by a sync.
+            edit = "zero" if edit == "remove" and self.oracle.steps > 0 else edit
+            driver.edit_inner(self.run, index, edit)
+            self.oracle.edit_inner(index, INNER_EDITS[edit])
 
         @rule()
         def restart(self):
@@ -163,7 +174,20 @@ class KeepsTheCounterAtAForcedSync(PlainDriver):
         run.count = count
 
 
-@pytest.mark.parametrize("broken", [PlainDriver(ForgetsTheCounter), KeepsTheCounterAtAForcedSync()])
+class KeepsTheSlowCopyOfTheInnerState(PlainLookahead):
+    def take_moments(self):
+        if self.syncs == 0:
+            super().take_moments()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        PlainDriver(ForgetsTheCounter),
+        KeepsTheCounterAtAForcedSync(),
+        PlainDriver(KeepsTheSlowCopyOfTheInnerState),
+    ],
+)
 def test_a_broken_adapter_is_found(broken):
     # Found is enough: a small example is for people.
     search = settings(max_examples=300, database=None, phases=[Phase.generate])
