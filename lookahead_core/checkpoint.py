@@ -12,6 +12,7 @@ from typing import Any
 from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
+from lookahead_core.schedule import remaining
 from lookahead_core.validation import int_at_least
 
 __all__ = ["check_settings", "counters", "settings"]
@@ -50,7 +51,7 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> tuple[int, int]:
     """
     count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
     syncs = int_at_least(0, "the checkpoint's syncs", saved.get("syncs"))
-    if count >= rule.sync_period:
+    if remaining(count, rule.sync_period, saved.get("phase", 0)) < 1:
         raise ValueError(
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
         )

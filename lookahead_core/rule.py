@@ -278,12 +278,12 @@ class SyncRule:
         Parameters and result are those of `sync`.
         """
         state = self.watch(state, gradient)
-        due = self.due(state)
+        count, due = advance(state.count, self.sync_period, state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
         evidence["average"] = average
         if due is True:
             return self.sync(fast, inner, state, kernel=kernel, **evidence)
-        passed = self.count_step(state)
+        passed = state._replace(count=count)
         if self.start:  # for loops that do not call `begin`
             passed = self.begin(fast, inner, passed, kernel=kernel)
         if due is False:
@@ -305,9 +305,13 @@ class SyncRule:
 
         For loops that branch by themselves: `step` does this itself, but with an array as the
         counter it computes a sync at every step. `jax.lax.cond(rule.due(state), ...)` chooses
-        between `sync` and this one.
+        between `sync` and this one, which selects nothing.
         """
-        return state._replace(count=advance(state.count, self.sync_period, state.phase)[0])
+        return state._replace(count=state.count + 1)
+
+    def puts_back(self, state: SyncState) -> bool | Array:
+        """Whether a sync now would put the fast weights back; a 0-d bool array likewise."""
+        return every(self.restart_period, state.syncs) if self.restart else False
 
     def sync(
         self,
@@ -361,13 +365,14 @@ class SyncRule:
             check_match("initial", initial, "inner", inner)
         if average is not None:
             check_alike(self)
-        state = self._taken(before_first(state.count), fast, inner, state, kernel)
+        if self.start:
+            state = self._taken(before_first(state.count), fast, inner, state, kernel)
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
         context = SyncContext(state.syncs, kernel, gradient, curvature)
         alpha = self._fraction(slow, moving, state.outer, context)
-        back = every(self.restart_period, state.syncs) if self.restart else False
+        back = self.puts_back(state)
         seen = None if average is None else seen_by_all(slow, moving, average)
         slow, moving, outer = self._moved(slow, moving, seen, state.outer, alpha, back, context)
         inner_slow = state.inner_slow

@@ -19,6 +19,7 @@ __all__ = [
     "every",
     "in_phase",
     "phases",
+    "remaining",
     "selected",
     "where",
 ]
@@ -66,6 +67,11 @@ def advance(count: Count, sync_period: int, phase: Count = 0) -> tuple[Count, bo
     if isinstance(due, bool):
         return (0 if due else steps), due
     return namespace(due).where(due, steps * 0, steps), due
+
+
+def remaining(count: Count, sync_period: int, phase: Count = 0) -> Count:
+    """Inner steps from here to the sync, the one that it follows included; as `advance` counts."""
+    return sync_period - phase - count
 
 
 def in_phase(elapsed: Count, count: Count, sync_period: int) -> Count:

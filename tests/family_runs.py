@@ -36,15 +36,15 @@ def inner():
     return optax.sgd(0.1, momentum=0.5)
 
 
-def run(optimizer, mode="jit", params=None, steps=STEPS):
-    """Parameters and slow weights after each step, and the last state."""
+def run(optimizer, mode="jit", params=None, steps=STEPS, read=slow_params):
+    """Parameters and what is read of slow weights after each step, and the last state."""
     params = start() if params is None else params
 
     def step(carry, of_step):
         params, state = carry
         updates, state = optimizer.update(noisy(params, of_step), state, params)
         params = optax.apply_updates(params, updates)
-        return (params, state), (params, slow_params(state, params))
+        return (params, state), (params, read(state, params))
 
     carry = (params, optimizer.init(params))
     if mode == "scan":

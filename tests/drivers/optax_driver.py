@@ -13,7 +13,6 @@ from lookahead_core.adapters.optax import (
     find_state,
     lookahead,
     meta_optimizer,
-    slow_params,
 )
 from lookahead_core.conformance import INNER_EDITS, Setup, sync_rule
 
@@ -212,7 +211,7 @@ class OptaxDriver:
         return [plain(leaf) for leaf in slow]
 
     def evaluate(self, run):
-        slow = slow_params(run.state, run.params)
+        slow = run.program.optimizer.slow_params(run.state, run.params)
         return [plain(leaf) for leaf in slow]
 
     def save(self, run):

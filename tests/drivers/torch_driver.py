@@ -97,16 +97,12 @@ class TorchDriver:
         return [plain(leaf) for leaf in run.params]
 
     def slow(self, run):
-        # The tensors themselves, and not slow_weights(): that is what C22 compares with them. After
-        # a sync they may be left to the next anchor.
-        run.optimizer._cycle.catch_up()
-        memory, rule = run.optimizer._cycle.memory, run.optimizer.rule
-        slow = {id(leaf): tensor for leaf, tensor in memory.slow.items()}
-        if rule.has_readout:
-            for leaf, tensor in memory.slow.items():
-                slots = [[slot] for slot in memory.outer[leaf]]
-                (slow[id(leaf)],) = rule.outer.readout([tensor], slots)
-        return [plain(slow.get(id(leaf), leaf)) for leaf in run.params]
+        # Not slow_weights(): that is what C22 compares with these.
+        parts, slow = run.optimizer._parts, {}
+        for part in parts.current():
+            state = parts.filled(part, {}, part.on_host())
+            slow |= dict(zip(part.members, part.rule.slow(part.members, state), strict=True))
+        return [plain(slow.get(leaf, leaf)) for leaf in run.params]
 
     def evaluate(self, run):
         with run.optimizer.slow_weights():

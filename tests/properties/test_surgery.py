@@ -19,8 +19,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lookahead_core.adapters import _torch_flat, _torch_plan
 from lookahead_core.adapters.torch import Lookahead
+from lookahead_core.adapters.torch._kernels import flat as flat_kernel
+from lookahead_core.adapters.torch._kernels import prepared
 from torch_runs import assert_same, flat, generator
 
 SEEDS, FRACTIONS = st.integers(0, 2**31 - 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -181,8 +182,8 @@ class CapturedSurgery(Surgery):
 @pytest.mark.clause("C05", "C06", "C19", "C22", "C26", "C27", "C34", "C42")
 def test_what_is_kept_from_cycle_to_cycle_changes_nothing(monkeypatch):
     # Three ways in one model: laid end to end, in rooms of few leaves, and alone.
-    monkeypatch.setattr(_torch_plan, "LARGE", 10)
-    monkeypatch.setattr(_torch_flat, "ROOM", 12)
+    monkeypatch.setattr(prepared, "LARGE", 10)
+    monkeypatch.setattr(flat_kernel, "ROOM", 12)
     run_state_machine_as_test(Surgery)
 
 

@@ -4,8 +4,8 @@ import array_api_compat.numpy
 import array_api_strict
 import pytest
 
-from array_driver import ArrayDriver
-from lookahead_core.adapters._array_kernel import IN_PLACE
+from drivers.array_driver import ArrayDriver
+from lookahead_core.adapters.numpy._kernels.in_place import IN_PLACE
 from lookahead_core.conformance import AdapterConformance, KernelConformance
 
 

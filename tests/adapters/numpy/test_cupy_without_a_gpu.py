@@ -6,9 +6,12 @@ depend on what is installed; docs/gpu.md says which wheels were tried.
 
 import subprocess
 import sys
+from inspect import signature
 
 import numpy as np
 import pytest
+
+from lookahead_core.adapters import cupy, numpy
 
 # CuPy 13.6: `is_available` raises as well. A broken driver may raise anything.
 CUPY = """
@@ -61,7 +64,7 @@ def test_it_imports_the_probe_says_no_and_use_is_one_clear_error(outcome, tmp_pa
 
 def test_the_fused_code_is_the_formula_of_the_core():
     from lookahead_core import interpolate
-    from lookahead_core.adapters._cupy_kernel import CODE
+    from lookahead_core.adapters.cupy._kernels.fused import CODE
 
     for near_slow, alpha in ((True, 0.3), (False, 0.8)):
         slow, fast = np.float32(0.1), np.float32(0.7)
@@ -69,3 +72,9 @@ def test_the_fused_code_is_the_formula_of_the_core():
         exec(CODE[near_slow], names)
         expected = interpolate(np.asarray(slow), np.asarray(fast), alpha)
         assert names["slow"] == names["fast"] == expected
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "Lookahead", "MetaOptimizer"])
+def test_the_classes_have_the_signatures_of_the_array_loop(name):
+    ours, theirs = (signature(getattr(module, name)) for module in (cupy, numpy))
+    assert ours == theirs

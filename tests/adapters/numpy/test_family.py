@@ -14,8 +14,8 @@ from lookahead_core import (
     snoo,
     swa,
 )
-from lookahead_core.adapters._array_kernel import IN_PLACE
 from lookahead_core.adapters.numpy import SGD, Adam, Lookahead, MetaOptimizer, load, save
+from lookahead_core.adapters.numpy._kernels.in_place import IN_PLACE
 
 CURVATURE = np.asarray([1.0, 3.0, 10.0])
 

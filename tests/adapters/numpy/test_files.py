@@ -2,12 +2,17 @@
 
 import json
 import os
+import stat
 import sys
+import tempfile
+from pathlib import Path
 
 import array_api_strict
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from array_checkpoints import POLICIES, K, assert_resumes, everything, make, train
 from lookahead_core.adapters.numpy import SGD, Lookahead, load, save
@@ -109,6 +114,80 @@ def test_the_arrays_of_a_file_can_be_read_without_us(tmp_path):
     with np.load(tmp_path / "run.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["params/w"], optimizer.params["w"])
         assert "state/slow/b/0" in file
+
+
+# --- names of leaves become names in a file ---
+
+
+def named(*names):
+    return SGD({name: np.asarray([float(i)]) for i, name in enumerate(names)}, 0.1, 0.9)
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("w", "w.npy", "w.npy.npy"),
+        ("", ".npy"),
+        ("lookahead_core", "lookahead_core.npy"),
+        ("a/b", "a\\b", "../a", "/a"),
+        ("ü", "u\u0308"),
+        ("W", "w", " w", "w "),
+    ],
+    ids=repr,
+)
+def test_leaves_of_similar_names_come_back_as_themselves(names, path):
+    optimizer, other = named(*names), named(*reversed(names))
+    save(path, optimizer)
+    load(path, other)
+    assert other.params == optimizer.params
+    assert repr(other.state_dict()) == repr(optimizer.state_dict())
+
+
+NO_NAME_IN_A_ZIP = {"a NUL": "a\0b", "a NUL at the end": "w\0", "too long": "w" * 70000}
+
+
+@pytest.mark.clause("C25", "C61")
+@pytest.mark.parametrize("case", NO_NAME_IN_A_ZIP)
+def test_a_name_that_no_zip_can_hold_is_refused_before_the_old_file_goes(case, tmp_path):
+    path, optimizer = tmp_path / "run.npz", named("w", NO_NAME_IN_A_ZIP[case])
+    save(path, named("w"))
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"params/.* rename the leaf, or save as .safetensors"):
+        save(path, optimizer)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["run.npz"]
+    other = named("w", NO_NAME_IN_A_ZIP[case])
+    save(tmp_path / "run.safetensors", optimizer)
+    load(tmp_path / "run.safetensors", other)
+    assert other.params == optimizer.params
+
+
+@pytest.mark.clause("C25")
+def test_a_name_that_is_no_unicode_text_is_refused(path):
+    with pytest.raises(ValueError, match=r"'params/\\udc80' must be Unicode text: rename the leaf"):
+        save(path, named("\udc80"))
+    assert not path.exists()
+
+
+PIECES = st.sampled_from(["w", ".npy", "/", ".", "\0", "\\", " ", "é", "\ud800"])
+NAMES = st.sets(st.lists(PIECES, max_size=3).map("".join), min_size=2, max_size=4).map(sorted)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@given(names=NAMES)
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_whatever_leaves_are_called_they_come_back_or_are_refused(suffix, names):
+    optimizer, other = named(*names), named(*reversed(names))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"run{suffix}"
+        try:
+            save(path, optimizer)
+        except ValueError:
+            assert os.listdir(folder) == []
+        else:
+            load(path, other)
+            assert other.params == optimizer.params
 
 
 # --- what is refused ---
@@ -295,6 +374,74 @@ def test_the_content_is_on_the_disk_before_it_takes_the_place_of_the_old_file(pa
     assert order == ["fsync", "replace", "fsync"]  # the file, its name, the folder
 
 
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.clause("C61")
+@pytest.mark.parametrize("access", [0o600, 0o640, 0o664, 0o444])
+def test_saving_again_keeps_who_may_read_the_file(access, path):
+    save(path, make(start()))
+    path.chmod(access)
+    save(path, make(start()))
+    assert mode(path) == access
+    load(path, make(start()))
+
+
+def test_a_new_file_is_as_readable_as_any_other(path):
+    save(path, make(start()))
+    other = path.with_name("other")
+    other.touch()
+    assert mode(path) == mode(other)
+
+
+@pytest.mark.clause("C61")
+def test_nobody_else_can_read_what_is_being_written_in_the_place_of_a_private_file(
+    path, monkeypatch
+):
+    save(path, make(start()))
+    path.chmod(0o600)
+    modes = []
+    written = os.fsync
+
+    def look(descriptor):
+        modes.append(stat.S_IMODE(os.fstat(descriptor).st_mode))
+        written(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    save(path, make(start()))
+    assert modes[0] == 0o600
+
+
+@pytest.mark.clause("C61")
+@pytest.mark.parametrize("allowed", [True, False])
+def test_saving_again_keeps_the_owner_where_that_is_allowed(allowed, path, monkeypatch):
+    save(path, make(start()))
+    given = []
+
+    def give(descriptor, *owner):
+        given.append(owner)
+        if not allowed:
+            raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", give)
+    save(path, make(start()))
+    owner = path.stat().st_uid, path.stat().st_gid
+    # Whoever may not give a file away may still give it to a group.
+    assert given == ([owner] if allowed else [owner, (-1, owner[1])])
+    load(path, make(start()))
+
+
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_a_name_may_be_as_long_as_the_file_system_lets_it_be(letter, path):
+    room = 254 - len(path.suffix)
+    long = path.with_name(letter * (room // len(letter.encode())) + path.suffix)
+    for _ in range(2):
+        save(long, make(start()))
+    load(long, make(start()))
+    assert os.listdir(path.parent) == [long.name]
+
+
 def test_a_link_still_leads_to_the_file(path, tmp_path):
     link = tmp_path / f"latest{path.suffix}"
     path.touch()
@@ -302,3 +449,19 @@ def test_a_link_still_leads_to_the_file(path, tmp_path):
     save(link, make(start()))
     assert link.is_symlink()
     load(path, make(start()))
+
+
+def test_a_link_ends_in_the_format_whatever_the_file_is_called(path, tmp_path):
+    (tmp_path / "store").touch()
+    path.symlink_to("store")
+    save(path, make(start()))
+    load(path, make(start()))
+    assert sorted(os.listdir(tmp_path)) == sorted([path.name, "store"])
+
+
+def test_a_link_is_refused_by_the_name_that_it_was_given(path, tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(path)
+    with pytest.raises(ValueError, match=r"path must end in .npz or .safetensors, got '.*/latest'"):
+        save(link, make(start()))
+    assert not path.exists()

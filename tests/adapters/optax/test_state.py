@@ -1,11 +1,21 @@
 """The state of the optax adapter: found and read in others, synced on demand, started again."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
 
-from lookahead_core.adapters.optax import find_state, lookahead, resync, slow_params
+from lookahead_core import lookahead as lookahead_rule
+from lookahead_core import nested
+from lookahead_core.adapters.optax import (
+    find_state,
+    lookahead,
+    meta_optimizer,
+    resync,
+    slow_params,
+)
 from optax_runs import adam, assert_close, assert_same, frozen, make, sgd, start, train
 from reference_loop import POLICIES, K
 
@@ -101,6 +111,57 @@ def test_two_sets_of_slow_weights_for_one_parameter_are_refused():
         slow_params(state, start())
     with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
         find_state(state)
+
+
+# --- read under a rule that evaluates other weights ---
+
+SUPER_SLOW = nested(lookahead_rule(1, 0.5), lookahead_rule(2, 0.5))
+
+
+@pytest.mark.clause("C22", "C78")
+@pytest.mark.parametrize("around", AROUND)
+def test_the_optimizer_reads_out_what_its_rule_evaluates(around):
+    ours = meta_optimizer(optax.sgd(1.0), SUPER_SLOW)
+    optimizer = AROUND[around](ours)
+    steps = 2 if around == "MultiSteps" else 1
+    params, state = train_on_ones(optimizer, start(), steps)
+    slow = jax.jit(ours.slow_params)(state, params)
+    # One sync has moved the slow weights halfway, and the super-slow ones not at all.
+    assert_close(slow["layer"], start()["layer"])
+    assert (params["layer"]["x"] != slow["layer"]["x"]).all()
+    if around in ("masked", "partition"):
+        assert_same(slow["other"], params["other"])
+
+
+@pytest.mark.clause("C22")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_optimizer_reads_the_slow_weights_as_slow_params_does(policy):
+    optimizer = make(policy)
+    params, state = train(optimizer, start(), optimizer.init(start()), K + 1)
+    assert_same(optimizer.slow_params(state, params), slow_params(state, params))
+
+
+@pytest.mark.clause("C22", "C25", "C78")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"average": lambda own: own}, {"rule": replace(SUPER_SLOW, restart=0.5)}],
+    ids=["carried", "shared", "persistent"],
+)
+def test_a_state_that_cannot_tell_what_its_rule_evaluates_says_who_can(options):
+    optimizer = meta_optimizer(optax.sgd(1.0), **{"rule": SUPER_SLOW, **options})
+    state = optax.chain(optax.clip(1.0), optimizer).init(start())
+    with pytest.raises(ValueError, match=r"call optimizer\.slow_params\(state, params\), with"):
+        slow_params(state, start())
+    assert_same(optimizer.slow_params(state, start()), start())
+
+
+@pytest.mark.clause("C06", "C22")
+def test_an_optimizer_reads_no_state_of_another_rule():
+    with pytest.raises(ValueError, match=r"state must be a ReadOutState, as Nested, .* got Look"):
+        meta_optimizer(sgd(), SUPER_SLOW).slow_params(make().init(start()), start())
+    state = optax.chain(make(), make()).init(start())
+    with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
+        make().slow_params(state, start())
 
 
 # --- a sync on demand ---

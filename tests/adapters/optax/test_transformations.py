@@ -1,12 +1,23 @@
 """Lookahead inside and around what JAX and optax have: jit, grad, vmap, wrappers, extra args."""
 
+from copy import copy as shallow
+from copy import deepcopy
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from lookahead_core.adapters.optax import LookaheadState, find_state, lookahead, slow_params
+from lookahead_core import snoo
+from lookahead_core.adapters.optax import (
+    LookaheadState,
+    find_state,
+    lookahead,
+    meta_optimizer,
+    slow_params,
+)
 from optax_runs import (
     adam,
     assert_close,
@@ -401,3 +412,37 @@ def test_a_transformation_unpacks_like_any_of_optax():
     init, update = make()
     _, state = update(gradients(start()), init(start()), start())
     assert state.step.item() == 1
+
+
+REBUILT = {
+    "mapped over": lambda optimizer: jax.tree.map(lambda function: function, optimizer),
+    "flattened": lambda optimizer: jax.tree.unflatten(*jax.tree.flatten(optimizer)[::-1]),
+    "copied": shallow,
+    "copied in depth": deepcopy,
+    "with another update": lambda optimizer: optimizer._replace(update=jax.jit(optimizer.update)),
+}
+
+
+@pytest.mark.parametrize("how", REBUILT)
+def test_a_transformation_that_is_rebuilt_is_whole(how):
+    optimizer, again = (
+        meta_optimizer(sgd(), snoo(K)),
+        REBUILT[how](meta_optimizer(sgd(), snoo(K))),
+    )
+    assert type(again) is type(optimizer)
+    expected = train(optimizer, start(), optimizer.init(start()), K + 1)
+    params, state = train(again, start(), again.init(start()), K + 1)
+    assert_close((params, state), expected)
+    assert_close(again.sync(state, params), optimizer.sync(*expected[::-1]))
+    assert_close(again.slow_params(state, params), optimizer.slow_params(*expected[::-1]))
+
+
+def test_a_transformation_may_be_an_argument_of_a_compiled_function():
+    optimizer = make()
+
+    @partial(jax.jit, static_argnums=0)
+    def synced(optimizer, state, params):
+        return optimizer.sync(state, params)
+
+    state = optimizer.init(start())
+    assert_close(synced(optimizer, state, start()), optimizer.sync(state, start()))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lookahead_core.adapters._torch_codecs import CODECS, Blocks, codec_of
+from lookahead_core.adapters.torch._streaming.codecs import CODECS, Blocks, codec_of
 from torch_runs import generator
 
 SIZES = [1, 2, 3, 127, 128, 129, 1000]

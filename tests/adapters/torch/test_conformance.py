@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch._dynamo
 
-from lookahead_core.adapters import _torch_plan
-from lookahead_core.adapters._torch_kernel import KERNELS
+from drivers.torch_driver import TorchDriver
+from lookahead_core.adapters.torch._kernels import prepared
+from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
 from lookahead_core.conformance import AdapterConformance, KernelConformance
-from torch_driver import TorchDriver
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")
@@ -34,7 +34,7 @@ class TestForeachLarge(AdapterConformance):
 
     @pytest.fixture(autouse=True)
     def every_leaf_is_large(self, monkeypatch):
-        monkeypatch.setattr(_torch_plan, "LARGE", 1)
+        monkeypatch.setattr(prepared, "LARGE", 1)
 
 
 class TestFused(AdapterConformance):

@@ -7,9 +7,10 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core import Momentum, SyncRule, ema
-from lookahead_core.adapters import _torch_flat, _torch_lists, _torch_plan
-from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
+from lookahead_core.adapters.torch._kernels import flat as flat_kernel
+from lookahead_core.adapters.torch._kernels import lists, prepared
+from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
 from reference_loop import POLICIES
 from torch_runs import DOUBLE, assert_same, pull_down, single
 
@@ -83,7 +84,7 @@ def test_a_sync_launches_twice_for_each_device_and_dtype(dtypes):
 
 @pytest.mark.clause("C44")
 def test_a_sync_on_an_accelerator_launches_twice_whatever_the_sizes(monkeypatch):
-    monkeypatch.setattr(_torch_plan, "on_cpu", lambda leaf: False)
+    monkeypatch.setattr(prepared, "on_cpu", lambda leaf: False)
     weights = [torch.nn.Parameter(torch.ones(size)) for size in (1, 100, LEAF)]
     optimizer = Lookahead(torch.optim.SGD(weights, lr=0.5), 4, 0.5)
     pull_down(optimizer, *weights)
@@ -114,7 +115,7 @@ def test_a_large_leaf_on_a_cpu_is_read_and_written_in_one_pass():
 @pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monkeypatch):
-    monkeypatch.setattr(_torch_lists, "CACHED", LEAF // 8)
+    monkeypatch.setattr(lists, "CACHED", LEAF // 8)
     weight = torch.nn.Parameter(torch.ones(LEAF, dtype=torch.bfloat16))
     optimizer = Lookahead(torch.optim.SGD([weight], lr=0.5), 4, 0.5, slow_dtype=torch.float32)
     pull_down(optimizer, weight)
@@ -124,16 +125,18 @@ def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monke
 @pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 def test_small_leaves_share_the_room_that_a_sync_takes(monkeypatch):
-    monkeypatch.setattr(_torch_flat, "ROOM", 64)
+    monkeypatch.setattr(flat_kernel, "ROOM", 64)
     weights = [torch.nn.Parameter(torch.ones(16)) for _ in range(20)]
     optimizer = Lookahead(torch.optim.SGD(weights, lr=0.5), 4, 0.5)
-    (plan,) = optimizer._cycle.memory.plans.values()
-    rooms = {flat.room.data_ptr(): flat.room.untyped_storage().nbytes() for flat in plan.flats}
+    (part,) = optimizer._parts.parts
+    flats = part.prepared.flats
+    rooms = {flat.room.data_ptr(): flat.room.untyped_storage().nbytes() for flat in flats}
     assert [*rooms.values()] == [4 * 64]
 
 
 @pytest.mark.clause("C44")
-def test_interpolating_the_inner_state_launches_twice_more():
+def test_interpolating_the_inner_state_launches_twice_more(monkeypatch):
+    monkeypatch.setattr(prepared, "on_cpu", lambda leaf: False)
     weights = [single() for _ in range(20)]
     inner = torch.optim.SGD(weights, lr=1.0, momentum=0.9)
     optimizer = Lookahead(inner, 4, 0.5, "interpolate")

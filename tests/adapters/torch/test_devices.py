@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lookahead_core import SyncRule
-from lookahead_core.adapters._torch_kernel import anchor_each, move_distant
-from lookahead_core.adapters._torch_lists import by_device
-from lookahead_core.adapters._torch_memory import Home
-from lookahead_core.adapters._torch_template import is_asked_for
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
+from lookahead_core.adapters.torch._kernels.interpolation import anchor_each, move_distant
+from lookahead_core.adapters.torch._kernels.lists import by_device
+from lookahead_core.adapters.torch._leaves import Home, Kept
+from lookahead_core.adapters.torch._template import is_asked_for
 from torch_runs import DOUBLE, pull_down, single
 
 
@@ -74,10 +74,11 @@ def test_slow_weights_kept_on_the_cpu_mean_the_same():
 
 
 def test_a_home_of_their_own_is_where_slow_weights_go():
-    home = Home(torch.float32, torch.device("meta"))
-    moved = home.moved(torch.zeros(2, dtype=torch.bfloat16), single(dtype=torch.bfloat16))
+    home, leaf = Home(torch.float32, torch.device("meta")), single(dtype=torch.bfloat16)
+    kept = home.settled(Kept(torch.zeros(1, dtype=torch.bfloat16), []), leaf)
+    moved = kept.slow
     assert (moved.device.type, moved.dtype) == ("meta", torch.float32)
-    assert home.moved(moved, single(dtype=torch.bfloat16)) is moved
+    assert home.settled(kept, leaf).slow is moved
 
 
 @pytest.mark.clause("C10", "C15")
@@ -124,7 +125,7 @@ def test_parameters_that_a_trainer_puts_in_the_place_of_others_join_at_the_next_
     for _ in range(4 - steps):
         pull_down(optimizer, new)
     assert new.item() == {1: -2.0, 2: -1.0}[steps]
-    assert list(optimizer._cycle.memory.slow) == [new]
+    assert list(optimizer._parts.kept) == [new]
 
 
 def test_a_learning_rate_on_another_device_is_not_read_to_tell_the_kind_of_a_step():
@@ -159,11 +160,11 @@ def test_a_rule_of_the_users_own_gets_copies_beside_the_parameters_and_they_are_
     weight, outer = single(), KindsOfTensor()
     optimizer = MetaOptimizer(torch.optim.SGD([weight], lr=1.0), SyncRule(2, outer))
     pull_down(optimizer, weight)
-    memory = optimizer._cycle.memory
-    memory.slow[weight] = memory.slow[weight].as_subclass(Far)
-    memory.outer[weight] = [torch.ones(1).as_subclass(Far)]
+    kept = optimizer._parts.kept[weight]
+    kept.slow = kept.slow.as_subclass(Far)
+    kept.slots = [torch.ones(1).as_subclass(Far)]
     pull_down(optimizer, weight)
     assert outer.given == [torch.Tensor, torch.Tensor]
-    assert [type(memory.slow[weight]), type(memory.outer[weight][0])] == [Far, Far]
-    assert (memory.slow[weight].tolist(), memory.outer[weight][0].tolist()) == ([-1.0], [0.0])
+    assert [type(kept.slow), type(kept.slots[0])] == [Far, Far]
+    assert (kept.slow.tolist(), kept.slots[0].tolist()) == ([-1.0], [0.0])
     assert weight.item() == -1.0

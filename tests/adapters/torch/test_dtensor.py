@@ -10,8 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lookahead_core import AdaptiveAlpha, Momentum, SyncRule, ema, lookahead, nested
-from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.adapters.torch import MetaOptimizer
+from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")

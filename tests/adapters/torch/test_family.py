@@ -5,8 +5,8 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lookahead_core import Momentum, SyncRule, ema, lookahead, nested, polyak, swa
-from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer, ranger
+from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
 from reference_loop import ALPHA, K
 from torch_runs import Quadratic, generator, sgd, train
 
@@ -116,12 +116,13 @@ def test_a_rule_of_the_users_own_is_torchs_adam_on_the_pseudo_gradient(way):
 def test_what_a_rule_of_the_users_own_returns_is_written_into_our_tensors(place):
     model = Quadratic()
     optimizer = MetaOptimizer(sgd(model.parameters()), SyncRule(2, OuterAdam()), **place)
-    memory = optimizer._cycle.memory
-    kept = [*memory.slow.values(), *(slot for own in memory.outer.values() for slot in own)]
-    addresses = [tensor.data_ptr() for tensor in (*model.parameters(), *kept)]
+    kept = optimizer._parts.kept.values()
+    addresses = [t.data_ptr() for own in kept for t in (own.slow, *own.slots)]
+    addresses += [leaf.data_ptr() for leaf in model.parameters()]
     train(optimizer, model, 4)
-    after = [*memory.slow.values(), *(slot for own in memory.outer.values() for slot in own)]
-    assert [tensor.data_ptr() for tensor in (*model.parameters(), *after)] == addresses
+    kept = optimizer._parts.kept.values()
+    after = [t for own in kept for t in (own.slow, *own.slots)]
+    assert [t.data_ptr() for t in (*after, *model.parameters())] == addresses
     assert all(bool(tensor.any()) for tensor in after)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lookahead_core.adapters._torch_collectives import fingerprint
+from lookahead_core.adapters.torch._workers.collectives import fingerprint
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64]
 

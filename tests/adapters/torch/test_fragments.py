@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lookahead_core.adapters._torch_fragments import fragments_of, phases
+from lookahead_core.adapters.torch._streaming.fragments import fragments_of
+from lookahead_core.schedule import phases
 
 
 @pytest.mark.clause("C82")
@@ -12,14 +13,14 @@ from lookahead_core.adapters._torch_fragments import fragments_of, phases
     [(1, 5, [5]), (3, 10, [3, 6, 10]), (4, 4, [1, 2, 3, 4]), (2, 5, [2, 5])],
 )
 def test_steps_are_spread_over_the_cycle_up_to_its_end(fragments, period, expected):
-    assert phases(fragments, period) == expected
+    assert [period - phase for phase in phases(fragments, period)] == expected
 
 
 @pytest.mark.clause("C82")
 def test_each_fragment_has_a_step_of_its_own():
     for period in range(1, 40):
         for fragments in range(1, period + 1):
-            steps = phases(fragments, period)
+            steps = [period - phase for phase in phases(fragments, period)]
             assert len({*steps}) == fragments
             assert min(steps) >= 1
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lookahead_core import REFERENCE_KERNEL
-from lookahead_core.adapters._torch_kernel import KERNELS, move_distant
-from lookahead_core.adapters._torch_momentum import step_distant
+from lookahead_core.adapters.torch._kernels.interpolation import KERNELS, move_distant
+from lookahead_core.adapters.torch._kernels.momentum import step_distant
 from torch_runs import generator
 
 # torch's own, when its compiler is first imported.

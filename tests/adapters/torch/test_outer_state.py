@@ -267,7 +267,7 @@ def test_a_parameter_that_is_frozen_between_cycles_takes_its_slot_with_it():
     for _ in range(2):
         pull_down(optimizer, weight)
     assert (weight.item(), frozen.item()) == (-5.0, -2.0)
-    assert list(optimizer._cycle.memory.outer) == [weight]
+    assert list(optimizer._parts.kept) == [weight]
     frozen.requires_grad_(True)
     for _ in range(2):
         pull_down(optimizer, weight, frozen)
@@ -293,7 +293,7 @@ def test_parameters_that_a_trainer_takes_out_take_their_slots_along():
     optimizer = momentum_of_one(old)
     optimizer.param_groups[0]["params"] = [new]
     pull_down(optimizer, new)
-    assert list(optimizer._cycle.memory.outer) == [new]
+    assert list(optimizer._parts.kept) == [new]
 
 
 def test_a_copy_has_slots_of_its_own():

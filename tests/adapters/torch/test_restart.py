@@ -167,7 +167,7 @@ def test_an_unknown_inner_state_never_puts_an_average_into_the_parameters():
     for _ in range(2):
         pull_down(optimizer, weight)
     assert evaluated(optimizer, weight) == -1.0
-    optimizer._cycle.kinds.clear()
+    optimizer._parts.kinds.clear()
     optimizer.inner.state.clear()
     with pytest.raises(ValueError, match="does not know the state 'drift'"):
         pull_down(optimizer, weight)
@@ -292,10 +292,10 @@ def test_a_step_before_the_start_touches_no_slow_weight():
     optimizer = make(SyncRule(2, Momentum(), start=5), weight)
     pull_down(optimizer, weight)
     pull_down(optimizer, weight)
-    memory = optimizer._cycle.memory
-    memory.slow[weight].fill_(float("nan"))
+    slow = optimizer._parts.kept[weight].slow
+    slow.fill_(float("nan"))
     pull_down(optimizer, weight)
-    assert memory.slow[weight].isnan().item()
+    assert slow.isnan().item()
     for _ in range(4):
         pull_down(optimizer, weight)
     assert weight.isfinite().item()

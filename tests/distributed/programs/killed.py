@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from lookahead_core.adapters._torch_collectives import Link
+from lookahead_core.adapters.torch._workers.collectives import Link
 
 
 def program_in(path):

@@ -1,0 +1,27 @@
+"""Lookahead and its relatives for optax: gradient transformations on plain parameter trees.
+
+from lookahead_core.adapters.optax import lookahead, slow_params
+"""
+
+from ._optimizer import MetaTransformation, lookahead, meta_optimizer
+from ._park import park, unpark
+from ._split import SplitTransformation, split
+from ._state import LookaheadState, PersistentState, SharedState, find_state, resync, slow_params
+from ._workers.axes import worker_axes
+
+__all__ = [
+    "LookaheadState",
+    "MetaTransformation",
+    "PersistentState",
+    "SharedState",
+    "SplitTransformation",
+    "find_state",
+    "lookahead",
+    "meta_optimizer",
+    "park",
+    "resync",
+    "slow_params",
+    "split",
+    "unpark",
+    "worker_axes",
+]

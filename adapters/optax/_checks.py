@@ -1,0 +1,107 @@
+"""Argument checks of the optax adapter: shapes and structures are static, so jit pays nothing."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lookahead_core import SyncRule
+from lookahead_core.leaves import is_averaged
+from lookahead_core.workers import Average, check_alike
+
+from ._slots import number_of_slots
+from ._state import LookaheadState, is_parked, refuse_parked, state_kind
+
+__all__ = ["check_arguments", "check_settings", "check_state", "check_tree", "transformation"]
+
+
+def transformation(name: str, value: Any) -> optax.GradientTransformationExtraArgs:
+    """`value` as a transformation that takes extra arguments, or ValueError."""
+    if isinstance(value, optax.MultiSteps):
+        # Its own gradient_transformation() would drop the extra arguments that its update takes.
+        return optax.GradientTransformationExtraArgs(value.init, value.update)
+    if not isinstance(value, optax.GradientTransformation):
+        raise ValueError(f"{name} must be an optax.GradientTransformation, got {value!r}")
+    return optax.with_extra_args_support(value)
+
+
+def check_settings(rule: Any, slow_dtype: Any, reset_all: Any, average: Any) -> None:
+    """Raise ValueError unless these can make an optimizer."""
+    if not isinstance(rule, SyncRule):
+        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+    if slow_dtype is not None and not _is_floating(slow_dtype):
+        raise ValueError(f"slow_dtype must be a floating dtype, got {slow_dtype!r}")
+    if not isinstance(reset_all, bool) or (reset_all and rule.inner_state != "reset"):
+        raise ValueError(
+            "reset_all must be a bool, and True for inner_state='reset' alone, "
+            f"got {reset_all!r} with {rule.inner_state!r}"
+        )
+    if not (average is None or callable(average)):
+        raise ValueError(
+            f"average must be a callable, (differences) -> mean differences, got {average!r}"
+        )
+    if average is not None:
+        check_alike(rule)
+
+
+def _is_floating(dtype: Any) -> bool:
+    try:
+        return is_averaged(jnp.dtype(dtype))
+    except TypeError:
+        return False
+
+
+def check_arguments(updates: Any, state: Any, params: Any, sync: bool | None = None) -> None:
+    """Raise ValueError unless `update` can take these; `sync` is its `lookahead_sync`."""
+    if not (sync is None or isinstance(sync, bool)):
+        raise ValueError(f"lookahead_sync must be True, False or None, got {sync!r}: use split()")
+    if params is None:
+        raise ValueError("params must be given: update(updates, state, params), got None")
+    if not isinstance(state, LookaheadState):
+        raise ValueError(f"state must be a LookaheadState, got {type(state).__name__}")
+    check_tree("updates", updates, "params", params)
+    if sync is False and is_parked(state):
+        return  # the step does not use them
+    refuse_parked(state)
+    check_tree("state.slow", state.slow, "params", params)
+
+
+def check_state(rule: SyncRule, average: Average | None, state: LookaheadState) -> None:
+    """Raise ValueError if `state` is that of a rule of another kind (clause C06)."""
+    expected, got = state_kind(rule, average), type(state)
+    number, outer = number_of_slots(rule), type(rule.outer).__name__
+    if got is not expected:
+        raise ValueError(
+            f"state must be a {expected.__name__}, as {outer}, restart={rule.restart}, "
+            f"restart_period={rule.restart_period} and average={average!r} make it, "
+            f"got {got.__name__}"
+        )
+    if not is_parked(state) and len(state.outer) != number:
+        raise ValueError(
+            f"state.outer must hold the {number} slots that {outer} keeps, got {len(state.outer)}"
+        )
+
+
+def check_tree(name: str, tree: Any, other_name: str, other: Any) -> None:
+    """Raise ValueError unless `tree` has the structure and the shapes of `other`."""
+    ours, theirs = _shapes(tree), _shapes(other)
+    for path in sorted(ours.keys() | theirs.keys()):
+        if ours.get(path) != theirs.get(path):
+            raise ValueError(
+                f"{name}{path} must be what {other_name}{path} is, {_describe(theirs.get(path))}, "
+                f"got {_describe(ours.get(path))}"
+            )
+    got: Any = jax.tree.structure(tree)
+    expected: Any = jax.tree.structure(other)
+    if got != expected:
+        raise ValueError(f"{name} must have the structure of {other_name}, {expected}, got {got}")
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+
+
+def _describe(shape: tuple[int, ...] | None) -> str:
+    return "absent (None)" if shape is None else f"an array of shape {shape}"

@@ -1,0 +1,11 @@
+"""Lookahead and its relatives for torch: a `torch.optim.Optimizer` around any other.
+
+`Lookahead` and `ranger` by name, and `MetaOptimizer` for any rule of the family.
+`StreamingOptimizer` is the same for many workers on a slow network.
+"""
+
+from ._optimizer import Lookahead, MetaOptimizer
+from ._ranger import ranger
+from ._streaming import Codec, StreamingOptimizer
+
+__all__ = ["Codec", "Lookahead", "MetaOptimizer", "StreamingOptimizer", "ranger"]

@@ -1,0 +1,98 @@
+"""What the torch adapter accepts: each argument is checked before anything is changed."""
+
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from lookahead_core import SyncRule
+from lookahead_core.validation import one_of
+
+from ._evidence import check_curvature
+from ._groups import Group, rule_of
+from ._inner_state import check_kinds
+from ._kernels import KERNELS
+from ._leaves import Home
+from ._parts import Parts
+
+__all__ = ["check_group", "check_wrapped", "parts_of"]
+
+
+def parts_of(
+    inner: Any,
+    rule: Any,
+    kernel: str,
+    slow_dtype: Any,
+    slow_device: Any,
+    state_kinds: Mapping[str, str] | None,
+    workers: Any,
+) -> Parts:
+    """The parts of an optimizer with these settings, or ValueError."""
+    check_wrapped(inner, rule)
+    one_of("kernel", kernel, tuple(KERNELS))
+    home = Home(_floating(slow_dtype), _device(slow_device))
+    return Parts(inner, rule, kernel, home, check_kinds(state_kinds), workers, elapsed=-rule.start)
+
+
+def check_wrapped(inner: Any, rule: Any) -> None:
+    """ValueError unless `rule` can be put around `inner`."""
+    if not isinstance(inner, Optimizer):
+        # Not its repr as a whole: of a list of parameters that is every weight.
+        raise ValueError(
+            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} (of parameters, "
+            "make one first)"
+        )
+    if not isinstance(rule, SyncRule):
+        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+    _check_zero(inner, rule)
+    for group in inner.param_groups:
+        check_group(group, rule)
+        check_curvature(rule_of(group, rule), inner)
+
+
+def check_group(group: Group, rule: SyncRule) -> None:
+    """ValueError unless the settings of a parameter group are in range."""
+    if group.get("differentiable"):
+        raise ValueError(
+            "differentiable must be False in the inner optimizer (a sync writes into the "
+            "parameters in place, and no gradient flows through that), got True"
+        )
+    rule_of(group, rule)
+
+
+def _check_zero(inner: Optimizer, rule: SyncRule) -> None:
+    """ValueError where ZeroRedundancyOptimizer, which hides its state, is asked for that."""
+    # By name: to import it takes half a second.
+    if all(base.__name__ != "ZeroRedundancyOptimizer" for base in type(inner).__mro__):
+        return
+    for wanted in (
+        f"inner_state={rule.inner_state!r}" if rule.inner_state != "maintain" else "",
+        "AdaptiveAlpha(curvature='inner')" if rule.needs_curvature else "",
+    ):
+        if wanted:
+            raise ValueError(
+                f"inner must not be a ZeroRedundancyOptimizer with {wanted}: its state is not to "
+                "be had; use inner_state='maintain', or shard by torch's fully_shard instead"
+            )
+    if getattr(inner, "_overlap_with_ddp", False):
+        raise ValueError(
+            "overlap_with_ddp must be False in a ZeroRedundancyOptimizer that is the inner "
+            "optimizer: its weights move before step(), got True"
+        )
+
+
+def _floating(dtype: Any) -> torch.dtype | None:
+    if dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype
+    raise ValueError(f"slow_dtype must be a floating torch.dtype, got {dtype!r}")
+
+
+def _device(device: Any) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"slow_device must be a torch.device or its name, got {device!r}"
+        ) from error

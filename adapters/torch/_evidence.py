@@ -1,0 +1,77 @@
+"""What an outer rule is told beside the weights: gradients, and the curvature that Adam has.
+
+What a rule does with them is lookahead_core's.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lookahead_core import SyncRule
+
+from ._groups import Group
+
+__all__ = ["check_curvature", "evidence", "gradients"]
+
+SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # amsgrad divides by the first
+
+
+def evidence(
+    rule: SyncRule, inner: Optimizer, groups: list[Group], members: list[Tensor]
+) -> dict[str, Any]:
+    """Gradients and curvature of `members`, if `rule` asks for them."""
+    given: dict[str, Any] = {}
+    if rule.needs_gradient:
+        given["gradient"] = gradients(groups, members)
+    if rule.needs_curvature:
+        given["curvature"] = curvature(inner, groups, members)
+    return given
+
+
+def gradients(groups: list[Group], members: list[Tensor]) -> list[Tensor]:
+    """Gradients of what is minimized; zeros where there is none."""
+    owner = owners(groups)
+    found = []
+    for leaf in members:
+        gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        gradient = gradient.to_dense() if gradient.is_sparse else gradient
+        found.append(-gradient if owner[leaf].get("maximize") else gradient)
+    return found
+
+
+def curvature(inner: Optimizer, groups: list[Group], members: list[Tensor]) -> list[Tensor]:
+    """Root of Adam's corrected second moment, without its eps; zeros for what never moved."""
+    owner = owners(groups)
+    found = []
+    for leaf in members:
+        state = inner.state.get(leaf, {})
+        moment = next((state[key] for key in SECOND_MOMENTS if key in state), None)
+        if moment is None and state:
+            raise no_curvature(inner, ", ".join(map(str, state)))
+        if moment is None:
+            found.append(torch.zeros_like(leaf))
+            continue
+        # In float64, where float32 has 1 - 0.999 to four digits; and of a tensor the host reads
+        # nothing.
+        step = torch.as_tensor(state["step"], dtype=torch.float64)
+        found.append((moment / (1 - owner[leaf]["betas"][1] ** step)).sqrt())
+    return found
+
+
+def check_curvature(rule: SyncRule, inner: Optimizer) -> None:
+    """ValueError where a rule asks for a curvature and `inner` cannot have one."""
+    if rule.needs_curvature and "betas" not in inner.defaults:
+        raise no_curvature(inner, "no betas")
+
+
+def no_curvature(inner: Optimizer, found: str) -> ValueError:
+    return ValueError(
+        "AdaptiveAlpha(curvature='inner') needs an inner optimizer that keeps exp_avg_sq, such as "
+        f"Adam; got {type(inner).__name__} ({found})"
+    )
+
+
+def owners(groups: list[Group]) -> dict[Any, Group]:
+    return {leaf: group for group in groups for leaf in group["params"]}

@@ -1,0 +1,501 @@
+"""Any `SyncRule` as a `torch.optim.Optimizer` around any `torch.optim.Optimizer`.
+
+The inner optimizer stays the owner of parameter groups, hyperparameters and its own state; this
+one owns the slow weights. What a sync means is lookahead_core. Here is what torch and its users
+expect of an optimizer: hooks, closures, gradients, groups and evaluation.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch.optim import Optimizer
+
+from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
+from lookahead_core.schedule import begins, between
+from lookahead_core.scheduled import Scheduled
+from lookahead_core.validation import non_negative
+
+from . import _captured as captured
+from . import _template as template
+from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
+from ._checks import check_group, parts_of
+from ._groups import Group, leaves_of
+from ._hooks import hooked
+from ._leaves import assign, wait_for_pinned
+from ._parts import Part, Parts
+
+__all__ = ["Lookahead", "MetaOptimizer"]
+
+Closure = Callable[[], Any]
+
+
+class MetaOptimizer(Optimizer):
+    """Any `SyncRule` around any torch optimizer.
+
+    Use it in the place of the inner optimizer: step it, hand it to learning-rate schedulers and
+    gradient scalers, save and load it. Never step `inner` yourself: that step would not count.
+
+    Parameters
+    ----------
+    inner : torch.optim.Optimizer
+        Moves the fast weights, which are the model's parameters.
+    rule : SyncRule
+        When to sync and how. `lookahead_alpha` (where the outer rule is `Interpolate`) and
+        `lookahead_sync_period` in a parameter group override it, and may be changed there between
+        syncs.
+    slow_dtype : torch.dtype, optional
+        Keep slow weights, and what the outer rule keeps, in this dtype where it is wider than the
+        parameter's; float32 is right for bfloat16 and float16 parameters (clause C15).
+    slow_device : torch.device or str, optional
+        Keep them there, and not with their parameters: "cpu" frees the accelerator.
+    kernel : {"foreach", "plain", "compiled"}
+        How a sync computes: few launches, leaf by leaf, or one graph by `torch.compile`.
+    capturable : bool
+        Keep the counter on the device and select instead of branching, so that a step can be
+        captured in a CUDA graph; every step then reads and writes the slow weights.
+    state_kinds : mapping of str to {"moment", "count", "keep"}, optional
+        What keys of the inner state are that this adapter does not know: moments start at zero,
+        counts are not blended, and what is kept no policy touches.
+    process_group : torch.distributed.ProcessGroup, optional
+        Workers that sync together: the outer rule sees the mean of their pseudo-gradients (clause
+        C81). They start from the weights of the group's first one; call `sync` on all or on none.
+    timeout : datetime.timedelta, optional
+        How long a sync waits for another worker; the group's own timeout if None.
+    check_replicas : bool
+        Compare the slow weights of all workers at each sync, bit for bit: reads them once more.
+
+    Attributes
+    ----------
+    inner, rule, capturable
+        As given.
+    work : float
+        What this worker has done since the last sync, in any unit (tokens, samples): add to it
+        before `step`. The mean weighs workers by it; if nobody adds anything they count alike.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of its kind, the inner optimizer is differentiable, a group overrides
+        an alpha that the rule does not have, the rule needs a curvature that the inner optimizer
+        does not keep, or workers differ; the message names it.
+
+    Notes
+    -----
+    Slow weights are captured at construction and again at the first step of each cycle, so that
+    weights loaded or edited between cycles are honoured (clauses C01, C26); where a sync does not
+    put the fast weights back whole, at the first step of the first cycle only. Parameters with
+    `requires_grad=False` then are left alone (clause C27). Groups with an alpha or a period of
+    their own are a part of their own, in phase with the others: schedules, `restart_period` and
+    nested rules count the syncs of their part (clause C42).
+
+    References
+    ----------
+    Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
+    """
+
+    inner: Optimizer
+    rule: SyncRule
+    capturable: bool
+    _parts: Parts
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        rule: SyncRule,
+        *,
+        slow_dtype: torch.dtype | None = None,
+        slow_device: torch.device | str | None = None,
+        kernel: Literal["foreach", "plain", "compiled"] = "foreach",
+        capturable: bool = False,
+        state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
+        timeout: timedelta | None = None,
+        check_replicas: bool = False,
+    ) -> None:
+        if isinstance(inner, MetaOptimizer):
+            raise ValueError(
+                "inner must not be wrapped already (two cannot share the entries of one "
+                f"checkpoint), got {inner!r}"
+            )
+        workers = None
+        if process_group is not None or timeout is not None or check_replicas is not False:
+            from ._workers import workers_of  # a shelf: nobody else needs torch.distributed
+
+            workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
+        parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
+        if capturable and slow_device is not None:
+            raise ValueError(
+                "slow_device must be None if capturable (one graph, one device), "
+                f"got {slow_device!r}"
+            )
+        current = parts.current()
+        # Not super().__init__(): it makes parameter groups of its own. __setstate__ makes the six
+        # hook registries without which schedulers and state_dict fail (kozistr#122).
+        self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_parts": parts})
+        if workers is not None:
+            workers.start(current, slow_dtype=str(slow_dtype))
+        parts.begin(current)
+        if capturable:
+            parts.count_on_device()
+
+    # Properties, because load_state_dict replaces the inner's list and dicts (kozistr#237): a
+    # copy made here would go stale and schedulers would move a dead learning rate. torch declares
+    # plain attributes.
+    @property
+    def param_groups(self) -> list[Group]:
+        return self.inner.param_groups
+
+    @param_groups.setter
+    def param_groups(self, value: list[Group]) -> None:
+        self.inner.param_groups = value
+
+    @property
+    def state(self) -> Any:
+        return self.inner.state
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self.inner.state = value
+
+    @property
+    def defaults(self) -> dict[str, Any]:  # type: ignore[override]
+        return self.inner.defaults
+
+    @property
+    def work(self) -> float:
+        return self._parts.work
+
+    @work.setter
+    def work(self, value: float) -> None:
+        meaning = "done since the last sync"
+        self._parts.work = non_negative("work", float(value), meaning)
+
+    @hooked
+    def step(self, closure: Closure | None = None) -> Any:
+        """One inner step; on every sync_period-th a sync follows it.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Re-evaluates the model and returns the loss; handed to the inner optimizer.
+
+        Returns
+        -------
+        loss
+            What the inner optimizer's step returns.
+
+        Raises
+        ------
+        RuntimeError
+            Inside `slow_weights()` or after `eval()`, if no parameter has a gradient, or if another
+            worker does not come to a sync; nothing is changed. If one goes while the mean travels,
+            the inner step is done: start again from a checkpoint.
+        ValueError
+            If workers differ at a sync; the message names the difference, and nothing is changed.
+        """
+        self._refuse_while_evaluating("step")
+        if template.is_asked_for(self.inner, closure):
+            return template.make(self._parts)
+        if closure is None:
+            self._require_gradient("step")
+        template.drop(self._parts)
+        return self._captured_step(closure) if self.capturable else self._branching_step(closure)
+
+    def sync(self) -> None:
+        """Sync now, whatever the counter says, and start it again (clause C05).
+
+        Raises
+        ------
+        RuntimeError
+            Inside `slow_weights()` or after `eval()`, if the rule asks for gradients and no
+            parameter has one, or if another worker does not come; nothing is changed, unless it
+            goes while the mean travels.
+        ValueError
+            If workers differ; the message names the difference, and nothing is changed.
+        """
+        self._refuse_while_evaluating("sync")
+        if self.rule.needs_gradient:
+            self._require_gradient("sync")
+        parts, current = self._parts, self._parts.current()
+        for part in current:
+            parts.participating(part)
+        parts.begin(part for part in current if between(part.on_host().count))
+        average = parts.meet(current)
+        for part in current:
+            parts.sync(part, average)
+        parts.elapsed *= 0
+        parts.work = 0.0
+
+    @contextmanager
+    def slow_weights(self) -> Iterator[None]:
+        """Context in which the parameters hold the slow weights, to evaluate or to save a model.
+
+        The fast weights come back bit for bit, also after an exception (clause C22). Holds a
+        second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
+        weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
+        """
+        if self._parts.evaluating:
+            yield
+            return
+        try:
+            self.eval()
+            yield
+        finally:
+            self.train()
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does."""
+        parts = self._parts
+        if parts.evaluating:
+            return
+        for part in parts.current():
+            state = parts.filled(part, {}, part.on_host())
+            if part.rule.fast_is_slow(state) and not part.rule.has_readout:
+                continue
+            slow = part.rule.slow(part.members, state)
+            for leaf in part.members:
+                parts.kept[leaf].fast = leaf.clone()
+            assign(part.members, slow)
+        parts.evaluating = True
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Put the fast weights back, bit for bit, after `eval()`; nothing without it."""
+        for leaf, kept in self._parts.kept.items():
+            if kept.fast is not None:
+                leaf.copy_(kept.fast)
+                kept.fast = None
+        self._parts.evaluating = False
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As the inner optimizer's."""
+        self.inner.zero_grad(set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group to the inner optimizer; its slow weights are captured at once.
+
+        The one counter goes on, so that all groups sync together.
+        """
+        self._refuse_while_evaluating("add_param_group")
+        check_group(param_group, self.rule)
+        self.inner.add_param_group(param_group)
+        parts = self._parts
+        added = self.param_groups[-1]
+        own = next(p for p in parts.current() if any(group is added for group in p.groups))
+        if parts.workers is not None:
+            parts.workers.start([Part(own.rule, [added], own.state)])
+        parts.hold(own, [added])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The inner's `state_dict` with `lookahead_*` entries in its states and groups."""
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
+        wait_for_pinned(self._parts.kept)
+        state_dict = pack(self._parts)
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            changed = post_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken. Load the model's weights before it.
+
+        A checkpoint of the bare inner optimizer loads with a warning: the slow weights are then
+        the current parameters, at the start of a cycle. `lookahead_alpha` follows the checkpoint,
+        as the learning rate does. One that was saved while the parameters held the slow weights
+        puts the fast ones into them.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint was made by another rule, was cut short, or holds an array of another
+            shape than its parameter; nothing is changed.
+        """
+        self._refuse_while_evaluating("load_state_dict")
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = pre_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        loaded = unpack(state_dict, self._parts)
+        self._check_loaded(loaded)
+        self.inner.load_state_dict(loaded.inner)
+        loaded.restore(self._parts)
+        if self.capturable:
+            self._parts.count_on_device()
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.rule!r}, {self.inner!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As in torch, hooks stay behind, and the step that a scheduler has put on this instance.
+        return {key: vars(self)[key] for key in ("inner", "rule", "capturable", "_parts")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        known = set(state["inner"].defaults)
+        super().__setstate__(state)
+        for key in self.defaults.keys() - known:
+            del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
+
+    def _check_loaded(self, loaded: Loaded) -> None:
+        """ValueError unless it can be this optimizer's."""
+        if loaded.streaming:
+            raise ValueError(
+                "state_dict must not have lookahead_streaming_* entries (StreamingOptimizer made "
+                f"it, load it there), got {', '.join(loaded.streaming)}"
+            )
+
+    def _branching_step(self, closure: Closure | None) -> Any:
+        """The ordinary step: on k - 2 of k it adds one to an integer."""
+        parts, current = self._parts, self._parts.current()
+        due = [part for part in current if part.rule.due(part.state)]
+        starting = [part for part in current if begins(part.state.count)]
+        # What could be wrong is refused before weights move.
+        for part in due:
+            parts.participating(part)
+        if starting:
+            refuse_ours_in(self.inner)
+            parts.begin(starting)
+        average = parts.meet(due)
+        loss = self._inner_step(closure)
+        if starting:
+            parts.watch(starting)
+        for part in current:
+            if part in due:
+                parts.sync(part, average)
+                parts.work = 0.0
+            else:
+                part.state = part.rule.count_step(part.state)
+        parts.elapsed += 1
+        return loss
+
+    def _captured_step(self, closure: Closure | None) -> Any:
+        """The step for a graph: the counters are on the device, and nothing here waits for them."""
+        self._parts.current()
+        captured.begin(self._parts)
+        loss = self._inner_step(closure)
+        captured.count_and_sync(self._parts)
+        return loss
+
+    def _inner_step(self, closure: Closure | None) -> Any:
+        """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
+
+        At the first step of all, weights and groups go back to what they were then.
+        """
+        known = len(self.state)
+        first = not self.capturable and self._parts.elapsed == -self.rule.start
+        undo = first and known == 0 and self.rule.inner_state != "maintain"
+        before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
+        groups = [dict(group) for group in self.param_groups] if undo else []
+        loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
+        if len(self.state) != known:
+            try:
+                for part in self._parts.parts:
+                    self._parts.participating(part)
+            except ValueError:
+                if undo:
+                    assign(self._parts.kept, before)
+                    self.state.clear()
+                    template.restore_groups(self.param_groups, groups)
+                raise
+        return loss
+
+    def _checked(self, closure: Closure) -> Closure:
+        def checked() -> Any:
+            loss = closure()
+            self._require_gradient("step")
+            return loss
+
+        return checked
+
+    def _require_gradient(self, action: str) -> None:
+        if not any(leaf.grad is not None for leaf in leaves_of(self.param_groups)):
+            raise RuntimeError(
+                f"{action}() needs a gradient: no parameter has one (.grad is None for all); "
+                "call loss.backward() before it"
+            )
+
+    def _refuse_while_evaluating(self, action: str) -> None:
+        if self._parts.evaluating:
+            raise RuntimeError(
+                f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
+                "weights; leave the context, or call train(), first"
+            )
+
+
+class Lookahead(MetaOptimizer):
+    """Lookahead around any torch optimizer: k steps forward, one step back.
+
+    Parameters
+    ----------
+    inner : torch.optim.Optimizer
+        Moves the fast weights, which are the model's parameters.
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    alpha : float, 0-d Tensor, callable (syncs) -> float or 0-d Tensor, or AdaptiveAlpha
+        How far the slow weights move at a sync, in [0, 1]. A tensor is not checked; a callable is
+        a schedule of the number of syncs so far; `AdaptiveAlpha()` estimates it.
+    inner_state : {"maintain", "reset", "interpolate"}
+        What a sync does to the inner optimizer's own state.
+    slow_dtype, slow_device, kernel, capturable, state_kinds
+        As of `MetaOptimizer`.
+    process_group, timeout, check_replicas
+        For many workers, as of `MetaOptimizer`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
+
+    Examples
+    --------
+    >>> import torch
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = Lookahead(torch.optim.SGD(model.parameters(), lr=0.1), sync_period=5)
+    >>> for _ in range(10):
+    ...     optimizer.zero_grad()
+    ...     loss = model(torch.ones(1, 2)).square().sum()
+    ...     loss.backward()
+    ...     optimizer.step()
+    >>> with optimizer.slow_weights():
+    ...     weights = {name: value.clone() for name, value in model.state_dict().items()}
+    """
+
+    def __init__(
+        self,
+        inner: Optimizer,
+        sync_period: int = 5,
+        alpha: Scheduled | AdaptiveAlpha = 0.5,
+        inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
+        *,
+        slow_dtype: torch.dtype | None = None,
+        slow_device: torch.device | str | None = None,
+        kernel: Literal["foreach", "plain", "compiled"] = "foreach",
+        capturable: bool = False,
+        state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
+        process_group: "dist.ProcessGroup | None" = None,
+        timeout: timedelta | None = None,
+        check_replicas: bool = False,
+    ) -> None:
+        super().__init__(
+            inner,
+            lookahead(sync_period, alpha, inner_state),
+            slow_dtype=slow_dtype,
+            slow_device=slow_device,
+            kernel=kernel,
+            capturable=capturable,
+            state_kinds=state_kinds,
+            process_group=process_group,
+            timeout=timeout,
+            check_replicas=check_replicas,
+        )

@@ -1,0 +1,419 @@
+"""Parts: parameters that sync together, and what is done to them at a begin and at a sync.
+
+A parameter group with settings of its own is a part; groups without any are one part together. Each
+part has the core's state of its cycle, and the core says what is due: nothing here counts. Which
+tensors a begin or a sync is about is said here. Gradients, closures and hooks are _optimizer.py.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from operator import is_
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lookahead_core import Kernel, SyncRule, SyncState
+from lookahead_core.schedule import before_first, every, in_phase
+from lookahead_core.typing import Count, Leaves
+from lookahead_core.workers import Average
+
+from ._evidence import evidence, gradients
+from ._groups import Group, leaves_of, overrides, rule_of
+from ._inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
+from ._kernels import KERNELS, Prepared
+from ._leaves import Home, Kept, assign
+
+__all__ = ["Part", "Parts"]
+
+Live = dict[InnerName, tuple[Tensor, Kind]]
+
+
+@dataclass(eq=False)
+class Part:
+    """Parameters that sync together.
+
+    Attributes
+    ----------
+    rule : SyncRule
+        When and how: the optimizer's, with the settings of these groups.
+    groups : list of dict
+        The parameter groups.
+    state : SyncState
+        The counters of its cycle: Python ints, or tensors if capturable. The arrays are kept by
+        parameter, and `Parts.filled` puts them in.
+    members : list of Tensor
+        Parameters that take part in this cycle, each once.
+    prepared : Prepared or None
+        What its kernel keeps from cycle to cycle.
+    """
+
+    rule: SyncRule
+    groups: list[Group]
+    state: SyncState
+    members: list[Tensor] = field(default_factory=list)
+    prepared: Prepared | None = None
+
+    def on_host(self) -> SyncState:
+        """The counters as Python ints; waits for the device if they are tensors."""
+        count, syncs, phase = map(int, (self.state.count, self.state.syncs, self.state.phase))
+        return SyncState((), count, syncs, (), (), phase)
+
+    def keep_counters(self, state: SyncState) -> None:
+        """Go on with the counters of `state`, in the same tensors if they are tensors."""
+        if not isinstance(self.state.count, Tensor):
+            self.state = SyncState((), state.count, state.syncs, (), (), state.phase)
+            return
+        for name in ("count", "syncs", "phase"):
+            getattr(self.state, name).copy_(torch.as_tensor(getattr(state, name)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is prepared is about storage that tensors share, and copies of them may not.
+        return {**vars(self), "prepared": None}
+
+
+@dataclass(eq=False)
+class Parts:
+    """All parts of a `MetaOptimizer`, and all of it that changes.
+
+    Lightning hands out proxies of optimizers whose attributes are their own: what is set through
+    one does not reach the optimizer. Both hold this object.
+
+    Attributes
+    ----------
+    inner, rule, kernel
+        As the optimizer's.
+    home : Home
+        Where slow weights live.
+    kinds : dict
+        Kinds of inner state that the user has declared.
+    workers : Workers or None
+        Those that sync together, if there are others.
+    parts : list of Part
+        As the groups were when they were last looked at; `current` looks.
+    kept : dict
+        What is kept of each parameter that takes part.
+    elapsed : int or 0-d Tensor
+        Inner steps since the clock was started: by the first cycle, or by a forced sync. It keeps
+        parts of different periods in phase. A tensor if capturable.
+    work : float
+        What this worker has done since the last sync, if anybody says so.
+    evaluating : bool
+        Whether the parameters hold the slow weights.
+    unstepped : bool
+        Whether the inner state is a mere template that no step has made (see _template.py).
+    streaming : dict
+        What a StreamingOptimizer saves beside all this, by name; empty without one.
+    seen : list
+        Settings of the groups when they were last looked at.
+    """
+
+    inner: Optimizer
+    rule: SyncRule
+    kernel: str
+    home: Home
+    kinds: dict[str, str]
+    workers: Any = None
+    parts: list[Part] = field(default_factory=list)
+    kept: dict[Tensor, Kept] = field(default_factory=dict)
+    elapsed: Count = 0
+    work: float = 0.0
+    evaluating: bool = False
+    unstepped: bool = False
+    streaming: dict[str, Any] = field(default_factory=dict)
+    seen: list[Any] = field(default_factory=list)
+
+    # --- which parts there are ---
+
+    def current(self) -> list[Part]:
+        """The parts, by the groups and their settings as they are now; ValueError for wrong ones.
+
+        They are looked at before each step, because a schedule may change them at any time.
+        """
+        seen = overrides(self.inner.param_groups)
+        if len(seen) != len(self.seen) or not all(map(is_, seen, self.seen)):
+            self._regroup()
+            self.seen = seen
+        return self.parts
+
+    def _regroup(self) -> None:
+        """Put the groups together by their settings; each keeps the clock that it had.
+
+        Groups of the same settings whose clocks differ, because their periods did, stay apart.
+        """
+        wanted = self._wanted()
+        found: list[tuple[SyncState, Part]] = []
+        for group, rule in wanted:
+            clock = self._clock(group, rule)
+            for other, part in found:
+                if self._alike(part, group, rule) and all(map(_same, clock, other)):
+                    part.groups.append(group)
+                    break
+            else:
+                found.append((clock, Part(rule, [group], _own_tensors(clock))))
+        before = {tuple(map(id, part.groups)): part for part in self.parts}
+        self.parts = [part for _, part in found]
+        for part in self.parts:
+            part.members = self.members_of(part)
+            same = before.get(tuple(map(id, part.groups)))
+            if same and part.rule.leafwise:  # else it may have slots that are to be made first
+                part.prepared = same.prepared
+
+    def _wanted(self) -> list[tuple[Group, SyncRule]]:
+        """The groups that are to be put together, each with its rule, or ValueError."""
+        return [(group, rule_of(group, self.rule)) for group in self.inner.param_groups]
+
+    def _clock(self, group: Group, rule: SyncRule) -> SyncState:
+        """The counters of a group: those that it had, or new ones."""
+        leaves = set(group["params"])
+        for part in self.parts:
+            same = any(group is own for own in part.groups)
+            if same or not leaves.isdisjoint(leaves_of(part.groups)):
+                if part.rule.sync_period == rule.sync_period:
+                    return part.state
+                phase = in_phase(self.elapsed, part.state.count, rule.sync_period)
+                return part.state._replace(phase=phase)
+        return self._new_clock(group, rule)
+
+    def _new_clock(self, group: Group, rule: SyncRule) -> SyncState:
+        """The counters of a group that is new: those of the part that it joins, or a new part's."""
+        for part in self.parts:
+            if self._alike(part, group, rule):
+                return part.state
+        count = self.elapsed if before_first(self.elapsed) is True else self.elapsed * 0
+        phase = in_phase(self.elapsed, count, rule.sync_period)
+        return SyncState((), count, self.elapsed * 0, (), (), phase)
+
+    def _alike(self, part: Part, group: Group, rule: SyncRule) -> bool:
+        """Whether `group`, whose rule this is, has the settings of a part."""
+        same = part.rule.outer is rule.outer or part.rule.outer == rule.outer
+        return part.rule.sync_period == rule.sync_period and same
+
+    def members_of(self, part: Part) -> list[Tensor]:
+        """The parameters of a part of which something is kept, each once."""
+        return list(dict.fromkeys(leaf for leaf in leaves_of(part.groups) if leaf in self.kept))
+
+    # --- what a cycle begins with ---
+
+    @torch.no_grad()
+    def begin(self, parts: Iterable[Part]) -> None:
+        """Before an inner step: what the cycles of these parts that begin now start from."""
+        for part in parts:
+            if not (part.prepared and part.prepared.starts(part.groups)):
+                self.hold(part)
+            live = self.participating(part)
+            values = [value for value, _ in live.values()]
+            fast, state = self._given(part, live, part.on_host())
+            state = part.rule.begin(fast, values, state, kernel=self._kernel(part))
+            self.store(part, state, live)
+        self._forget_gone()
+
+    @torch.no_grad()
+    def hold(self, part: Part, groups: Iterable[Group] = ()) -> None:
+        """Keep something of each parameter that is trained now, and of no other.
+
+        Of all groups of the part, or of these. What is kept goes on from the last cycle, where the
+        shape is still the same.
+        """
+        slots = len(part.rule.outer.init(()))
+        for leaf in dict.fromkeys(leaves_of(groups or part.groups)):
+            kept = self.kept.pop(leaf, None)
+            if not leaf.requires_grad:
+                continue
+            if kept is None or kept.slow.shape != leaf.shape:
+                kept = self.home.new(part.rule, leaf)
+            elif len(kept.slots) != slots:  # its group had an alpha of its own until now
+                kept.slots = self.home.new(part.rule, leaf).slots
+            self.kept[leaf] = self.home.settled(kept, leaf)
+        part.members, part.prepared = self.members_of(part), None
+        leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
+        if self.kernel == "foreach" and leaf_by_leaf and self.workers is None:
+            part.prepared = Prepared.of(part.groups, part.members, self.kept)
+
+    def _forget_gone(self) -> None:
+        """Drop what is kept of parameters that no group has any longer."""
+        if len(self.kept) <= sum(len(part.members) for part in self.parts):
+            return
+        for gone in self.kept.keys() - set(leaves_of(self.inner.param_groups)):
+            del self.kept[gone]
+        for part in self.parts:
+            if any(leaf not in self.kept for leaf in part.members):
+                part.members, part.prepared = self.members_of(part), None
+
+    def watch(self, parts: Iterable[Part]) -> None:
+        """Show the outer rule the gradients of the first step of a cycle, if it asks for them."""
+        for part in parts:
+            if part.rule.needs_gradient and part.members:
+                state = self.filled(part, {})
+                self.store(part, part.rule.watch(state, gradients(part.groups, part.members)), {})
+
+    # --- the sync ---
+
+    def meet(self, parts: list[Part]) -> Average | None:
+        """Meet the other workers, if there are any, before a sync; how it averages over them."""
+        if self.workers is None or not parts:
+            return None
+        share = self.workers.share(parts, self.kept, self.work)
+        return partial(self.workers.mean, share=share)
+
+    @torch.no_grad()
+    def sync(self, part: Part, average: Average | None = None) -> None:
+        """Sync a part, weights and inner state, in place; its counters count it at the end."""
+        rule, before = part.rule, part.on_host()
+        if not (part.prepared and part.prepared.holds(part.groups)):
+            part.members, part.prepared = self.members_of(part), None
+            for leaf in part.members:
+                self.home.settled(self.kept[leaf], leaf)
+        if not part.members:
+            part.keep_counters(before._replace(count=0, syncs=before.syncs + 1, phase=0))
+            return
+        live = self.participating(part)
+        values = [value for value, _ in live.values()]
+        given, full = self._given(part, live, before)
+        fast, inner, state = rule.sync(
+            given,
+            values,
+            full,
+            kernel=self._kernel(part),
+            initial=[*self.starts(part, live).values()] if rule.inner_state == "reset" else None,
+            average=average,
+            **evidence(rule, self.inner, part.groups, part.members),
+        )
+        assign(given, fast)
+        assign(values, inner)
+        self.store(part, state, live)
+        part.keep_counters(state)
+        if rule.inner_state == "reset" and every(rule.restart_period, before.syncs):
+            for entries, key, value in [*self.plain_entries(part)]:
+                entries[key] = value
+
+    def _kernel(self, part: Part) -> Kernel:
+        return KERNELS[self.kernel] if part.prepared is None else part.prepared.kernel
+
+    # --- the arrays of a part's state ---
+
+    def _given(self, part: Part, live: Live, counters: SyncState) -> tuple[list[Tensor], SyncState]:
+        """The fast weights and the state that the core is given at a begin and at a sync."""
+        if part.prepared is None:
+            return part.members, self.filled(part, live, counters)
+        inner_slow = self._inner_slow(part, live)
+        return part.prepared.fast, counters._replace(slow=part.prepared.slow, inner_slow=inner_slow)
+
+    def filled(
+        self,
+        part: Part,
+        live: Live,
+        counters: SyncState | None = None,
+        own: list[Kept] | None = None,
+    ) -> SyncState:
+        """The core's state of a part, with its arrays; changes nothing.
+
+        Of inner state that was made or resized since the cycle began, the slow copy is what it was
+        before its first step.
+        """
+        own = [self.kept[leaf] for leaf in part.members] if own is None else own
+        slow = [kept.slow for kept in own]
+        outer = [list(slot) for slot in zip(*(kept.slots for kept in own), strict=True)]
+        if not part.rule.leafwise or self.workers is not None:  # it may mix them, on one device
+            slow = [s.to(leaf.device) for s, leaf in zip(slow, part.members, strict=True)]
+            outer = [
+                [s.to(leaf.device) for s, leaf in zip(slot, part.members, strict=True)]
+                for slot in outer
+            ]
+        inner_slow = self._inner_slow(part, live)
+        state = part.state if counters is None else counters
+        return state._replace(slow=slow, outer=outer, inner_slow=inner_slow)
+
+    def _inner_slow(self, part: Part, live: Live) -> Leaves:
+        """The slow copy of the inner state, where the policy has one."""
+        if part.rule.inner_state != "interpolate":
+            return ()
+        found, missing = [], {}
+        for name, (value, kind) in live.items():
+            kept = self.kept[name[0]].inner_slow.get(name[1])
+            if kept is None or kept.shape != value.shape:
+                missing[name] = value, kind
+            found.append(kept)
+        starts = self.starts(part, missing)
+        return [
+            torch.empty_like(value).copy_(starts[name])
+            if name in missing
+            else kept.to(value.device, value.dtype)  # type: ignore[union-attr]
+            for (name, (value, _)), kept in zip(live.items(), found, strict=True)
+        ]
+
+    def store(self, part: Part, state: SyncState, live: Live) -> None:
+        """Keep the arrays of `state`, in our own tensors where there are some."""
+        if part.prepared is None or state.slow is not part.prepared.slow:
+            own = [self.kept[leaf] for leaf in part.members]
+            assign([kept.slow for kept in own], state.slow)
+            for index, slot in enumerate(state.outer):
+                assign([kept.slots[index] for kept in own], slot)
+        if part.rule.inner_state == "interpolate":
+            for name, value in zip(live, state.inner_slow, strict=True):
+                copies = self.kept[name[0]].inner_slow
+                kept = copies.setdefault(name[1], value)
+                if kept is not value and kept.shape == value.shape:
+                    kept.copy_(value)
+                else:
+                    copies[name[1]] = value
+
+    def to_save(self, part: Part) -> tuple[SyncState, Live]:
+        """The state of a part as a checkpoint has it; nothing is made that lasts."""
+        live, counters = self.participating(part), part.on_host()
+        if not part.rule.fast_is_slow(counters):
+            return self.filled(part, live, counters), live
+        own = [self._fitting(part, leaf) for leaf in part.members]
+        state = self.filled(part, live, counters, own)
+        state = state._replace(slow=[slow.clone() for slow in state.slow], inner_slow=())
+        if before_first(state.count):
+            state = state._replace(count=0)  # what would be taken now, as at any begin
+        # While the slow weights are evaluated, the fast ones are beside them.
+        pairs = zip(part.members, own, strict=True)
+        fast = [leaf if kept.fast is None else kept.fast for leaf, kept in pairs]
+        values = [value for value, _ in live.values()]
+        return part.rule.begin(fast, values, state, kernel=KERNELS[self.kernel]), live
+
+    def _fitting(self, part: Part, leaf: Tensor) -> Kept:
+        """What is kept of `leaf`, or will be when a cycle begins, if its shape is another now."""
+        kept = self.kept[leaf]
+        return kept if kept.slow.shape == leaf.shape else self.home.new(part.rule, leaf)
+
+    def loaded(self, streaming: dict[str, Any], clocks: list[SyncState]) -> None:
+        """For a subclass that keeps more than this: a checkpoint has been loaded."""
+
+    def participating(self, part: Part) -> Live:
+        """Live tensors of the inner state that the policy acts on; ValueError for unknown ones."""
+        policy = part.rule.inner_state
+        return inner_leaves(self.inner, part.groups, self.kept, policy, self.kinds)
+
+    def plain_entries(self, part: Part) -> Iterator[tuple[dict[str, Any], str, Any]]:
+        """What a reset sets beside the tensors: (where, key, value)."""
+        return plain_entries(self.inner, part.groups, self.kept, self.kinds)
+
+    def starts(self, part: Part, live: Live) -> dict[InnerName, Tensor]:
+        """What each of these was before its first step."""
+        owner = {leaf: group for group in part.groups for leaf in group["params"]}
+        return {name: initial(value, kind, owner[name[0]]) for name, (value, kind) in live.items()}
+
+    @torch.no_grad()
+    def count_on_device(self) -> None:
+        """Make the counters tensors, beside the first parameter."""
+        device = next(leaves_of(self.inner.param_groups)).device
+        number = partial(torch.tensor, dtype=torch.int64, device=device)
+        self.elapsed = number(int(self.elapsed))
+        for part in self.parts:
+            count, syncs, phase = part.state.count, part.state.syncs, part.state.phase
+            part.state = SyncState((), number(count), number(syncs), (), (), number(phase))
+
+
+def _same(number: Any, other: Any) -> bool:
+    """Whether two counters agree; tensors only if they are one, so that nothing is waited for."""
+    return number is other or (not isinstance(number, Tensor) and bool(number == other))
+
+
+def _own_tensors(clock: SyncState) -> SyncState:
+    """Counters that no other part has: those that are tensors are changed in place."""
+    return SyncState(*(own.clone() if isinstance(own, Tensor) else own for own in clock))
