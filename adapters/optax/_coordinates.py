@@ -73,8 +73,8 @@ class OnWeights(NamedTuple):
     def leave(self, back: Any, leaf: Leaf, moved: jax.Array, fast: jax.Array) -> Pair:
         """Slow weights to keep, and what to emit: the update, unless the fast weights go back.
 
-        `param + (fast - param)` is `fast` within rounding. If both are to be the same bits, the slow
-        weights become what the parameters will be.
+        `param + (fast - param)` is `fast` within rounding. If both are to be the same bits, the
+        slow weights become what the parameters will be.
         """
         slow, param, update = leaf
         if back is False or not _moves(param, update):

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from lookahead_core import SyncState
+from lookahead_core.schedule import begins
 
 from ._evidence import evidence
+from ._inner_state import initial, known_kinds
 from ._leaves import assign
 from ._parts import Live, Part, Parts
 
@@ -24,10 +26,22 @@ __all__ = ["begin", "count_and_sync"]
 def begin(parts: Parts) -> None:
     """What a cycle starts from, selected where one begins (clauses C18, C26)."""
     for part in parts.parts:
+        _start_what_is_gone(parts, part)
         for portion, live in _portions(parts, part):
             values = [value for value, _ in live.values()]
             state = portion.rule.begin(portion.members, values, parts.filled(portion, live))
             parts.store(portion, state, live)
+
+
+def _start_what_is_gone(parts: Parts, part: Part) -> None:
+    """The slow copy of inner state that is there no longer: what it is when it is made anew."""
+    known = known_kinds(parts.inner, parts.kinds)
+    for group in part.groups:
+        for leaf in group["params"]:
+            copies = parts.kept[leaf].inner_slow if leaf in parts.kept else {}
+            for key in copies.keys() - parts.inner.state.get(leaf, {}).keys():
+                start = initial(copies[key], known[key], group)
+                copies[key].copy_(torch.where(begins(part.state.count), start, copies[key]))
 
 
 @torch.no_grad()

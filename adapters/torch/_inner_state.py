@@ -14,7 +14,15 @@ from torch.optim import Optimizer
 
 from lookahead_core.validation import one_of
 
-__all__ = ["InnerName", "Kind", "check_kinds", "initial", "inner_leaves", "plain_entries"]
+__all__ = [
+    "InnerName",
+    "Kind",
+    "check_kinds",
+    "initial",
+    "inner_leaves",
+    "known_kinds",
+    "plain_entries",
+]
 
 Group: TypeAlias = dict[str, Any]
 InnerName: TypeAlias = tuple[Tensor, str]
@@ -153,6 +161,7 @@ def known_entries(
 
 
 def known_kinds(inner: Optimizer, kinds: Mapping[str, str]) -> dict[str, Kind]:
+    """The kind of each key of the state of this optimizer that somebody knows."""
     own: dict[str, Kind] = {}
     for base in type(inner).__mro__:
         if base.__module__.startswith("torch.optim"):

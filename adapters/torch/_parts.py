@@ -207,6 +207,8 @@ class Parts:
             values = [value for value, _ in live.values()]
             fast, state = self._given(part, live, part.on_host())
             state = part.rule.begin(fast, values, state, kernel=self._kernel(part))
+            for leaf in part.members if part.rule.inner_state == "interpolate" else ():
+                self.kept[leaf].inner_slow.clear()  # of what is gone from the inner state too
             self.store(part, state, live)
         self._forget_gone()
 

@@ -133,6 +133,8 @@ class TorchDriver:
     @torch.no_grad()
     def edit_inner(self, run, index, edit):
         leaf, factor = run.params[index], INNER_EDITS[edit]
+        if edit == "remove" and self.inner.get("fused"):
+            edit = "zero"  # fused SGD (torch 2.13) takes no buffers of some parameters alone
         entries = run.optimizer.state.pop(leaf, {})
         if edit == "remove" or not entries:
             return
