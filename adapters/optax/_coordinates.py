@@ -1,7 +1,7 @@
-"""The coordinates in which the core's rule runs, and what comes of it: slow weights and updates.
+"""The core's rule on updates or on weights, leaf by leaf: what goes in, and what comes out of it.
 
-optax emits updates and does not write parameters. Where each sync puts the parameters back onto the
-slow weights the rule runs on updates, else on weights. Leaf by leaf, and no questions about time.
+optax emits updates and does not write parameters. If each sync puts the parameters back onto the
+slow weights, the rule runs on updates, else on weights. No question about time is answered here.
 """
 
 from typing import Any, NamedTuple
@@ -31,8 +31,8 @@ class OnUpdates:
         """Slow and fast weights for the core, in the wider of the two dtypes."""
         slow, param, update = leaf
         if not _moves(param, update):
-            # A way of length zero, of the parameter's kind: the outer rule has a place for each
-            # that is averaged. The inner transformation alone moves such a leaf.
+            # The inner transformation alone moves such a leaf. But the outer rule has a slot for
+            # each parameter that is averaged, so it gets slow and fast weights that are the same.
             still = jnp.zeros_like(slow)
             return still, still
         dtype = jnp.result_type(slow, update)
@@ -41,8 +41,8 @@ class OnUpdates:
     def leave(self, back: Any, leaf: Leaf, moved: jax.Array, fast: jax.Array) -> Pair:
         """Slow weights to keep, and what to emit.
 
-        The parameters carry the slow weights to the next anchor, but for a wider dtype, whose bits
-        they would lose.
+        The next cycle takes the slow weights from the parameters, so they are kept only where they
+        have a wider dtype, whose bits the parameters would lose.
         """
         slow, param, update = leaf
         if not _moves(param, update):
@@ -54,13 +54,13 @@ class OnUpdates:
 
 
 class OnWeights(NamedTuple):
-    """On the weights themselves: the parameters do not carry the slow ones, which persist.
+    """Slow and fast weights as they are: the next cycle does not take them from the parameters.
 
     Attributes
     ----------
     lands : bool
-        Whether a sync puts the parameters on the slow weights, so that both are to be the same
-        bits (clause C10). They are not where they land on each of many workers in its own way.
+        Whether the parameters of a sync that puts them back are to be the slow weights to the bit
+        (clause C10). For many workers they are not: rounding differs from one to the next.
     """
 
     lands: bool
@@ -73,8 +73,8 @@ class OnWeights(NamedTuple):
     def leave(self, back: Any, leaf: Leaf, moved: jax.Array, fast: jax.Array) -> Pair:
         """Slow weights to keep, and what to emit: the update, unless the fast weights go back.
 
-        `param + (fast - param)` is `fast` within rounding: where it `lands`, the slow weights
-        become what results.
+        `param + (fast - param)` is `fast` within rounding. If both are to be the same bits, the
+        slow weights become what the parameters will be.
         """
         slow, param, update = leaf
         if back is False or not _moves(param, update):

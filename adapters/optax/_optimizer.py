@@ -45,8 +45,8 @@ Stepped = tuple[optax.Updates, LookaheadState]
 class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore[misc]
     """What `meta_optimizer` returns: an optax transformation, and what its rule can do beside it.
 
-    Two functions, as every transformation of optax, so that it can be copied, mapped over and
-    replaced like one. What is beside them is found through `init`, a method of what they share.
+    A tuple of two functions, as every transformation of optax, so that it can be copied and mapped
+    over like one. `sync` and `slow_params` are those of the object whose method `init` is.
 
     Parameters
     ----------

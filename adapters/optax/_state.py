@@ -161,6 +161,10 @@ class SharedReadOutState(_HasReadOut, SharedState):
     __slots__ = ()
 
 
+# A pickled state names its class by this, and not by a room that may move.
+for _public in (LookaheadState, PersistentState, SharedState):
+    _public.__module__ = __package__
+
 READ_OUT: dict[type[LookaheadState], type[LookaheadState]] = {
     LookaheadState: ReadOutState,
     PersistentState: PersistentReadOutState,
@@ -316,6 +320,7 @@ def resync(state: optax.OptState, params: optax.Params | None = None) -> optax.O
         ours = ours._replace(step=jnp.zeros_like(ours.step))
         if params is None:
             return ours
+        # Of any state: at a count of 0 such a rule takes all that there is.
         return begun(CARRIED, ours, own_params(ours, params), count=0)
 
     return replaced(state, restarted)

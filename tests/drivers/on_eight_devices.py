@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from lookahead_core import Momentum, SyncRule, diloco, ema, nested, switch_ema
 from lookahead_core import lookahead as lookahead_rule
-from lookahead_core.adapters.optax import lookahead, meta_optimizer, resync, slow_params, split
+from lookahead_core.adapters.optax import lookahead, meta_optimizer, resync, split
 
 K, STEPS = 3, 8
 POLICIES = ("maintain", "reset", "interpolate")
@@ -115,7 +115,7 @@ def copies_are_sharded_like_the_parameters():
             params, state = step(params, state)
             require_sharded(f"{case}, update", state, on)
         require_sharded(f"{case}, resync", resync(state, params), on)
-        require_sharded(f"{case}, slow_params", slow_params(state, params), on)
+        require_sharded(f"{case}, slow_params", optimizer.slow_params(state, params), on)
         require_sharded(f"{case}, sync", jax.jit(optimizer.sync)(state, params)[1], on)
         _, synced = stepper(split(optimizer).update_and_sync)(params, state)
         require_sharded(f"{case}, update_and_sync", synced, on)
