@@ -15,7 +15,7 @@ One number for all leaves.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from lookahead_core.leaves import copied, zeros
+from lookahead_core.leaves import copied, kind_of, zeros
 from lookahead_core.namespace import device, namespace, to_device
 from lookahead_core.typing import Array, Leaves, Slots
 from lookahead_core.validation import fraction
@@ -152,6 +152,6 @@ def _leaf_product(left: Array, right: Array) -> Array:
     xp = namespace(right)
     wide = xp.result_type(right.dtype, xp.float32)
     left, right = xp.astype(left, wide), xp.astype(right, wide)
-    if "complex" in str(wide):
+    if kind_of(wide) == "complex":
         return xp.real(xp.sum(xp.conj(left) * right))
     return xp.sum(left * right)

@@ -7,9 +7,10 @@ Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
 from dataclasses import dataclass
 
 from lookahead_core.leaves import zeros
+from lookahead_core.namespace import namespace
 from lookahead_core.outer import OuterRule, SyncContext
 from lookahead_core.schedule import every, selected
-from lookahead_core.typing import Leaves, Slots
+from lookahead_core.typing import Array, Leaves, Slots
 
 __all__ = ["Nested"]
 
@@ -81,7 +82,7 @@ class Nested:
             moved, after = self.second.update(deep, slow, second, above)
             back = context.kernel.move(slow, moved, self.restart)
             slow, deep, *second = selected(due, (back, moved, *after), (slow, deep, *second))
-        distance = tuple(d - s for d, s in zip(deep, slow, strict=True))
+        distance = tuple(_like(s, d - s) for d, s in zip(deep, slow, strict=True))
         return slow, (*first, *second, distance)
 
     def readout(self, slow: Leaves, state: Slots) -> Leaves:
@@ -90,4 +91,9 @@ class Nested:
 
     def super_slow(self, slow: Leaves, state: Slots) -> Leaves:
         """The slow weights of the second rule."""
-        return tuple(s + distance for s, distance in zip(slow, state[-1], strict=True))
+        return tuple(_like(s, s + distance) for s, distance in zip(slow, state[-1], strict=True))
+
+
+def _like(leaf: Array, value: Array) -> Array:
+    """`value` in the dtype of `leaf`: NumPy's operators turn the byte order into the machine's."""
+    return namespace(leaf).astype(value, leaf.dtype, copy=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
+from lookahead_core.leaves import kind_of
 from lookahead_core.namespace import is_array, namespace
 from lookahead_core.typing import Array, Count
 
@@ -58,4 +59,4 @@ def is_real_scalar(value: Any) -> bool:
     """Whether `value` is a 0-d array, not a number of Python or NumPy, with a real dtype."""
     if isinstance(value, Real) or not is_array(value) or value.shape != ():
         return False
-    return "float" in str(value.dtype) or "int" in str(value.dtype)
+    return kind_of(value.dtype) in ("float", "int")

@@ -9,7 +9,7 @@ the mean is had is the adapter's: nothing here communicates.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lookahead_core.leaves import copied
+from lookahead_core.leaves import copied, kind_of
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Leaves
 
@@ -94,6 +94,6 @@ def pseudo_gradients(slow: Leaves, fast: Leaves) -> Leaves:
 def _widest(leaf: Array) -> Array:
     """`leaf`, in float32 if it is narrower."""
     xp = namespace(leaf)
-    if "complex" in str(leaf.dtype):
+    if kind_of(leaf.dtype) == "complex":
         return leaf
     return xp.astype(leaf, xp.result_type(leaf.dtype, xp.float32), copy=False)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import optree
 
-from lookahead_core.leaves import is_averaged
+from lookahead_core.leaves import is_averaged, kind_of
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.typing import Array
 
@@ -136,7 +136,7 @@ def _mismatch(leaf: Array, gradient: Array, grad: str = "", param: str = "") -> 
         return f"{grad} must be an array of the shape of {param}, {shape}, or None, got {got}"
     if not is_averaged(leaf.dtype):
         return f"{grad} must be None: {param} is {leaf.dtype}, which has no gradient"
-    if "complex" in str(gradient.dtype) and "complex" not in str(leaf.dtype):
+    if kind_of(gradient.dtype) == "complex" and kind_of(leaf.dtype) != "complex":
         return f"{grad} must be real as {param} is, {leaf.dtype}, got {gradient.dtype}"
     return None
 

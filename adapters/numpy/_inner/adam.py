@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from lookahead_core.leaves import kind_of
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import below_one, non_negative
@@ -119,7 +120,7 @@ class Adam(GroupedOptimizer):
         non_negative("eps", settings["eps"], "added to the root of the second moment")
 
     def _initial(self, leaf: Array, settings: Settings) -> dict[str, Array]:
-        if "complex" in str(leaf.dtype):
+        if kind_of(leaf.dtype) == "complex":
             raise ValueError(f"params must be real for Adam, got a leaf of {leaf.dtype}")
         xp = namespace(leaf)
         moments = {kind: xp.zeros_like(leaf) for kind in ("first", "second")}

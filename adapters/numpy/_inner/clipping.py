@@ -5,6 +5,7 @@ from operator import add
 
 import optree
 
+from lookahead_core.leaves import kind_of
 from lookahead_core.namespace import device, namespace, to_device
 from lookahead_core.typing import Array
 from lookahead_core.validation import positive
@@ -150,6 +151,8 @@ def _scaled(gradient: Array, factor: Array) -> Array:
 
 def _clipped(gradient: Array, bound: float) -> Array:
     xp = namespace(gradient)
-    if "complex" in str(gradient.dtype):
+    if kind_of(gradient.dtype) == "complex":
         return _clipped(xp.real(gradient), bound) + 1j * _clipped(xp.imag(gradient), bound)
-    return xp.astype(xp.clip(gradient, -bound, bound), gradient.dtype, copy=False)
+    # Not `clip`: array-api-compat's refuses NumPy arrays of the other byte order.
+    clipped = xp.minimum(xp.maximum(gradient, -bound), bound)
+    return xp.astype(clipped, gradient.dtype, copy=False)
