@@ -153,7 +153,8 @@ def build(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     install(session, *ALL)
     everything = [f"--backend={name}" for name in ALL]
-    run_tests(session, "tests/packaging", f"--dist={dist}", *everything)
+    (wheel,) = dist.glob("*.whl")
+    run_tests(session, "tests/packaging", f"--wheel={wheel}", *everything)
 
 
 @nox.session(tags=["check", "cpu", "gpu"])
