@@ -56,6 +56,10 @@ BACKENDS = [
 ALL = ("numpy", "torch", "jax")
 # The installed copy is tested: no path of the user's may put another one in front.
 ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
+# The programs of `experiments/` run in the checkout's folder, which must not be on the path either:
+# tests/experiments.py says how they are found.
+PROGRAMS = {**ISOLATED, "PYTHONPATH": str(ROOT / "tests"), "PYTHONSAFEPATH": "1"}
+PEERS = str(ROOT / "experiments" / "peers" / "requirements.txt")
 
 
 @nox.session
@@ -98,7 +102,7 @@ def clients(session: nox.Session, backend: str) -> None:
     install(session, backend, groups=[f"clients-{backend}"])
     if backend == "jax":
         # braintools, pinned, and without what only other peers need.
-        session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
+        session.install("--no-deps", "-r", PEERS)
     run_tests(session, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 
@@ -180,7 +184,7 @@ def demo(session: nox.Session) -> None:
     backend = parser.parse_known_args(session.posargs)[0].backend
     extras = {"numpy", backend} if backend in {"numpy", "torch", "jax", "cupy"} else {"numpy"}
     install(session, *sorted(extras), groups=["demo"])
-    session.run("python", str(ROOT / "demo" / "digits.py"), *session.posargs, env=ISOLATED)
+    run_program(session, "demo.digits")
 
 
 @nox.session(default=False)
@@ -188,9 +192,7 @@ def figures(session: nox.Session) -> None:
     """Draw docs/figures, or check that they are drawn like this: -- --check, -- NAME."""
     install(session, "numpy", groups=["figures"])
     # More threads add numbers in another order, and a pixel may differ.
-    one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    program = str(ROOT / "figures" / "draw.py")
-    session.run("python", program, *session.posargs, env={**ISOLATED, **one_thread})
+    run_program(session, "figures.draw", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 
 @nox.session
@@ -198,32 +200,30 @@ def peers(session: nox.Session) -> None:
     """The conformance suite on other people's Lookaheads; writes docs/scoreboard.md."""
     install(session, *ALL)
     # Without dependencies: requirements.txt is complete, and timm would bring torchvision.
-    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
-    session.run("python", str(ROOT / "peers" / "scoreboard.py"), *session.posargs, env=ISOLATED)
+    session.install("--no-deps", "-r", PEERS)
+    run_program(session, "peers.scoreboard")
 
 
 @nox.session(default=False)
 def evidence(session: nox.Session) -> None:
     """Lookahead and its controls on real data: up to half an hour; cut off, it goes on later."""
     install(session, "jax", groups=["evidence"])
-    program = ROOT / "evidence" / "real_data.py"
-    session.run("python", str(program), *session.posargs, env=ISOLATED)
+    run_program(session, "evidence.real_data")
 
 
 @nox.session(default=False)
 def network(session: nox.Session) -> None:
     """Workers on links that are slow on purpose, as root on Linux; writes docs/distributed.md."""
     install(session, "torch", groups=["network"])
-    program = ROOT / "network" / "slow_network.py"
-    session.run("python", str(program), *session.posargs, env=ISOLATED)
+    run_program(session, "network.slow_network")
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure time and memory beside other people's Lookaheads; writes docs/performance.md."""
     install(session, *ALL)
-    session.install("--no-deps", "-r", str(ROOT / "peers" / "requirements.txt"))
-    session.run("python", str(ROOT / "benchmarks" / "bench.py"), *session.posargs, env=ISOLATED)
+    session.install("--no-deps", "-r", PEERS)
+    run_program(session, "benchmarks.bench")
 
 
 def run_tests(
@@ -243,6 +243,12 @@ def run_tests(
     config = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--installed"]
     with TemporaryDirectory() as empty, session.chdir(empty):
         session.run(*launcher, *config, *everything, env=ISOLATED)
+
+
+def run_program(session: nox.Session, module: str, **environment: str) -> None:
+    """A module of `experiments/` on the installed wheel, with what the user gives after --."""
+    command = ("python", "-m", f"experiments.{module}", *session.posargs)
+    session.run(*command, env={**PROGRAMS, **environment})
 
 
 def matrix_folder(session: nox.Session) -> Path:

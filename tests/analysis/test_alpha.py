@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.same_examples import examples
 from lookahead_core import interpolate
 from lookahead_core.analysis import adaptive_alpha, optimal_alpha, secant_alpha
-from same_examples import examples
 
 HESSIAN, LINEAR = np.asarray([1.0, 3.0, 10.0]), np.asarray([1.0, -2.0, 0.5])
 SLOW, FAST = np.asarray([1.0, -1.0, 2.0]), np.asarray([0.4, -0.9, -0.5])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.same_examples import examples
 from lookahead_core import lookahead
 from lookahead_core.analysis import (
     best_heavy_ball,
@@ -17,7 +18,6 @@ from lookahead_core.analysis import (
     unstable_bands,
 )
 from lookahead_core.analysis.matrices import spectral_radius, steady_state_covariance
-from same_examples import examples
 
 POLICIES = ("maintain", "interpolate", "reset")
 # lr * curvature, momentum, k, alpha; then the rates alone, maintained, interpolated, reset.

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coefficients import bare, run, variance
+from analysis.coefficients import bare, run, variance
+from analysis.same_examples import examples
 from lookahead_core import lookahead
 from lookahead_core.analysis import (
     Moments,
@@ -17,7 +18,6 @@ from lookahead_core.analysis import (
     sgd_variance,
     variance_factor,
 )
-from same_examples import examples
 
 GRID = [(step, k, a) for step in (0.05, 0.5, 1.0, 1.9) for k in (1, 5, 10) for a in (0.2, 0.5, 0.8)]
 POLICIES = ("maintain", "reset", "interpolate")

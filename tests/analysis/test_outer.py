@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coefficients import bare, run, variance
+from analysis.coefficients import bare, run, variance
+from analysis.same_examples import examples
 from lookahead_core import AdaptiveAlpha, Interpolate, Momentum, SyncRule, lookahead
 from lookahead_core.analysis import (
     contraction_rate,
@@ -15,7 +16,6 @@ from lookahead_core.analysis import (
     reset_gain,
     variance_factor,
 )
-from same_examples import examples
 
 # Outer lr, momentum, Nesterov, k; then V_slow / V_SGD at lr * curvature = .001, .01, .1, .5.
 PRINTED = [

@@ -1,19 +1,17 @@
 """The demo is one experiment on every backend, and its command writes a table and a picture."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data import BATCH_SIZE, TRAIN_SIZE, load_data
-from digits import main
-from experiment import run_one
-from methods import Method
-from mlp import flat, gradients, initial_weights
+import programs
+from experiments.demo.data import BATCH_SIZE, TRAIN_SIZE, load_data
+from experiments.demo.digits import main
+from experiments.demo.experiment import run_one
+from experiments.demo.methods import Method
+from experiments.demo.mlp import flat, gradients, initial_weights
 
-DEMO = Path(__file__).parents[2] / "demo"
 LR, SEED = 0.08, 3
 
 
@@ -49,9 +47,8 @@ def test_a_rate_that_is_far_too_high_is_reported_as_diverged(backend):
 
 
 def test_the_command_prints_a_table_and_draws_a_picture(backend, tmp_path):
-    command = [sys.executable, "-W", "error", str(DEMO / "digits.py"), "--quick"]
-    command += ["--backend", backend, "--out", str(tmp_path)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    options = ["--quick", "--backend", backend, "--out", str(tmp_path)]
+    result = programs.run("experiments.demo.digits", *options)
     assert result.returncode == 0, result.stderr
     for word in ("Lookahead", "SGD(0.5*lr)", "accuracy", "loss", "seconds", "slow:fast"):
         assert word in result.stdout
@@ -61,7 +58,7 @@ def test_the_command_prints_a_table_and_draws_a_picture(backend, tmp_path):
 
 
 def test_a_backend_that_cannot_run_here_is_an_error_in_one_line(monkeypatch, tmp_path):
-    for module in ("cupy_model", "lookahead_core.adapters.cupy"):
+    for module in ("experiments.demo.cupy_model", "lookahead_core.adapters.cupy"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
     with pytest.raises(SystemExit, match=r"^digits\.py: the cupy backend needs cupy, which .*$"):

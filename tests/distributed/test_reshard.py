@@ -3,26 +3,24 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import resharding
+from drivers import resharding
+from programs import WITH_TESTS
 
 # It says so where there is one process and no process group, as here.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:torch.distributed is disabled, unavailable or uninitialized"
 )
-PROGRAM = Path(resharding.__file__)
 
 
 def launched(processes, action, folder):
     """Run the program on so many processes, for no more than two minutes."""
     run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *run, str(PROGRAM), action, str(folder)]
-    paths = os.pathsep.join([str(PROGRAM.parents[1]), str(PROGRAM.parent)])
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *run, "-m", "drivers.resharding", action, str(folder)]
+    environment = {**os.environ, **WITH_TESTS, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     with subprocess.Popen(command, env=environment, **pipes) as launcher:
         try:

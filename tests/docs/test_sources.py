@@ -44,6 +44,8 @@ def test_a_test_that_is_gone_would_be_seen():
 
 @pytest.mark.parametrize("page", ["sources.md", "evidence.md"])
 def test_every_script_that_is_named_exists(page):
-    named = re.findall(r"\bevidence/[\w/]+\.py", (ROOT / "docs" / page).read_text())
+    text = (ROOT / "docs" / page).read_text()
+    named = re.findall(r"\bexperiments/evidence/[\w/]+\.py", text)
+    named += [f"{m.replace('.', '/')}.py" for m in re.findall(r"-m (experiments\.[\w.]+)", text)]
     assert named
     assert [path for path in named if not (ROOT / path).exists()] == []

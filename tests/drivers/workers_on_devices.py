@@ -23,8 +23,9 @@ import orbax.checkpoint as ocp
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-import workers_by_hand as by_hand
-from compiled_collectives import collectives
+from drivers import workers_by_hand as by_hand
+from drivers.compiled_collectives import collectives
+from drivers.workers_by_hand import STEPS, K, data, start, trained_by_hand
 from lookahead_core import Interpolate, Momentum, SyncRule, diloco, ema, lookahead
 from lookahead_core.adapters.optax import (
     find_state,
@@ -33,7 +34,6 @@ from lookahead_core.adapters.optax import (
     split,
     worker_axes,
 )
-from workers_by_hand import STEPS, K, data, start, trained_by_hand
 
 DEVICES = 8
 SPECS = {"w": P(None, "shards"), "b": P("shards")}

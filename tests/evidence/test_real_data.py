@@ -14,15 +14,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-import cells
-import tables
-import tasks
-from cells import Cell, Plan, all_cells, key
-from compared import CONTROLS, INNERS, SCHEDULES, Method, methods_for
-from real_data import PAGE, RESULTS, fill
-from results import Row, Table, load, touches_the_end, width
-from tasks import TASKS, load_split, python_text
-from training import initial_weights, train
+from experiments.evidence import cells, tables, tasks
+from experiments.evidence.cells import Cell, Plan, all_cells, key
+from experiments.evidence.compared import CONTROLS, INNERS, SCHEDULES, Method, methods_for
+from experiments.evidence.real_data import PAGE, RESULTS, fill
+from experiments.evidence.results import Row, Table, load, touches_the_end, width
+from experiments.evidence.tasks import TASKS, load_split, python_text
+from experiments.evidence.training import initial_weights, train
 
 DIGITS = replace(TASKS[0], steps=20)
 LR, SEED = 0.05, 3

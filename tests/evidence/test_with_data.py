@@ -1,18 +1,17 @@
 """The scripts for data that is not here run on synthetic data of the same shape."""
 
-import importlib
 import json
-import os
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[2] / "evidence" / "with_data"
+import programs
+from experiments.evidence.with_data import shipped
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "evidence" / "with_data"
 SCRIPTS = {
     "cifar": ["--classes", "100"],
     "penn_treebank": [],
@@ -21,9 +20,7 @@ SCRIPTS = {
 
 
 def run(script, *arguments):
-    command = [sys.executable, "-W", "error", str(FOLDER / f"{script}.py"), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return programs.run(f"experiments.evidence.with_data.{script}", *arguments)
 
 
 def last_record(script, *arguments):
@@ -44,9 +41,7 @@ def test_a_few_steps_run_and_are_counted(script):
     assert all(isinstance(number, int | float) for number in record.values())
 
 
-def test_the_steps_that_are_counted_are_those_that_moved_the_weights(monkeypatch):
-    monkeypatch.syspath_prepend(FOLDER)
-    shipped = importlib.import_module("shipped")
+def test_the_steps_that_are_counted_are_those_that_moved_the_weights():
     options = shipped.options_of("").parse_args(["--method", "inner", "--steps", "3"])
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adaptive_alpha
-import condition_number
-import draw
-import learning_rates
-import matched_risk
-import real_run
-import variance_grid
-import weight_plane
+from experiments.figures import (
+    adaptive_alpha,
+    condition_number,
+    draw,
+    learning_rates,
+    matched_risk,
+    real_run,
+    variance_grid,
+    weight_plane,
+)
 from lookahead_core.analysis import (
     Moments,
     expected_loss,
@@ -156,4 +158,4 @@ def test_pictures_are_for_phones_and_small(name):
     with Image.open(path) as image:
         assert image.width == 720
     assert path.stat().st_size < 100_000
-    assert callable(import_module(name).draw)
+    assert callable(import_module(f"experiments.figures.{name}").draw)

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
+from drivers.plain import PlainDriver, PlainLookahead, cast
 from lookahead_core.conformance import CLAUSES
 from lookahead_core.conformance.report import check_adapter
-from plain import PlainDriver, PlainLookahead, cast
 
 MUTANTS = {}
 

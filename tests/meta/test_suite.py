@@ -2,6 +2,7 @@
 
 import pytest
 
+from drivers.plain import PlainDriver, PlainLookahead
 from lookahead_core.conformance import (
     CLAUSES,
     AdapterConformance,
@@ -11,7 +12,6 @@ from lookahead_core.conformance import (
     Setup,
     check_adapter,
 )
-from plain import PlainDriver, PlainLookahead
 from reference_loop import LEARNING_RATE, MOMENTUM, POLICIES, START, distance, gradient
 from reference_loop import momentum_trajectory as by_hand
 
@@ -90,7 +90,7 @@ def test_a_class_with_an_unknown_clause_cannot_be_made():
 
 MODULE = """
 from lookahead_core.conformance import AdapterConformance
-from plain import PlainDriver
+from drivers.plain import PlainDriver
 from test_suite_classes import NeverAnchorsAgain
 
 class TestMine(AdapterConformance):
@@ -98,7 +98,7 @@ class TestMine(AdapterConformance):
     expected_failures = {expected}
 """
 CLASSES = """
-from plain import PlainLookahead
+from drivers.plain import PlainLookahead
 
 class NeverAnchorsAgain(PlainLookahead):
     def anchors(self):

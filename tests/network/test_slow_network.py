@@ -14,20 +14,22 @@ from itertools import product
 import pytest
 from PIL import Image
 
-import findings
-import links
-import measured
-import network_tables
-import picture_of_network
-import plan_at_scale as plan
-import slow_network
-import what_breaks
-from launch import WorkerError, wait_for
-from links import Network
+from experiments.network import (
+    findings,
+    links,
+    measured,
+    network_tables,
+    picture_of_network,
+    slow_network,
+    what_breaks,
+)
+from experiments.network import plan_at_scale as plan
+from experiments.network.launch import WorkerError, wait_for
+from experiments.network.links import Network
+from experiments.network.plan_at_scale import Link, Way
+from experiments.network.sizes import size
+from experiments.network.sync_methods import METHODS, Method
 from lookahead_core import analysis, local_sgd
-from plan_at_scale import Link, Way
-from sizes import size
-from sync_methods import METHODS, Method
 
 PAGE = slow_network.PAGE.read_text()
 DATA = json.loads(slow_network.DATA.read_text())

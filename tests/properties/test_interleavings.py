@@ -17,10 +17,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from drivers.plain import PlainDriver, PlainLookahead
 from lookahead_core.conformance import Inner, Leaf, Oracle, Outer, Second, Setup
 from lookahead_core.conformance.assertions import require_equal, require_within
 from lookahead_core.conformance.runs import policies
-from plain import PlainDriver, PlainLookahead
 
 # Rounding of a run of 25 steps, momentum included: 9e-13 in float64.
 EPS = 4096
@@ -134,10 +134,10 @@ def driver_of(backend):
     """The backend's driver, and the settings of its framework that the tests need."""
     if backend == "jax":
         jax = import_module("jax")
-        return import_module("optax_driver").OptaxDriver(), jax.enable_x64(True)
+        return import_module("drivers.optax_driver").OptaxDriver(), jax.enable_x64(True)
     module, name = {
-        "numpy": ("array_driver", "ArrayDriver"),
-        "torch": ("torch_driver", "TorchDriver"),
+        "numpy": ("drivers.array_driver", "ArrayDriver"),
+        "torch": ("drivers.torch_driver", "TorchDriver"),
     }[backend]
     return getattr(import_module(module), name)(), contextlib.nullcontext()
 

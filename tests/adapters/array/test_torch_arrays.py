@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from array_checkpoints import K, assert_resumes
-from array_driver import ArrayDriver
+from drivers.array_driver import ArrayDriver
 from lookahead_core.adapters._array_kernel import IN_PLACE
 from lookahead_core.conformance import AdapterConformance, KernelConformance
 

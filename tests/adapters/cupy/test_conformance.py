@@ -5,7 +5,7 @@ import cupy
 import pytest
 
 from array_checkpoints import K, assert_resumes
-from array_driver import ArrayDriver
+from drivers.array_driver import ArrayDriver
 from lookahead_core import REFERENCE_KERNEL
 from lookahead_core.adapters._cupy_kernel import FUSED
 from lookahead_core.adapters.cupy import SGD, Adam, MetaOptimizer, is_available

@@ -4,7 +4,7 @@ import array_api_compat.numpy
 import array_api_strict
 import pytest
 
-from array_driver import ArrayDriver
+from drivers.array_driver import ArrayDriver
 from lookahead_core.adapters._array_kernel import IN_PLACE
 from lookahead_core.conformance import AdapterConformance, KernelConformance
 

@@ -3,8 +3,8 @@
 import jax
 import pytest
 
+from drivers.optax_driver import OptaxDriver
 from lookahead_core.conformance import AdapterConformance
-from optax_driver import OptaxDriver
 
 
 class InDoublePrecision(AdapterConformance):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-import on_eight_devices
+from drivers import on_eight_devices
 
 
 @pytest.mark.clause("C55")

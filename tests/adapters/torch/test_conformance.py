@@ -5,10 +5,10 @@ import pytest
 import torch
 import torch._dynamo
 
+from drivers.torch_driver import TorchDriver
 from lookahead_core.adapters import _torch_plan
 from lookahead_core.adapters._torch_kernel import KERNELS
 from lookahead_core.conformance import AdapterConformance, KernelConformance
-from torch_driver import TorchDriver
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-import workers_on_devices
-from compiled_collectives import collectives
-from several_processes import run_together
-from workers_on_devices import CHECKS
+from drivers.compiled_collectives import collectives
+from drivers.several_processes import run_together
+from drivers.workers_on_devices import CHECKS
+from programs import WITH_TESTS
 
 SAVED, RESUMED = "a_run_is_saved", "a_saved_run_goes_on_on_other_meshes"
 CLAUSES = {
@@ -49,15 +49,15 @@ def free_port():
 
 def environment(devices):
     flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, **WITH_TESTS, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def require(check, folder, processes=1):
     """The check holds in every process."""
-    program = [sys.executable, "-W", "error", workers_on_devices.__file__, check, str(folder)]
+    program = [sys.executable, "-W", "error", "-m", "drivers.workers_on_devices"]
     port = str(free_port())
     several = [[str(processes), str(n), port] for n in range(processes)] if processes > 1 else [[]]
-    commands = [[*program, *arguments] for arguments in several]
+    commands = [[*program, check, str(folder), *arguments] for arguments in several]
     for code, output in run_together(commands, environment(8 // processes), folder, seconds=240):
         assert (code, output.splitlines()[-1:]) == (0, ["held"]), output
 

@@ -13,8 +13,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 
+from drivers.resharding import RUNS, STEPS, made, parts, train, undisturbed, weights
 from lookahead_core.adapters.torch import MetaOptimizer
-from resharding import RUNS, STEPS, made, parts, train, undisturbed, weights
 from sharded_runs import Leaves, folder, give_gradients
 
 
