@@ -346,7 +346,8 @@ def install_torch(environment: Environment) -> None:
     planned = [item["metadata"]["name"] for item in json.loads(report.read_text())["install"]]
     cuda = [name for name in planned if name.startswith(("nvidia", "cuda", "triton"))]
     if cuda:
-        environment.session.log(f"pip would install {', '.join(cuda)}: taking the CPU build instead")
+        found = ", ".join(cuda)
+        environment.session.log(f"pip would install {found}: taking the CPU build instead")
         environment.pip("--index-url", PYTORCH_CPU, *pinned)
     else:
         environment.pip(*pinned)
