@@ -132,7 +132,7 @@ def minimums(session: nox.Session) -> None:
     # In one go with the wheel: pip then never takes a newer version first.
     environment.pip(f"{ROOT}[numpy,jax]", *oldest)
     backends = ["--backend=numpy", "--backend=jax"]
-    run_tests(environment, "tests/core", "tests/adapters", "tests/matrix", *backends)
+    run_tests(environment, "tests/core", "tests/adapters", *backends)
 
 
 @nox.session(tags=["check"])

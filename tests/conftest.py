@@ -59,9 +59,9 @@ BFLOAT16 = {
 # Devices that are not the default one, also by the names of the table; no array on torch's meta
 # device has values.
 DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
-# Tests of this file, of the table, of formulas, figures and the slow network say nothing about a
-# backend: with NumPy.
-ONCE = {"matrix", "analysis", "figures", "network"}
+# Tests of this file, of the table, of formulas, figures, the slow network and the conformance suite
+# itself, with its mutants in plain Python, say nothing about a backend: with NumPy.
+ONCE = {"matrix", "analysis", "figures", "network", "meta"}
 # What belongs to some backends: folders of tests of adapters, and modules anywhere else.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
 MODULES_OF = {
