@@ -16,24 +16,27 @@
     nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
     nox -s evidence           train on real data, with controls; writes docs/evidence.md
 
-Tests run against the built wheel, from an empty folder. With LOOKAHEAD_BACKENDS=numpy,cupy in the
-environment the matrix is those backends, and one that is not there is an error. The results by
-backend and clause are written to docs/matrix.md.
+Tests run against the built wheel, from an empty folder, side by side: as many processes as there
+are processors, with one thread each; -- -n 0 runs them in one. Most sessions share .nox/shared,
+where each installs what is not there yet. With LOOKAHEAD_BACKENDS=numpy,cupy in the environment the
+matrix is those backends, and one that is not there is an error. The results by backend and clause
+are written to docs/matrix.md.
 """
 
 import json
 import os
 import shutil
+import sys
 from argparse import ArgumentParser
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
 import nox
 
 nox.needs_version = ">=2025.5"
-# Not uv: it does not read pip's settings, which say where a CPU build of PyTorch is to be had.
-nox.options.default_venv_backend = "virtualenv"
-nox.options.reuse_venv = "yes"
+# nox would make an environment for each session: see Environment.
+nox.options.default_venv_backend = "none"
 nox.options.tags = ["check"]
 
 ROOT = Path(__file__).parent
@@ -60,6 +63,40 @@ ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
 # tests/experiments.py says how they are found.
 PROGRAMS = {**ISOLATED, "PYTHONPATH": str(ROOT / "tests"), "PYTHONSAFEPATH": "1"}
 PEERS = str(ROOT / "experiments" / "peers" / "requirements.txt")
+# Two processes with two threads each would wait for each other on two processors.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SIDE_BY_SIDE = ("--numprocesses=logical", "--maxprocesses=8", "--dist=worksteal")
+
+
+class Environment:
+    """Packages of one session or of several, in a folder of .nox.
+
+    Not uv's: it does not read pip's settings, which say where a CPU build of PyTorch is to be had.
+    """
+
+    with_this_wheel: ClassVar[set[Path]] = set()
+
+    def __init__(self, session: nox.Session, name: str = "shared") -> None:
+        self.session = session
+        self.folder = Path(session.cache_dir).resolve().parent / name
+        self.programs = self.folder / ("Scripts" if os.name == "nt" else "bin")
+        if not self.programs.exists():
+            session.run_install(sys.executable, "-m", "virtualenv", "--quiet", str(self.folder))
+
+    def run(self, program: str, *arguments: str, **options: Any) -> None:
+        self.session.run(str(self.programs / program), *arguments, **{"env": ISOLATED, **options})
+
+    def pip(self, *arguments: str) -> None:
+        # Modules are compiled when they are first imported, which most of them never are.
+        command = (str(self.programs / "python"), "-m", "pip", "install", "--no-compile")
+        self.session.run_install(*command, *arguments, silent=True)
+
+    def install_wheel(self) -> None:
+        """Build the checkout's wheel and install it: once, whatever sessions of this run ask."""
+        if self.folder not in self.with_this_wheel:
+            clean_build()
+            self.pip("--no-deps", str(ROOT))
+            self.with_this_wheel.add(self.folder)
 
 
 @nox.session
@@ -68,20 +105,22 @@ def tests(session: nox.Session, backend: str) -> None:
     """The core on one backend; its adapter and example, and the demo through it."""
     results = matrix_folder(session) / f"{backend}.json"
     results.unlink(missing_ok=True)
+    launcher = ("pytest", *SIDE_BY_SIDE)
     if backend == "dask":
-        install(session, groups=["backend-dask"])
+        # Its own environment shows that the core needs no extra.
+        environment = install(session, groups=["backend-dask"], environment="dask")
         paths = ["tests/core/test_rule.py"]
     elif backend in GPU:
-        install_for_gpu(session, backend)
-        paths = ["tests/core", "tests/adapters"]
+        environment = install_for_gpu(session, backend)
+        paths, launcher = ["tests/core", "tests/adapters"], ("pytest",)  # one process owns the GPU
     else:
         evidence = ["evidence"] if backend == "jax" else []
-        install(session, backend, groups=[f"backend-{backend}", "demo", *evidence])
+        environment = install(session, backend, groups=[f"backend-{backend}", "demo", *evidence])
         paths = ["tests"]
     # Part of the tests is no row of the table.
     record = [] if session.posargs else [f"--matrix-json={results}"]
     ignored = f"--ignore={ROOT / 'tests' / 'docs'}"
-    run_tests(session, *paths, "--backend", backend, ignored, *record)
+    run_tests(environment, *paths, "--backend", backend, ignored, *record, launcher=launcher)
 
 
 @nox.session(tags=["check", "cpu"])
@@ -89,27 +128,25 @@ def minimums(session: nox.Session) -> None:
     """The core and the adapters of NumPy and JAX with the oldest versions that we promise."""
     oldest = nox.project.dependency_groups(PYPROJECT, "minimums")
     clean_build()
+    environment = Environment(session, "minimums")
     # In one go with the wheel: pip then never takes a newer version first.
-    session.install(f"{ROOT}[numpy,jax]", *oldest)
+    environment.pip(f"{ROOT}[numpy,jax]", *oldest)
     backends = ["--backend=numpy", "--backend=jax"]
-    run_tests(session, "tests/core", "tests/adapters", "tests/matrix", *backends)
+    run_tests(environment, "tests/core", "tests/adapters", *backends)
 
 
 @nox.session(tags=["check"])
 @nox.parametrize("backend", ["torch", "jax"], ids=["torch", "jax"])
 def clients(session: nox.Session, backend: str) -> None:
     """The adapters inside the real trainers, libraries and file formats that they are used with."""
-    install(session, backend, groups=[f"clients-{backend}"])
-    if backend == "jax":
-        # braintools, pinned, and without what only other peers need.
-        session.install("--no-deps", "-r", PEERS)
-    run_tests(session, f"tests/clients/{backend}", "--clients", "--backend", backend)
+    environment = install(session, backend, groups=[f"clients-{backend}"])
+    run_tests(environment, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 
 @nox.session(tags=["check"])
 def distributed(session: nox.Session) -> None:
     """Workers as real processes, with collectives between them."""
-    install(session, "torch", "jax", groups=["distributed"])
+    environment = install(session, "torch", "jax", groups=["distributed"])
     options = ["--distributed", "--backend=torch", "--backend=jax"]
     # pytest keeps the folders of three runs: the fourth process would delete the first one's, and
     # two that delete the same one fail.
@@ -117,55 +154,58 @@ def distributed(session: nox.Session) -> None:
     for processes in (2, 4):
         # Two cores: a thread for each of four processes is two too many already.
         launcher = ("torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "pytest")
-        run_tests(session, "tests/distributed/torch", *options, *keep, launcher=launcher)
-    run_tests(session, "tests/distributed", *options, f"--ignore={ROOT}/tests/distributed/torch")
+        run_tests(environment, "tests/distributed/torch", *options, *keep, launcher=launcher)
+    started_here = f"--ignore={ROOT}/tests/distributed/torch"
+    run_tests(environment, "tests/distributed", *options, started_here)
 
 
 @nox.session(tags=["check"])
 def lint(session: nox.Session) -> None:
     """Ruff, its formatting included."""
-    install_groups(session, "lint")
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
+    environment = Environment(session)
+    environment.pip(*requirements("lint"))
+    environment.run("ruff", "check", ".")
+    environment.run("ruff", "format", "--check", ".")
 
 
 @nox.session(tags=["check"])
 def types(session: nox.Session) -> None:
     """mypy --strict on the installed wheel: import hooks hide an editable install from it."""
-    install(session, *ALL, groups=["types"])
+    environment = install(session, *ALL, groups=["types"])
     config = ROOT / "pyproject.toml"
     session.chdir(session.create_tmp())  # else the checkout's folder is taken for the package
-    session.run("mypy", "--config-file", str(config), "-p", "lookahead_core", env=ISOLATED)
+    environment.run("mypy", "--config-file", str(config), "-p", "lookahead_core")
 
 
 @nox.session(tags=["check"])
 def docs(session: nox.Session) -> None:
     """Docstrings by numpydoc's rules, their examples, links, clauses, the README's code."""
-    install(session, *ALL, groups=["docs"])
+    environment = install(session, *ALL, groups=["docs"])
     everything = [f"--backend={name}" for name in ALL]
-    run_tests(session, "tests/docs", *everything)
+    run_tests(environment, "tests/docs", *everything)
 
 
 @nox.session(tags=["check"])
 def build(session: nox.Session) -> None:
     """Build, check the metadata, and test what is in the wheel and what importing it imports."""
-    install_groups(session, "build", "backend-numpy")
+    environment = install(session, *ALL, groups=["build", "backend-numpy"])
     dist = (Path(session.create_tmp()) / "dist").resolve()
     for old in dist.glob("*"):
         old.unlink()
-    session.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
-    session.run("twine", "check", "--strict", *map(str, dist.iterdir()))
-    install(session, *ALL)
+    environment.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
+    environment.run("twine", "check", "--strict", *map(str, dist.iterdir()))
     everything = [f"--backend={name}" for name in ALL]
-    run_tests(session, "tests/packaging", f"--dist={dist}", *everything)
+    (wheel,) = dist.glob("*.whl")
+    run_tests(environment, "tests/packaging", f"--wheel={wheel}", *everything)
 
 
 @nox.session(tags=["check", "cpu", "gpu"])
 def table(session: nox.Session) -> None:
     """Merge the results of the backends into docs/matrix.md, and print it."""
-    install_groups(session, "test")
+    environment = Environment(session)
+    environment.pip(*requirements("test"))
     program, page = ROOT / "tests" / "matrix_table.py", ROOT / "docs" / "matrix.md"
-    session.run("python", str(program), str(matrix_folder(session)), str(page))
+    environment.run("python", str(program), str(matrix_folder(session)), str(page))
 
 
 @nox.session(default=False)
@@ -182,72 +222,75 @@ def demo(session: nox.Session) -> None:
     parser.add_argument("--backend", default="numpy")
     backend = parser.parse_known_args(session.posargs)[0].backend
     extras = {"numpy", backend} if backend in {"numpy", "torch", "jax", "cupy"} else {"numpy"}
-    install(session, *sorted(extras), groups=["demo"])
-    run_program(session, "demo.digits")
+    environment = install(session, *sorted(extras), groups=["demo"], environment="demo")
+    run_program(environment, "demo.digits")
 
 
 @nox.session(default=False)
 def figures(session: nox.Session) -> None:
     """Draw docs/figures, or check that they are drawn like this: -- --check, -- NAME."""
-    install(session, "numpy", groups=["figures"])
+    environment = install(session, "numpy", groups=["figures"], environment="figures")
     # More threads add numbers in another order, and a pixel may differ.
-    run_program(session, "figures.draw", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    run_program(environment, "figures.draw", **ONE_THREAD)
 
 
 @nox.session
 def peers(session: nox.Session) -> None:
     """The conformance suite on other people's Lookaheads; writes docs/scoreboard.md."""
-    install(session, *ALL)
+    environment = install(session, *ALL, environment="peers")
     # Without dependencies: requirements.txt is complete, and timm would bring torchvision.
-    session.install("--no-deps", "-r", PEERS)
-    run_program(session, "peers.scoreboard")
+    environment.pip("--no-deps", "-r", PEERS)
+    run_program(environment, "peers.scoreboard")
 
 
 @nox.session(default=False)
 def evidence(session: nox.Session) -> None:
     """Lookahead and its controls on real data: up to half an hour; cut off, it goes on later."""
-    install(session, "jax", groups=["evidence"])
-    run_program(session, "evidence.real_data")
+    environment = install(session, "jax", groups=["evidence"])
+    run_program(environment, "evidence.real_data")
 
 
 @nox.session(default=False)
 def network(session: nox.Session) -> None:
     """Workers on links that are slow on purpose, as root on Linux; writes docs/distributed.md."""
-    install(session, "torch", groups=["network"])
-    run_program(session, "network.slow_network")
+    environment = install(session, "torch", groups=["network"])
+    run_program(environment, "network.slow_network")
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
     """Measure time and memory beside other people's Lookaheads; writes docs/performance.md."""
-    install(session, *ALL)
-    session.install("--no-deps", "-r", PEERS)
-    run_program(session, "benchmarks.bench")
+    environment = install(session, *ALL, environment="peers")
+    environment.pip("--no-deps", "-r", PEERS)
+    run_program(environment, "benchmarks.bench")
 
 
 def run_tests(
-    session: nox.Session, *arguments: str, launcher: tuple[str, ...] = ("pytest",)
+    environment: Environment,
+    *arguments: str,
+    launcher: tuple[str, ...] = ("pytest", *SIDE_BY_SIDE),
 ) -> None:
     """pytest on the installed wheel, from an empty folder: nothing of the checkout is in the way.
 
     Arguments that begin with "tests" are paths in the checkout; those that the user gives come in
     the place of the session's own.
     """
-    if any(argument.startswith("tests") for argument in session.posargs):
+    asked = environment.session.posargs
+    if any(argument.startswith("tests") for argument in asked):
         arguments = tuple(a for a in arguments if not a.startswith("tests"))
     everything = [
         str(ROOT / argument) if argument.startswith("tests") else argument
-        for argument in (*arguments, *session.posargs)
+        for argument in (*arguments, *asked)
     ]
     config = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--installed"]
-    with TemporaryDirectory() as empty, session.chdir(empty):
-        session.run(*launcher, *config, *everything, env=ISOLATED)
+    with TemporaryDirectory() as empty, environment.session.chdir(empty):
+        environment.run(*launcher, *config, *everything, env={**ISOLATED, **ONE_THREAD})
 
 
-def run_program(session: nox.Session, module: str, **environment: str) -> None:
+def run_program(environment: Environment, module: str, **variables: str) -> None:
     """A module of `experiments/` on the installed wheel, with what the user gives after --."""
-    command = ("python", "-m", f"experiments.{module}", *session.posargs)
-    session.run(*command, env={**PROGRAMS, **environment})
+    command = ("-m", f"experiments.{module}", *environment.session.posargs)
+    environment.run("python", *command, env={**PROGRAMS, **variables})
 
 
 def matrix_folder(session: nox.Session) -> Path:
@@ -262,43 +305,49 @@ def clean_build() -> None:
     shutil.rmtree(ROOT / "build", ignore_errors=True)
 
 
-def install(session: nox.Session, *extras: str, groups: list[str] | None = None) -> None:
-    """Install the wheel of this checkout with `extras`, and dependency groups."""
-    clean_build()
+def requirements(*groups: str) -> list[str]:
+    return nox.project.dependency_groups(PYPROJECT, *groups)
+
+
+def install(
+    session: nox.Session,
+    *extras: str,
+    groups: tuple[str, ...] | list[str] = (),
+    environment: str = "shared",
+) -> Environment:
+    """An environment with the wheel of this checkout, its `extras`, and dependency groups."""
+    made = Environment(session, environment)
     if "torch" in extras:
-        install_torch(session)
-    session.install(f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT))
-    if groups:
-        install_groups(session, *groups)
+        install_torch(made)
+    made.install_wheel()
+    made.pip(f"lookahead-core[{','.join(extras)}]", *requirements(*groups))
+    return made
 
 
-def install_for_gpu(session: nox.Session, backend: str) -> None:
+def install_for_gpu(session: nox.Session, backend: str) -> Environment:
     """Builds for CUDA, which are gigabytes: of torch what PyPI has, of JAX its own extra."""
     family = backend.partition("-")[0]
     clean_build()
     cuda = {"jax": ["jax[cuda12]"]}.get(family, [])
-    session.install(f"{ROOT}[numpy,{family}]", *cuda)
-    install_groups(session, f"backend-{family}")
+    environment = Environment(session, backend)
+    environment.pip(f"{ROOT}[numpy,{family}]", *cuda, *requirements(f"backend-{family}"))
+    return environment
 
 
-def install_groups(session: nox.Session, *groups: str) -> None:
-    session.install(*nox.project.dependency_groups(PYPROJECT, *groups))
-
-
-def install_torch(session: nox.Session) -> None:
+def install_torch(environment: Environment) -> None:
     """Install the CPU build of PyTorch, never a CUDA build with its gigabytes of libraries.
 
     The pip settings of the machine come first. If they lead to CUDA packages, as PyPI does on
     Linux, nothing of that is installed and PyTorch's own index of CPU builds is asked instead.
     """
-    requirements = nox.project.dependency_groups(PYPROJECT, "torch-cpu")
-    report = Path(session.create_tmp()) / "torch.json"
-    options = ["--dry-run", "--quiet", "--report", str(report)]
-    session.run("python", "-m", "pip", "install", *options, *requirements, silent=True)
+    pinned = requirements("torch-cpu")
+    report = environment.folder / "torch.json"
+    environment.pip("--dry-run", "--quiet", "--report", str(report), *pinned)
     planned = [item["metadata"]["name"] for item in json.loads(report.read_text())["install"]]
     cuda = [name for name in planned if name.startswith(("nvidia", "cuda", "triton"))]
     if cuda:
-        session.log(f"pip would install {', '.join(cuda)}: taking the CPU build instead")
-        session.install("--index-url", PYTORCH_CPU, *requirements)
+        found = ", ".join(cuda)
+        environment.session.log(f"pip would install {found}: taking the CPU build instead")
+        environment.pip("--index-url", PYTORCH_CPU, *pinned)
     else:
-        session.install(*requirements)
+        environment.pip(*pinned)

@@ -59,9 +59,9 @@ BFLOAT16 = {
 # Devices that are not the default one, also by the names of the table; no array on torch's meta
 # device has values.
 DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
-# Tests of this file, of the table, of formulas, figures and the slow network say nothing about a
-# backend: with NumPy.
-ONCE = {"matrix", "analysis", "figures", "network"}
+# Tests of this file, of the table, of formulas, figures, the slow network and the conformance suite
+# itself, with its mutants in plain Python, say nothing about a backend: with NumPy.
+ONCE = {"matrix", "analysis", "figures", "network", "meta"}
 # What belongs to some backends: folders of tests of adapters, and modules anywhere else.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
 MODULES_OF = {
@@ -94,9 +94,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help=f"one of {', '.join(BACKENDS)}; may be given more than once "
         "(default: those in LOOKAHEAD_BACKENDS, separated by commas, else numpy)",
     )
-    parser.addoption(
-        "--dist", help="folder with the built wheel; without it tests/packaging is not collected"
-    )
+    parser.addoption("--wheel", help="the built wheel; without it tests/packaging is not collected")
     parser.addoption(
         "--clients",
         action="store_true",
@@ -195,7 +193,7 @@ def site_packages() -> Path:
 def pytest_report_header(config: pytest.Config) -> list[str]:
     asked = asked_for(config)
     rest = sorted(set(BACKENDS) - set(asked))
-    rest += [] if config.getoption("--dist") else ["the built wheel"]
+    rest += [] if config.getoption("--wheel") else ["the built wheel"]
     rest += [] if config.getoption("--clients") else ["client libraries"]
     rest += [] if config.getoption("--distributed") else ["several processes"]
     rest += [] if config.getoption("--slow") else ["the slow tests"]
@@ -207,7 +205,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     name, asked = collection_path.name, families(config)
-    if name == "packaging" and not config.getoption("--dist"):
+    if name == "packaging" and not config.getoption("--wheel"):
         return True
     if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
         return True

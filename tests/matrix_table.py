@@ -67,8 +67,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if path := config.getoption("--matrix-json"):
+    path = config.getoption("--matrix-json")
+    # pytest-xdist runs tests in processes of its own, and hands their reports to this one.
+    if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Recorder(path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    if item.config.getoption("--matrix-json"):
+        report.column, report.clauses = column_of(item), clauses_of(item)
+    return report
 
 
 class Recorder:
@@ -79,15 +89,12 @@ class Recorder:
         self.digest = digest()
         self.results: dict[str, dict[str, Counter[str]]] = {}
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        report = yield
-        if outcome := outcome_of(report):
-            column = column_of(item)
-            for clause in clauses_of(item) if column else ():
-                counts = self.results.setdefault(column, {}).setdefault(clause, Counter())
-                counts[outcome] += 1
-        return report
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        # Of a test that ended its whole process xdist has nothing to say but that it failed.
+        column, outcome = getattr(report, "column", None), outcome_of(report)
+        for clause in report.clauses if column and outcome else ():
+            counts = self.results.setdefault(column, {}).setdefault(clause, Counter())
+            counts[outcome] += 1
 
     def pytest_sessionfinish(self) -> None:
         results = {"digest": self.digest, "results": self.results}

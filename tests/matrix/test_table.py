@@ -132,7 +132,8 @@ def test_the_digest_changes_with_a_line_of_code(tmp_path):
     assert digest(tmp_path) != before
 
 
-def test_the_plugin_counts_by_column_and_clause(pytester, monkeypatch):
+@pytest.mark.parametrize("processes", [(), ("--numprocesses", "2")], ids=["one process", "two"])
+def test_the_plugin_counts_by_column_and_clause(processes, pytester, monkeypatch):
     # The same layout as here: what belongs to a backend is in tests/core.
     pytester.makeconftest(CONFTEST)
     for folder in ("core", "meta"):
@@ -140,7 +141,8 @@ def test_the_plugin_counts_by_column_and_clause(pytester, monkeypatch):
         (pytester.path / "tests" / folder / f"test_{folder}.py").write_text(MODULE)
     (pytester.path / "pytest.ini").write_text("[pytest]\nmarkers =\n  clause\n  column\n")
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
-    pytester.runpytest_subprocess("--backend", "jax", "--matrix-json", "found.json")
+    options = ["--backend", "jax", "--matrix-json", "found.json", *processes]
+    pytester.runpytest_subprocess(*options)
     assert json.loads(Path("found.json").read_text())["results"] == {
         "jax-scan": {"C01": {"pass": 1}, "C27": {"n.a.": 1}},
         "jax-jit": {"C19": {"pass": 1}},

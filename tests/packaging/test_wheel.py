@@ -16,8 +16,7 @@ FOLDERS = {
 
 @pytest.fixture(scope="module")
 def wheel(request):
-    (path,) = Path(request.config.getoption("--dist")).glob("*.whl")
-    with ZipFile(path) as archive:
+    with ZipFile(request.config.getoption("--wheel")) as archive:
         yield archive
 
 

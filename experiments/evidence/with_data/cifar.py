@@ -143,11 +143,11 @@ def train_epoch(training: Training, model: nn.Module, x: Tensor, y: Tensor, size
     return loss.item()
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = options_of(DESCRIPTION, lr=0.1, weight_decay=1e-3, batch=128, epochs=200, alpha=0.8)
     parser.add_argument("--classes", type=int, choices=[10, 100], default=10)
     parser.add_argument("--inner", choices=["sgd", "adamw"], default="sgd")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     data = normalised(load(options), device())
     model = resnet18(options.classes, width=8 if options.tiny else 64).to(device())

@@ -135,10 +135,10 @@ def inner_optimizer(model: nn.Module, options: argparse.Namespace) -> torch.opti
     return kind(model.parameters(), lr=lr, weight_decay=options.weight_decay)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = options_of(DESCRIPTION, weight_decay=1.2e-6, batch=80, epochs=750)
     parser.add_argument("--inner", choices=["sgd", "adam"], default="adam")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     texts, vocabulary = load(options)
     train, val, test = (columns(text, options.batch) for text in texts)

@@ -178,10 +178,10 @@ def factor(width: int, warmup: int) -> Callable[[int], float]:
     return at
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = options_of(DESCRIPTION, lr=1.0, weight_decay=0.0, batch=64, epochs=20)
     parser.add_argument("--warmup", type=int, default=4000, metavar="N", help="steps; 0 for none")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.manual_seed(options.seed)
     train, val, vocabulary = load(options)
     sizes = (16, 2, 1) if options.tiny else (512, 8, 6)

@@ -349,7 +349,9 @@ def test_a_step_between_syncs_selects_nothing_under_momentum():
 
 @pytest.mark.clause("C56")
 @pytest.mark.parametrize(
-    ("rule", "kept"), [(slowmo(PERIOD), 2), (ema(0.9), 1), (swa(PERIOD), 1)], ids=repr
+    ("rule", "kept"),
+    [(slowmo(PERIOD), 2), (ema(0.9), 1), (swa(PERIOD), 1)],
+    ids=["slowmo", "ema", "swa"],  # repr has an address, which is another in each process
 )
 def test_a_step_that_syncs_allocates_nothing_of_the_size_of_the_parameters(rule, kept):
     # The drop-in form and Nesterov's do, on XLA's CPU backend: docs/jax.md has the sizes.
