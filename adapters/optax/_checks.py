@@ -70,16 +70,18 @@ def check_arguments(updates: Any, state: Any, params: Any, sync: bool | None = N
 def check_state(rule: SyncRule, average: Average | None, state: LookaheadState) -> None:
     """Raise ValueError if `state` is that of a rule of another kind (clause C06)."""
     expected, got = state_kind(rule, average), type(state)
-    number, outer = number_of_slots(rule), type(rule.outer).__name__
     if got is not expected:
+        way_out = f": {expected.__name__}(*state) is it" if rule.has_readout else ""
         raise ValueError(
-            f"state must be a {expected.__name__}, as {outer}, restart={rule.restart}, "
+            f"state must be a {expected.__name__}, as {rule.outer!r}, restart={rule.restart}, "
             f"restart_period={rule.restart_period} and average={average!r} make it, "
-            f"got {got.__name__}"
+            f"got {got.__name__} (from an older version?{way_out})"
         )
+    number = number_of_slots(rule)
     if not is_parked(state) and len(state.outer) != number:
         raise ValueError(
-            f"state.outer must hold the {number} slots that {outer} keeps, got {len(state.outer)}"
+            f"state.outer must hold the {number} slots that {rule.outer!r} keeps, "
+            f"got {len(state.outer)}"
         )
 
 

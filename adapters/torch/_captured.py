@@ -7,6 +7,7 @@ allows it: the selection keeps both outcomes of one leaf at a time then, not of 
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -35,13 +36,13 @@ def begin(parts: Parts) -> None:
 
 def _start_what_is_gone(parts: Parts, part: Part) -> None:
     """The slow copy of inner state that is there no longer: what it is when it is made anew."""
-    known = known_kinds(parts.inner, parts.kinds)
+    known, first = known_kinds(parts.inner, parts.kinds), cast(Tensor, begins(part.state.count))
     for group in part.groups:
         for leaf in group["params"]:
             copies = parts.kept[leaf].inner_slow if leaf in parts.kept else {}
             for key in copies.keys() - parts.inner.state.get(leaf, {}).keys():
                 start = initial(copies[key], known[key], group)
-                copies[key].copy_(torch.where(begins(part.state.count), start, copies[key]))
+                copies[key].copy_(torch.where(first, start, copies[key]))
 
 
 @torch.no_grad()

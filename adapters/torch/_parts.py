@@ -418,4 +418,8 @@ def _same(number: Any, other: Any) -> bool:
 
 def _own_tensors(clock: SyncState) -> SyncState:
     """Counters that no other part has: those that are tensors are changed in place."""
-    return SyncState(*(own.clone() if isinstance(own, Tensor) else own for own in clock))
+    count, syncs, phase = (
+        own.clone() if isinstance(own, Tensor) else own
+        for own in (clock.count, clock.syncs, clock.phase)
+    )
+    return SyncState((), count, syncs, (), (), phase)

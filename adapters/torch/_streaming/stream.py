@@ -4,8 +4,9 @@ A fragment is a part with a phase of its own (_parts.py). Some steps before its 
 what the workers did to it is started; how that travels is flight.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lookahead_core import SyncRule, SyncState
 from lookahead_core.schedule import begins, in_phase, phases, remaining
+from lookahead_core.typing import Leaves
 from lookahead_core.workers import pseudo_gradients
 
 from .._groups import PERIOD, Group, leaves_of, rule_of
@@ -167,8 +169,7 @@ class Stream(Parts):
         means = dict(zip(leaves, flight.arrived(), strict=True))
         del self.flights[number]
         for part in self.of_fragment(number):
-            in_order = iter([means[leaf] for leaf in part.members])
-            self.sync(part, lambda differences, m=in_order: [*islice(m, len(differences))])
+            self.sync(part, partial(_in_order, iter([means[leaf] for leaf in part.members])))
 
     def start_again(self) -> None:
         """Cycles as at the start of a run; the numbers of syncs go on."""
@@ -268,6 +269,11 @@ class Stream(Parts):
         rest = remaining(state.count, self.rule.sync_period, state.phase)
         halfway = self.delay - rest >= (self.delay + 1) // 2
         return CodedFlight.resumed(link, self.codec, means, self._residual(leaves, means), halfway)
+
+
+def _in_order(means: Iterator[Tensor], differences: Leaves) -> list[Tensor]:
+    """The means of these differences: those of a part are asked for in the order of its leaves."""
+    return [*islice(means, len(differences))]
 
 
 def _single(leaf: Tensor) -> torch.dtype:
