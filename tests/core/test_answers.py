@@ -100,7 +100,6 @@ def test_a_rule_says_what_it_asks_for():
 def test_a_rule_with_another_alpha_is_the_same_rule_otherwise():
     rule = SyncRule(3, Halfway(0.5), "reset", start=2).with_alpha(0.25)
     assert rule == SyncRule(3, Halfway(0.25), "reset", start=2)
-    assert type(rule.outer) is Halfway
 
 
 @pytest.mark.clause("C24", "C42")
@@ -133,7 +132,6 @@ def test_what_the_outer_rule_reads_out_is_what_a_rule_calls_slow(xp, counter):
     assert [run.slow] + [run.step().slow for _ in range(3)] == [100.0, 100.0, 99.0, 99.0]
     run.step().fast = (leaf(xp, 40.0),)  # between two cycles: these are the slow weights
     assert run.slow == 140.0
-    assert bits(run.state.slow) == ["[-2.0]"]
 
 
 @pytest.mark.clause("C14", "C22", "C78")

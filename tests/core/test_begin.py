@@ -199,8 +199,8 @@ def test_a_counted_step_is_a_step_that_does_not_sync(count, xp, counter):
     _, _, stepped = rule.step(fast, (), state)
     counted = rule.count_step(state)
     assert int(counted.count) == int(stepped.count) == count + 1
-    assert counted.slow is state.slow
-    assert (int(counted.syncs), bits(counted.slow)) == (int(stepped.syncs), bits(stepped.slow))
+    untouched = zip(counted._replace(count=None), state._replace(count=None), strict=True)
+    assert all(new is old for new, old in untouched)
 
 
 @pytest.mark.clause("C02", "C19", "C42")
@@ -208,7 +208,6 @@ def test_a_phase_brings_one_sync_forward(xp, counter):
     run = Descent(xp, lookahead(3, 0.5), counter)
     run.state = run.state._replace(phase=counter + 1)
     assert [run.step().weights for _ in range(5)] == [-1.0, -1.0, -2.0, -3.0, -2.5]
-    assert int(run.state.phase) == 0
 
 
 @pytest.mark.clause("C05", "C42")

@@ -59,14 +59,7 @@ def test_due_says_whether_the_next_step_syncs(xp, counter):
     ]
 
 
-def test_a_step_that_is_counted_alone_is_one_that_does_not_sync(xp, counter):
-    run = Descent(xp, lookahead(3, 0.5), counter)
-    for steps in (1, 2):
-        before, counted = run.state, run.rule.count_step(run.state)
-        assert int(counted.count) == int(run.step().state.count) == steps
-        assert counted[:1] + counted[2:] == before[:1] + before[2:]
-
-
+@pytest.mark.clause("C72")
 @pytest.mark.parametrize(("restart", "expected"), [(0.0, [0, 0, 0, 0]), (0.5, [0, 1, 0, 1])])
 def test_the_rule_says_which_sync_puts_the_fast_weights_back(restart, expected, xp, counter):
     run = Descent(xp, SyncRule(1, restart=restart, restart_period=2), counter)
