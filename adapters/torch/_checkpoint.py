@@ -75,8 +75,9 @@ def pack(parts: Parts) -> StateDict:
     packed = parts.inner.state_dict()
     # Copies of the dicts: inner.state_dict() hands out the live ones.
     states = {i: copy(entries) for i, entries in packed["state"].items()}
-    common = {"elapsed": int(parts.elapsed), "unstepped": int(parts.unstepped)}
-    common |= {"work": parts.work} if parts.work else {}
+    common: StateDict = {"elapsed": int(parts.elapsed), "unstepped": int(parts.unstepped)}
+    if parts.work:
+        common["work"] = parts.work
     common |= {f"streaming_{name}": value for name, value in parts.streaming.items()}
     entries: dict[Tensor, StateDict] = {}
     clocks: dict[Tensor, SyncState] = {}
@@ -89,7 +90,7 @@ def pack(parts: Parts) -> StateDict:
         for i, leaf in zip(saved["params"], group["params"], strict=True):
             if leaf in entries:
                 states.setdefault(i, {}).update(_prefixed(entries[leaf]))
-        clock = clocks.get(next(iter(group["params"]), None), clock)
+        clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
         numbers = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
         tensors = [_tensors(states.get(i, {})) for i in saved["params"]]
         ours = {**settings(rule_of(group, parts.rule)), **common, **numbers, "entries": tensors}
@@ -129,9 +130,10 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     states = dict(state_dict["state"])
     groups, clocks, kept = [], [], {}
     for saved, group in _groups(state_dict, parts):
-        rule = _rule(saved, group, parts.rule)
+        overrides = _overrides(saved, group, parts.rule)
+        groups.append({**_theirs(saved), **overrides})
+        rule = rule_of(overrides, parts.rule)
         clocks.append(_clock(saved, rule, common["elapsed"]))
-        groups.append({**_theirs(saved), **_overrides(rule, parts.rule)})
         for i, leaf in zip(saved["params"], group["params"], strict=True):
             entries = state_dict["state"].get(i, {})
             _check_moments(i, entries, leaf, parts.inner)
@@ -187,18 +189,6 @@ def _common(groups: list[Group], rule: SyncRule) -> StateDict:
     }
 
 
-def _rule(saved: Group, group: Group, rule: SyncRule) -> SyncRule:
-    """The rule of a group, with the alpha of the checkpoint, or ValueError.
-
-    alpha is the checkpoint's, like the learning rate: a schedule of torch's may have moved it. One
-    that is a function of the syncs is in the code, and the checkpoint says only that it was one.
-    """
-    ours, alpha = rule_of(group, rule), saved.get(ALPHA)
-    if isinstance(alpha, int | float) and isinstance(settings(ours).get("alpha"), float):
-        return rule_of({**group, ALPHA: alpha}, rule)
-    return ours
-
-
 def _clock(saved: Group, rule: SyncRule, elapsed: int) -> SyncState:
     """The counters of a group, or ValueError if they cannot be those of `rule`."""
     ours = _ours(saved)
@@ -207,14 +197,19 @@ def _clock(saved: Group, rule: SyncRule, elapsed: int) -> SyncState:
     return counters(ours, rule)
 
 
-def _overrides(own: SyncRule, rule: SyncRule) -> Group:
-    """The settings of a group whose rule is `own`, where they are not those of `rule`."""
-    override: Group = {}
-    if own.sync_period != rule.sync_period:
-        override[PERIOD] = own.sync_period
-    if own.outer != rule.outer:  # two that are made from one rule differ in their alpha alone
-        override[ALPHA] = own.outer.alpha  # type: ignore[attr-defined]
-    return override
+def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
+    """What a group overrides when it is loaded: as it does now, but for alpha.
+
+    alpha is the checkpoint's, like the learning rate: a schedule of torch's may have moved it. One
+    that is a function of the syncs is in the code, and the checkpoint says only that it was one.
+    """
+    overrides = {key: group[key] for key in (ALPHA, PERIOD) if key in group}
+    alpha, ours = saved.get(ALPHA), settings(rule_of(group, rule)).get("alpha")
+    if isinstance(alpha, int | float) and isinstance(ours, float):
+        overrides[ALPHA] = alpha
+    if ALPHA in overrides and overrides[ALPHA] == settings(rule).get("alpha"):
+        del overrides[ALPHA]
+    return overrides
 
 
 def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:

@@ -52,7 +52,8 @@ def curvature(inner: Optimizer, group: Group, leaf: Tensor) -> Tensor:
             # In float64, where float32 has 1 - 0.999 to four digits; and of a tensor the host
             # reads nothing.
             step = torch.as_tensor(state["step"], dtype=torch.float64)
-            return (state[key] / (1 - group["betas"][1] ** step)).sqrt()
+            corrected: Tensor = state[key] / (1 - group["betas"][1] ** step)
+            return corrected.sqrt()
     raise no_curvature(inner, ", ".join(map(str, state)))
 
 
