@@ -13,6 +13,7 @@ from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
 from lookahead_core.schedule import remaining
+from lookahead_core.state import SyncState
 from lookahead_core.validation import int_at_least
 
 __all__ = ["check_settings", "counters", "settings"]
@@ -34,28 +35,36 @@ def settings(rule: SyncRule) -> dict[str, int | float | str]:
     }
 
 
-def check_settings(saved: Mapping[str, Any], rule: SyncRule) -> None:
-    """Raise ValueError unless `saved` holds the settings of `rule` (clause C06)."""
-    for name, ours in settings(rule).items():
-        if saved.get(name) != ours:
+def check_settings(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `saved` holds all of the settings `ours` (clause C06)."""
+    for name, own in ours.items():
+        value = saved.get(name)
+        # True equals 1, and whether an array does may be an array.
+        if isinstance(value, bool) or is_array(value) or value != own:
             raise ValueError(
-                f"the checkpoint was made with {name}={saved.get(name)!r}, this optimizer has "
-                f"{name}={ours!r}; construct it with the checkpoint's"
+                f"the checkpoint was made with {name}={value!r}, this optimizer has "
+                f"{name}={own!r}; construct it with the checkpoint's"
             )
 
 
-def counters(saved: Mapping[str, Any], rule: SyncRule) -> tuple[int, int]:
-    """`count` and `syncs` of a checkpoint, or ValueError if they cannot be those of `rule`.
+def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
+    """The counters of a checkpoint, without arrays.
 
-    A count beyond the period would never come to a sync again.
+    Raises
+    ------
+    ValueError
+        If another rule made the checkpoint, or the counters cannot be those of `rule`: a count
+        beyond the period would never come to a sync again.
     """
+    check_settings(saved, settings(rule))
     count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
     syncs = int_at_least(0, "the checkpoint's syncs", saved.get("syncs"))
-    if remaining(count, rule.sync_period, saved.get("phase", 0)) < 1:
+    phase = int_at_least(-abs(count), "the checkpoint's phase", saved.get("phase", 0))
+    if remaining(count, rule.sync_period, phase) < 1:
         raise ValueError(
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
         )
-    return count, syncs
+    return SyncState((), count, syncs, (), (), phase)
 
 
 def _told(value: Any) -> Any:

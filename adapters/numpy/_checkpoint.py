@@ -6,7 +6,7 @@ How one gets into a file is _files.py.
 from collections.abc import Mapping
 
 from lookahead_core import SyncRule
-from lookahead_core.checkpoint import check_settings, counters, settings
+from lookahead_core.checkpoint import counters, settings
 from lookahead_core.leaves import averaged, chosen, copied
 from lookahead_core.namespace import is_array
 from lookahead_core.state import SyncState
@@ -49,7 +49,6 @@ def named_arrays(
 def check_ours(entries: StateDict, rule: SyncRule, arrays: Arrays) -> None:
     """Raise ValueError unless `entries` are of an optimizer with this rule and these arrays."""
     check_entries(entries, arrays, {*settings(rule), "count", "syncs"})
-    check_settings(entries, rule)
     counters(entries, rule)
 
 
@@ -59,17 +58,14 @@ def loaded(entries: StateDict, rule: SyncRule, state: SyncState, arrays: Arrays)
     It is written into the arrays of `state`, but for the slow copy of the inner state: between two
     cycles `arrays` has the inner state itself in its place.
     """
-    count, syncs = counters(entries, rule)
     new = iter(
         [
             written(copied(leaf) if name.startswith("inner_slow/") else leaf, entries[name])
             for name, leaf in arrays.items()
         ]
     )
-    return SyncState(
+    return counters(entries, rule)._replace(
         slow=[next(new) for _ in state.slow],
-        count=count,
-        syncs=syncs,
         outer=[[next(new) for _ in slot] for slot in state.outer],
         inner_slow=list(new),
     )

@@ -1,7 +1,6 @@
 """What the torch adapter accepts: each argument is checked before anything is changed."""
 
 import reprlib
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from lookahead_core.validation import one_of
 
 from ._evidence import check_curvature
 from ._groups import Group, rule_of
-from ._inner_state import check_kinds
+from ._inner_state import DECLARED
 from ._kernels import KERNELS
 from ._leaves import Home
 from ._parts import Parts
@@ -21,19 +20,16 @@ __all__ = ["check_group", "check_wrapped", "parts_of"]
 
 
 def parts_of(
-    inner: Any,
-    rule: Any,
-    kernel: str,
-    slow_dtype: Any,
-    slow_device: Any,
-    state_kinds: Mapping[str, str] | None,
-    workers: Any,
+    inner: Any, rule: Any, kernel: str, slow_dtype: Any, slow_device: Any, kinds: Any, workers: Any
 ) -> Parts:
     """The parts of an optimizer with these settings, or ValueError."""
     check_wrapped(inner, rule)
     one_of("kernel", kernel, tuple(KERNELS))
     home = Home(_floating(slow_dtype), _device(slow_device))
-    return Parts(inner, rule, kernel, home, check_kinds(state_kinds), workers, elapsed=-rule.start)
+    kinds = dict(kinds or {})
+    for key, kind in kinds.items():
+        one_of(f"state_kinds[{key!r}]", kind, tuple(DECLARED))
+    return Parts(inner, rule, kernel, home, kinds, workers, elapsed=-rule.start)
 
 
 def check_wrapped(inner: Any, rule: Any) -> None:
@@ -67,15 +63,13 @@ def _check_zero(inner: Optimizer, rule: SyncRule) -> None:
     # By name: to import it takes half a second.
     if all(base.__name__ != "ZeroRedundancyOptimizer" for base in type(inner).__mro__):
         return
-    for wanted in (
-        f"inner_state={rule.inner_state!r}" if rule.inner_state != "maintain" else "",
-        "AdaptiveAlpha(curvature='inner')" if rule.needs_curvature else "",
-    ):
-        if wanted:
-            raise ValueError(
-                f"inner must not be a ZeroRedundancyOptimizer with {wanted}: its state is not to "
-                "be had; use inner_state='maintain', or shard by torch's fully_shard instead"
-            )
+    if rule.inner_state != "maintain" or rule.needs_curvature:
+        policy = f"inner_state={rule.inner_state!r}"
+        wanted = "AdaptiveAlpha(curvature='inner')" if rule.needs_curvature else policy
+        raise ValueError(
+            f"inner must not be a ZeroRedundancyOptimizer with {wanted}: its state is not to be "
+            "had; use inner_state='maintain', or shard by torch's fully_shard instead"
+        )
     if getattr(inner, "_overlap_with_ddp", False):
         raise ValueError(
             "overlap_with_ddp must be False in a ZeroRedundancyOptimizer that is the inner "

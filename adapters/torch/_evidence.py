@@ -26,7 +26,8 @@ def evidence(
     if rule.needs_gradient:
         given["gradient"] = gradients(groups, members)
     if rule.needs_curvature:
-        given["curvature"] = curvature(inner, groups, members)
+        owner = owners(groups)
+        given["curvature"] = [curvature(inner, owner[leaf], leaf) for leaf in members]
     return given
 
 
@@ -41,23 +42,19 @@ def gradients(groups: list[Group], members: list[Tensor]) -> list[Tensor]:
     return found
 
 
-def curvature(inner: Optimizer, groups: list[Group], members: list[Tensor]) -> list[Tensor]:
+def curvature(inner: Optimizer, group: Group, leaf: Tensor) -> Tensor:
     """Root of Adam's corrected second moment, without its eps; zeros for what never moved."""
-    owner = owners(groups)
-    found = []
-    for leaf in members:
-        state = inner.state.get(leaf, {})
-        moment = next((state[key] for key in SECOND_MOMENTS if key in state), None)
-        if moment is None and state:
-            raise no_curvature(inner, ", ".join(map(str, state)))
-        if moment is None:
-            found.append(torch.zeros_like(leaf))
-            continue
-        # In float64, where float32 has 1 - 0.999 to four digits; and of a tensor the host reads
-        # nothing.
-        step = torch.as_tensor(state["step"], dtype=torch.float64)
-        found.append((moment / (1 - owner[leaf]["betas"][1] ** step)).sqrt())
-    return found
+    state = inner.state.get(leaf)
+    if not state:
+        return torch.zeros_like(leaf)
+    for key in SECOND_MOMENTS:
+        if key in state:
+            # In float64, where float32 has 1 - 0.999 to four digits; and of a tensor the host
+            # reads nothing.
+            step = torch.as_tensor(state["step"], dtype=torch.float64)
+            corrected: Tensor = state[key] / (1 - group["betas"][1] ** step)
+            return corrected.sqrt()
+    raise no_curvature(inner, ", ".join(map(str, state)))
 
 
 def check_curvature(rule: SyncRule, inner: Optimizer) -> None:

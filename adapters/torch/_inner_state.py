@@ -5,27 +5,27 @@ no-op: peers know `momentum_buffer` alone, and do nothing for Adam. What a polic
 the core's.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lookahead_core.validation import one_of
+from ._groups import Group
 
 __all__ = [
+    "DECLARED",
     "InnerName",
     "Kind",
-    "check_kinds",
     "initial",
     "inner_leaves",
     "known_kinds",
     "plain_entries",
 ]
 
-Group: TypeAlias = dict[str, Any]
 InnerName: TypeAlias = tuple[Tensor, str]
+Declared: TypeAlias = Mapping[str, str]
 
 
 class Kind(NamedTuple):
@@ -75,20 +75,8 @@ OWN: dict[str, dict[str, Kind]] = {
 }
 
 
-def check_kinds(kinds: Mapping[str, str] | None) -> dict[str, str]:
-    """The user's declarations, or ValueError."""
-    kinds = dict(kinds or {})
-    for key, kind in kinds.items():
-        one_of(f"state_kinds[{key!r}]", kind, tuple(DECLARED))
-    return kinds
-
-
 def inner_leaves(
-    inner: Optimizer,
-    groups: list[Group],
-    members: Mapping[Tensor, Any],
-    policy: str,
-    kinds: Mapping[str, str],
+    inner: Optimizer, groups: list[Group], members: Container[Tensor], policy: str, kinds: Declared
 ) -> dict[InnerName, tuple[Tensor, Kind]]:
     """Live tensors of the state of `members` that `policy` acts on, by parameter and key.
 
@@ -108,7 +96,7 @@ def inner_leaves(
 
 
 def plain_entries(
-    inner: Optimizer, groups: list[Group], members: Mapping[Tensor, Any], kinds: Mapping[str, str]
+    inner: Optimizer, groups: list[Group], members: Container[Tensor], kinds: Declared
 ) -> Iterator[tuple[dict[str, Any], str, Any]]:
     """What a reset must set and the core cannot, since it is no array: (where, key, value)."""
     for group, leaf, key, value, kind in known_entries(inner, groups, members, "reset", kinds):
@@ -137,11 +125,7 @@ def initial(value: Tensor, kind: Kind, group: Group) -> Tensor:
 
 
 def known_entries(
-    inner: Optimizer,
-    groups: list[Group],
-    members: Mapping[Tensor, Any],
-    policy: str,
-    kinds: Mapping[str, str],
+    inner: Optimizer, groups: list[Group], members: Container[Tensor], policy: str, kinds: Declared
 ) -> Iterator[tuple[Group, Tensor, str, Any, Kind]]:
     """Entries that are not nothing and not to be kept, or ValueError for an unknown one."""
     known = known_kinds(inner, kinds)
@@ -155,23 +139,20 @@ def known_entries(
                 kind = known.get(key)
                 number = isinstance(value, int | float)
                 if kind is None or not (isinstance(value, Tensor) or (number and not kind.blended)):
-                    raise unknown(inner, key, policy, known)
+                    raise ValueError(
+                        f"inner_state={policy!r} does not know the state {key!r} of "
+                        f"{type(inner).__name__}; it knows {', '.join(sorted(known))}. Declare it, "
+                        f"state_kinds={{{key!r}: 'moment'}} (or 'count', or 'keep'), or use "
+                        "inner_state='maintain'"
+                    )
                 if not kind.kept:
                     yield group, leaf, key, value, kind
 
 
-def known_kinds(inner: Optimizer, kinds: Mapping[str, str]) -> dict[str, Kind]:
+def known_kinds(inner: Optimizer, kinds: Declared) -> dict[str, Kind]:
     """The kind of each key of the state of this optimizer that somebody knows."""
     own: dict[str, Kind] = {}
     for base in type(inner).__mro__:
         if base.__module__.startswith("torch.optim"):
             own |= OWN.get(base.__name__, {})
     return {**COMMON, **own, **{key: DECLARED[kind] for key, kind in kinds.items()}}
-
-
-def unknown(inner: Optimizer, key: str, policy: str, known: Mapping[str, Kind]) -> ValueError:
-    return ValueError(
-        f"inner_state={policy!r} does not know the state {key!r} of {type(inner).__name__}; it "
-        f"knows {', '.join(sorted(known))}. Declare it, state_kinds={{{key!r}: 'moment'}} (or "
-        "'count', or 'keep'), or use inner_state='maintain'"
-    )

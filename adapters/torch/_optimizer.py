@@ -325,6 +325,7 @@ class MetaOptimizer(Optimizer):
         self._check_loaded(loaded)
         self.inner.load_state_dict(loaded.inner)
         loaded.restore(self._parts)
+        self.train()  # it was saved with fast weights, if the parameters held the slow ones
         if self.capturable:
             self._parts.count_on_device()
         for hook in self._optimizer_load_state_dict_post_hooks.values():

@@ -22,8 +22,13 @@ __all__ = ["drop", "is_asked_for", "make", "restore_groups"]
 
 def is_asked_for(inner: Optimizer, closure: Any) -> bool:
     """Whether this step is such a one: no state yet, and nothing in it that could move a weight."""
-    if inner.state or closure is not None or not all(map(_stands_still, inner.param_groups)):
+    if inner.state or closure is not None:
         return False
+    for group in inner.param_groups:
+        lr = group.get("lr", 0.0)
+        # A rate on a GPU is the user's: theirs is made on the CPU, and reading one would wait.
+        if (isinstance(lr, Tensor) and lr.device.type != "cpu") or float(lr) != 0.0:
+            return False
     gradients = [leaf.grad for leaf in leaves_of(inner.param_groups) if leaf.grad is not None]
     # Asked of arrays only in a step with a learning rate of zero and without any state.
     return bool(gradients) and not any(map(_anywhere, gradients))
@@ -34,12 +39,6 @@ def _anywhere(gradient: Any) -> bool:
     if hasattr(gradient, "full_tensor"):  # torch 2.13 asks the shard alone for `any`
         return bool(gradient.abs().sum().full_tensor())
     return bool(gradient.any())
-
-
-def _stands_still(group: Group) -> bool:
-    lr = group.get("lr", 0.0)
-    # A rate on a GPU is the user's: theirs is made on the CPU, and reading one would wait.
-    return (not isinstance(lr, Tensor) or lr.device.type == "cpu") and float(lr) == 0.0
 
 
 @torch.no_grad()

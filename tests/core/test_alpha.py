@@ -131,6 +131,6 @@ def test_a_checkpoint_says_the_kind_of_alpha(xp):
     for told, alpha in kinds.items():
         rule = SyncRule(outer=Interpolate(alpha))
         assert settings(rule)["alpha"] == told
-        check_settings(settings(rule), rule)
+        check_settings(settings(rule), settings(rule))
         with pytest.raises(ValueError, match=f"made with alpha='{told}', this optimizer has"):
-            check_settings(settings(rule), lookahead())
+            check_settings(settings(rule), settings(lookahead()))

@@ -1,5 +1,7 @@
 """Outer rules: momentum, one's own, nested, and what is refused; restart and start."""
 
+import re
+
 import pytest
 
 from lookahead_core import (
@@ -9,6 +11,7 @@ from lookahead_core import (
     Nested,
     SyncContext,
     SyncRule,
+    SyncState,
     bmuf,
     diloco,
     ema,
@@ -321,9 +324,9 @@ def test_a_schedule_of_momentum_out_of_range_is_refused_before_anything_moves(xp
     ],
 )
 def test_a_checkpoint_of_another_rule_is_refused_and_of_the_same_taken(saved, name):
-    check_settings(settings(saved), saved)
+    check_settings(settings(saved), settings(saved))
     with pytest.raises(ValueError, match=f"made with {name}="):
-        check_settings(settings(saved), lookahead())
+        check_settings(settings(saved), settings(lookahead()))
 
 
 def test_a_checkpoint_tells_the_numbers_of_a_rule():
@@ -336,6 +339,18 @@ def test_a_checkpoint_tells_the_numbers_of_a_rule():
 
 @pytest.mark.clause("C73")
 def test_a_count_before_the_start_is_a_count():
-    assert counters({"count": -3, "syncs": 0}, swa(5, start=3)) == (-3, 0)
+    rule = swa(5, start=3)
+    saved = {**settings(rule), "count": -3, "syncs": 0}
+    assert counters(saved, rule) == SyncState((), -3, 0, (), ())
     with pytest.raises(ValueError, match="count must be an int >= -3, got -4"):
-        counters({"count": -4, "syncs": 0}, swa(5, start=3))
+        counters({**saved, "count": -4}, rule)
+
+
+@pytest.mark.clause("C06", "C24")
+@pytest.mark.parametrize("name", ["sync_period", "restart", "count", "syncs", "phase"])
+def test_a_bool_or_an_array_in_a_checkpoint_is_no_number(name, xp):
+    rule = lookahead(1, 0.5)
+    saved = {**settings(rule), "count": 0, "syncs": 1, "phase": 0}
+    for value in (bool(saved[name]), leaf(xp, saved[name])):
+        with pytest.raises(ValueError, match=f"{name}.*{re.escape(repr(value))}"):
+            counters({**saved, name: value}, rule)

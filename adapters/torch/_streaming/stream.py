@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lookahead_core import SyncRule, SyncState
+from lookahead_core.checkpoint import check_settings
 from lookahead_core.schedule import begins, in_phase, phases, remaining
 from lookahead_core.typing import Leaves
 from lookahead_core.workers import pseudo_gradients
@@ -219,12 +220,7 @@ class Stream(Parts):
         """ValueError unless what was loaded is of fragments like these, or of none at all."""
         if not saved:
             return
-        for name, ours in self.settings().items():
-            if saved.get(name) != ours:
-                raise ValueError(
-                    f"the checkpoint was made with {name}={saved.get(name)!r}, this optimizer has "
-                    f"{name}={ours!r}; construct it with the checkpoint's"
-                )
+        check_settings(saved, self.settings())
         for name in ("resting", "syncs", "work", "under_way", "member"):
             if not isinstance(saved.get(name), list):
                 raise ValueError(

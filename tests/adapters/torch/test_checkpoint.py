@@ -144,24 +144,24 @@ def drop(state, key):
 BAD_STATES = {
     "slow of another shape": (
         lambda s: s["state"][0].update(lookahead_slow=torch.ones(2)),
-        r"\['state'\]\[0\]\['lookahead_slow'\] must have the shape \(3,\), got \(2,\)",
+        r"\['state'\]\[0\]\['lookahead_slow'\] must be a Tensor of shape \(3,\) .*, got \(2,\)",
     ),
     "moment of another shape": (
         lambda s: s["state"][0].update(exp_avg=torch.ones(2)),
-        r"\['exp_avg'\] must have the shape",
+        r"\['exp_avg'\] must be a Tensor of shape \(3,\) .*, got \(2,\)",
     ),
     "slow moment of another shape": (
         lambda s: s["state"][0].update(lookahead_slow_exp_avg=torch.ones(2)),
-        r"\['lookahead_slow_exp_avg'\] must have the shape",
+        r"\['lookahead_slow_exp_avg'\] must be a Tensor of shape \(3,\) .*, got \(2,\)",
     ),
     "no states": (lambda s: s.pop("state"), "must have the key 'state'"),
     "no slow weights": (
         lambda s: drop(s, "lookahead_slow"),
-        r"\['state'\]\[0\] must hold 6 tensors, got 5 \(step, exp_avg, .*: the checkpoint was cut",
+        r"\['state'\]\[0\]\['lookahead_slow'\] must be a Tensor of shape \(3,\) .*, got None",
     ),
     "no slow copy of a moment": (
         lambda s: drop(s, "lookahead_slow_exp_avg"),
-        r"\['state'\]\[0\] must hold 6 tensors, got 5",
+        r"\['state'\]\[0\] must hold 6 tensors, got 5 \(step, exp_avg, .*: the checkpoint was cut",
     ),
     "no moment": (lambda s: drop(s, "exp_avg_sq"), "must hold 6 tensors, got 5"),
     "no state of a parameter": (
@@ -174,13 +174,13 @@ BAD_STATES = {
     ),
     "a slow copy that is no tensor": (
         lambda s: s["state"][0].update(lookahead_slow=[1.0, 2.0, 3.0]),
-        r"\['lookahead_slow'\] must be a Tensor, got \[1.0",
+        r"\['lookahead_slow'\] must be a Tensor .*, got \[1.0",
     ),
     "no entries in the groups": (
         lambda s: s["param_groups"].__setitem__(
             0, {k: v for k, v in s["param_groups"][0].items() if not k.startswith("lookahead_")}
         ),
-        "alpha must be a number in .* got None",
+        "lookahead_elapsed must be an int >= 0, got None",
     ),
     "no groups": (lambda s: s.pop("param_groups"), "must have the key 'param_groups'"),
     "another number of parameters": (
@@ -195,6 +195,34 @@ BAD_STATES = {
     "no counter": (
         lambda s: s["param_groups"][0].pop("lookahead_count"),
         "the checkpoint's count must be an int >= 0, got None",
+    ),
+    "a counter that is no number": (
+        lambda s: s["param_groups"][0].update(lookahead_count=True),
+        "count must be an int >= 0, got True",
+    ),
+    "a clock that is no number": (
+        lambda s: s["param_groups"][0].update(lookahead_elapsed=True),
+        "lookahead_elapsed must be an int >= 0, got True",
+    ),
+    "a phase that is no number": (
+        lambda s: s["param_groups"][0].update(lookahead_phase=False),
+        "phase must be an int >= -3, got False",
+    ),
+    "a complex slow weight": (
+        lambda s: s["state"][0].update(lookahead_slow=torch.ones(3, dtype=torch.complex64)),
+        r"\['lookahead_slow'\] must be .* cast to torch.float64, got \(3,\) torch.complex64",
+    ),
+    "fast weights that are no tensor": (
+        lambda s: s["state"][0].update(lookahead_fast=True),
+        r"\['lookahead_fast'\] must be a Tensor of shape \(3,\) .*, got True",
+    ),
+    "a number of tensors that is none": (
+        lambda s: s["param_groups"][0].update(lookahead_entries=[6, None]),
+        "lookahead_entries must be an int >= 0, got None",
+    ),
+    "a start that is no number": (
+        lambda s: s["param_groups"][0].update(lookahead_start=False),
+        "made with start=False, this optimizer has start=0",
     ),
     "another period": (
         lambda s: s["param_groups"][0].update(lookahead_sync_period=7),

@@ -174,7 +174,7 @@ def test_groups_whose_clocks_differ_are_refused():
     pull_down(optimizer, *weights)
     saved = flat(optimizer.state_dict())
     saved["param_groups"][1]["lookahead_elapsed"] = 3
-    with pytest.raises(ValueError, match=r"\[1\]\['lookahead_elapsed'\] must be .* 1, got 3"):
+    with pytest.raises(ValueError, match=r"lookahead_elapsed must be the same .* got \[1, 3\]"):
         optimizer.load_state_dict(saved)
 
 
