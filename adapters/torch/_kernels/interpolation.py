@@ -29,8 +29,9 @@ def interpolate(
     Leaves that torch's list operations take need two launches for each device and dtype, or one.
     """
     alpha = float(alpha)  # a schedule may give a 0-d tensor
-    inside = 0 < alpha < 1
-    rows = sort("plain" if way == "compiled" and not inside else way, slow, fast)
+    if way == "compiled" and not 0 < alpha < 1:
+        way = "plain"  # the graph has no branch for the ends
+    rows = sort(way, slow, fast)
     for slows, fasts in rows.lists:
         move_lists(slows, fasts, alpha)
     for row in rows.single:

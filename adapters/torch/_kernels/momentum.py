@@ -8,10 +8,12 @@ themselves hold the pseudo-gradient for a while and no second copy of the model 
     slow <- slow + fast
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from lookahead_core.typing import Fraction, Leaves
+from lookahead_core.typing import Leaves
 
 from .lists import Lists, Row, compiled, pieces, sort
 
@@ -19,13 +21,7 @@ __all__ = ["move_with_momentum"]
 
 
 def move_with_momentum(
-    way: str,
-    slow: Leaves,
-    fast: Leaves,
-    buffer: Leaves,
-    lr: Fraction,
-    momentum: Fraction,
-    nesterov: bool,
+    way: str, slow: Leaves, fast: Leaves, buffer: Leaves, lr: Any, momentum: Any, nesterov: bool
 ) -> tuple[Leaves, Leaves]:
     """Overwrite `slow` and `buffer`. Lists take five or six launches for each device and dtype."""
     lr, momentum = float(lr), float(momentum)  # a schedule may give 0-d tensors
