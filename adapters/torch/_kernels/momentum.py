@@ -60,8 +60,14 @@ def step_graph(rows: list[Row], lr: Tensor, momentum: Tensor, nesterov: bool) ->
 
 
 def step_row(row: Row, lr: float, momentum: float, nesterov: bool) -> None:
-    """As the formula is written, with room for slow - fast."""
-    for slow, fast, buffer in pieces(row, row[1].device):
-        gradient = slow - fast
-        buffer.mul_(momentum).add_(gradient)
-        slow.sub_(gradient.add_(buffer, alpha=momentum) if nesterov else buffer, alpha=lr)
+    """As the formula is written, on the device of the fast weights."""
+    for piece in pieces(row, row[1].device):
+        step_piece(piece, lr, momentum, nesterov)
+
+
+def step_piece(piece: Row, lr: float, momentum: float, nesterov: bool) -> None:
+    """With room for slow - fast, which is free again before the next piece needs its own."""
+    slow, fast, buffer = piece
+    gradient = slow - fast
+    buffer.mul_(momentum).add_(gradient)
+    slow.sub_(gradient.add_(buffer, alpha=momentum) if nesterov else buffer, alpha=lr)

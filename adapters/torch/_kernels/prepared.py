@@ -58,7 +58,7 @@ class Flat:
         self.slow = torch.cat([leaf.reshape(-1) for leaf in slows])
         self.room = room[: self.slow.numel()]
         self.fast_views = [leaf.detach().view(-1) for leaf in fasts]
-        self.slow_views = self.slow.split([*map(Tensor.numel, fasts)])
+        self.slow_views = torch.split(self.slow, [*map(Tensor.numel, fasts)])
         for leaf, view in zip(fasts, self.slow_views, strict=True):
             kept[leaf].slow = view.view(leaf.shape)
 
