@@ -20,7 +20,6 @@ from hypothesis.stateful import (
 )
 
 from lookahead_core.adapters.torch import Lookahead
-from lookahead_core.adapters.torch._kernels import flat as flat_kernel
 from lookahead_core.adapters.torch._kernels import prepared
 from torch_runs import assert_same, flat, generator
 
@@ -183,7 +182,7 @@ class CapturedSurgery(Surgery):
 def test_what_is_kept_from_cycle_to_cycle_changes_nothing(monkeypatch):
     # Three ways in one model: laid end to end, in rooms of few leaves, and alone.
     monkeypatch.setattr(prepared, "LARGE", 10)
-    monkeypatch.setattr(flat_kernel, "ROOM", 12)
+    monkeypatch.setattr(prepared, "ROOM", 12)
     run_state_machine_as_test(Surgery)
 
 

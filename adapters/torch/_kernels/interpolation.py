@@ -5,200 +5,106 @@ Three kernels that mean the same: `foreach` launches once for all leaves of a de
 formula with both of its branches. Their momentum is momentum.py.
 """
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from lookahead_core import Kernel
 from lookahead_core.kernel import anchored
 from lookahead_core.typing import Fraction, Leaves
 
-from .lists import Lists, Row, by_device, near, pieces, sort
-from .momentum import fits_graph, momentum_compiled, momentum_foreach, momentum_plain
+from .lists import Row, compiled, is_plain, pieces, sort
+from .momentum import move_with_momentum
 
-__all__ = ["KERNELS"]
+__all__ = ["KERNELS", "anchor_rows", "move_lists", "move_row"]
 
 
-def interpolate_foreach(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
-    """Overwrite both lists: two launches for all leaves of a device and dtype."""
+def interpolate(
+    way: str, slow: Leaves, fast: Leaves, alpha: Fraction, both: bool = True
+) -> tuple[Leaves, Leaves]:
+    """Overwrite both lists, or `slow` alone.
+
+    Leaves that torch's list operations take need two launches for each device and dtype, or one.
+    """
     alpha = float(alpha)  # a schedule may give a 0-d tensor
-    groups, others, distant = sort(slow, fast)
-    move_lists(groups, alpha)
-    move_each(others, alpha)
-    for slows, fasts in groups:
-        torch._foreach_copy_(fasts, slows)
-    copy_each(others)
-    move_distant(distant, alpha)
+    if way == "compiled" and not 0 < alpha < 1:
+        way = "plain"  # the graph has no branch for the ends
+    rows = sort(way, slow, fast)
+    for slows, fasts in rows.lists:
+        move_lists(slows, fasts, alpha)
+    for row in rows.single:
+        move_row(row, alpha, both=False)
+    if rows.graph:
+        compiled(interpolate_graph if both else move_graph)(rows.graph, alpha)
+    if both:  # after all moves: two fast leaves may share their storage
+        for slows, fasts in rows.lists:
+            torch._foreach_copy_(fasts, slows)
+        for s, f in rows.single:
+            f.copy_(s)
+    for row in rows.two_devices:
+        move_row(row, alpha, both)
     return slow, fast
 
 
-def interpolate_plain(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
-    """Overwrite both lists, leaf by leaf."""
-    alpha = float(alpha)
-    close, distant = by_device(slow, fast)
-    move_each(close, alpha)
-    copy_each(close)
-    move_distant(distant, alpha)
-    return slow, fast
+def move(way: str, slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
+    """Overwrite `slow` alone."""
+    return interpolate(way, slow, fast, alpha, both=False)[0]
 
 
-def interpolate_compiled(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
-    """Overwrite both lists in one compiled graph for each set of shapes and dtypes."""
-    alpha = float(alpha)
-    graph, others, distant = for_graph(slow, fast, alpha)
-    move_each(others, alpha)
-    if graph:
-        compiled(interpolate_)([s for s, _ in graph], [f for _, f in graph], alpha)
-    copy_each(others)
-    move_distant(distant, alpha)
-    return slow, fast
+def interpolate_graph(rows: list[Row], alpha: float) -> None:
+    """Both copies of the weights are read and written once."""
+    move_graph(rows, alpha)
+    for slow, fast in rows:
+        fast.copy_(slow)
 
 
-def move_foreach(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
-    """Overwrite `slow` alone: one launch for all leaves of a device and dtype."""
-    alpha = float(alpha)
-    groups, others, distant = sort(slow, fast)
-    move_lists(groups, alpha)
-    move_each(others, alpha)
-    move_distant(distant, alpha, back=False)
-    return slow
-
-
-def move_plain(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
-    """Overwrite `slow` alone, leaf by leaf."""
-    alpha = float(alpha)
-    close, distant = by_device(slow, fast)
-    move_each(close, alpha)
-    move_distant(distant, alpha, back=False)
-    return slow
-
-
-def move_compiled(slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
-    """Overwrite `slow` alone, in one compiled graph for each set of shapes and dtypes."""
-    alpha = float(alpha)
-    graph, others, distant = for_graph(slow, fast, alpha)
-    move_each(others, alpha)
-    if graph:
-        compiled(move_)([s for s, _ in graph], [f for _, f in graph], alpha)
-    move_distant(distant, alpha, back=False)
-    return slow
-
-
-@cache
-def compiled(step: Callable[..., None]) -> Callable[..., None]:
-    """A graph that reads and writes each copy of the weights once, made when it is first needed."""
-    return torch.compile(step)
-
-
-# In place: beyond torch's limit of recompilations these run as they are written.
-def interpolate_(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
-    move_(slow, fast, alpha)
-    for s, f in zip(slow, fast, strict=True):
-        f.copy_(s)
-
-
-def move_(slow: list[Tensor], fast: list[Tensor], alpha: float) -> None:
-    for s, f in zip(slow, fast, strict=True):
-        s.lerp_(f.to(s.dtype), alpha)
-
-
-def anchor_(slow: Leaves, fast: Leaves) -> Leaves:
-    """Overwrite `slow` with `fast`, but for the extra bits of a wider leaf, and return it."""
-    groups, others, distant = sort(slow, fast)
-    for slows, fasts in groups:
-        torch._foreach_copy_(slows, fasts)
-    anchor_each([*others, *distant])
-    return slow
-
-
-def anchor_plain(slow: Leaves, fast: Leaves) -> Leaves:
-    """As `anchor_`, leaf by leaf."""
-    close, distant = by_device(slow, fast)
-    anchor_each([*close, *distant])
-    return slow
-
-
-def for_graph(slow: Leaves, fast: Leaves, alpha: float) -> tuple[list[Row], list[Row], list[Row]]:
-    """Pairs for a graph, pairs that go one by one, and pairs on two devices."""
-    close, distant = by_device(slow, fast)
-    inside = 0 < alpha < 1
-    graph = [row for row in close if inside and fits_graph(row[0])]
-    others = [row for row in close if not (inside and fits_graph(row[0]))]
-    return graph, others, distant
-
-
-def move_lists(groups: Iterable[Lists], alpha: float) -> None:
-    for slows, fasts in groups:
-        # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
-        if alpha == 1:
-            torch._foreach_copy_(slows, fasts)
-        elif alpha > 0:
-            torch._foreach_lerp_(slows, fasts, alpha)
-
-
-def move_each(pairs: list[Row], alpha: float) -> None:
-    """Move the slow leaves. All of them before any `copy_each`: two may share their storage."""
-    for pair in pairs:
-        for part, fast in pieces(*pair):
-            move_one(part, fast, alpha)
-
-
-def move_one(slow: Tensor, fast: Tensor, alpha: float) -> None:
-    # lerp refuses a bfloat16 end for a float32 start.
-    if alpha == 1:
-        slow.copy_(fast)
-    elif alpha > 0:
+def move_graph(rows: list[Row], alpha: float) -> None:
+    for slow, fast in rows:
         slow.lerp_(fast.to(slow.dtype), alpha)
 
 
-def move_fast_each(pairs: Iterable[Row], alpha: float) -> None:
-    """Move the fast leaves; those slow ones that are no wider are left to the next anchor.
+def move_lists(slows: Row, fasts: Row, alpha: float) -> None:
+    # The ends of [0, 1] are copies, as in the reference: 0 * inf is NaN.
+    if alpha == 1:
+        torch._foreach_copy_(slows, fasts)
+    elif alpha > 0:
+        torch._foreach_lerp_(slows, fasts, alpha)
 
-    It writes them in any case. No two fast leaves may share storage.
-    """
-    for s, f in pairs:
-        if s.dtype == f.dtype and 0 < alpha < 1:
-            torch.lerp(s, f, alpha, out=f)
+
+def move_row(row: Row, alpha: float, both: bool) -> None:
+    """Move the slow leaf toward the fast one, and this to it if both are to be written."""
+    slow, fast = row
+    # If the slow one alone is written, the two may have been exchanged: then what the CPU has goes
+    # to the other device, so that the CPU does not wait.
+    device = fast.device if both or slow.device.type == "cpu" else slow.device
+    for s, f in pieces(row, device):
+        if alpha == 1:
+            s.copy_(f)
+        elif alpha > 0:
+            s.lerp_(f.to(s.dtype), alpha)  # lerp refuses a bfloat16 end for a float32 start
+        if both:
+            f.copy_(s)
+
+
+def anchor(way: str, slow: Leaves, fast: Leaves) -> Leaves:
+    """Overwrite `slow` with `fast`, but for the extra bits of a wider leaf, and return it."""
+    rows = sort(way, slow, fast)
+    for slows, fasts in rows.lists:
+        torch._foreach_copy_(slows, fasts)
+    anchor_rows([*rows.single, *rows.two_devices])
+    return slow
+
+
+def anchor_rows(rows: Iterable[Row]) -> None:
+    for slow, fast in rows:
+        if slow.dtype == fast.dtype:
+            slow.copy_(fast, non_blocking=True)
             continue
-        for part, fast in pieces(s, f):
-            move_one(part, fast, alpha)
-            fast.copy_(part)
-
-
-def copy_each(pairs: list[Row]) -> None:
-    for s, f in pairs:
-        f.copy_(s)
-
-
-def move_distant(pairs: list[Row], alpha: float, back: bool = True) -> None:
-    """Leaves whose slow weights are on another device: one by one, through the fast one's.
-
-    With `back` the fast ones follow. Without it the two may be exchanged, and the CPU waits for
-    neither.
-    """
-    for s, f in pairs:
-        here, there = near((s, f), f.device if back or s.device.type == "cpu" else s.device)
-        move_each([(here, there)], alpha)
-        if back:
-            f.copy_(here)
-        if here is not s:
-            s.copy_(here, non_blocking=True)
-
-
-def anchor_each(pairs: Iterable[Row]) -> None:
-    for s, f in pairs:
-        if s.dtype == f.dtype:
-            s.copy_(f, non_blocking=True)
-            continue
-        here = s.to(f.device, non_blocking=True)
-        for part, fast in pieces(here, f):
-            if not unchanged(part, fast):
-                part.copy_(anchored(part, fast))
-        if here is not s:
-            s.copy_(here, non_blocking=True)
+        for s, f in pieces((slow, fast), fast.device):
+            if not unchanged(s, f):
+                s.copy_(anchored(s, f))
 
 
 def unchanged(slow: Tensor, fast: Tensor) -> bool:
@@ -206,8 +112,7 @@ def unchanged(slow: Tensor, fast: Tensor) -> bool:
 
     Reads alone are half of what the anchor costs else. A GPU would make the host wait.
     """
-    plain = type(fast) in (Tensor, Parameter) and fast.device.type == "cpu"
-    if not plain or torch.compiler.is_compiling():
+    if fast.device.type != "cpu" or not is_plain(fast) or torch.compiler.is_compiling():
         return False
     rounded = slow.to(fast.dtype)
     if all(map(whole_words, (rounded, fast))):
@@ -222,8 +127,13 @@ def whole_words(leaf: Tensor) -> bool:
     return leaf.is_contiguous() and not any(n * leaf.itemsize % 8 for n in ends)
 
 
+# An anchor is a copy, and a graph of copies is no better than a list of them.
 KERNELS = {
-    "foreach": Kernel(interpolate_foreach, anchor_, move_foreach, momentum_foreach),
-    "plain": Kernel(interpolate_plain, anchor_plain, move_plain, momentum_plain),
-    "compiled": Kernel(interpolate_compiled, anchor_, move_compiled, momentum_compiled),
+    way: Kernel(
+        partial(interpolate, way),
+        partial(anchor, "plain" if way == "plain" else "foreach"),
+        partial(move, way),
+        partial(move_with_momentum, way),
+    )
+    for way in ("foreach", "plain", "compiled")
 }

@@ -1,11 +1,12 @@
-"""Which leaves one launch can take together, and which pieces a large one goes in.
+"""How the leaves of an operation are sorted, and how one that is large or far away is taken.
 
-Rows of tensors that belong together (slow, fast, and perhaps a momentum buffer) are sorted; what is
-computed on them is interpolation.py and momentum.py.
+A row is tensors that belong together: slow weights, fast weights, and perhaps a momentum buffer.
+What is computed on rows is interpolation.py and momentum.py.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,45 +14,64 @@ from torch.nn import Parameter
 
 from lookahead_core.typing import Leaves
 
-__all__ = ["Lists", "Row", "by_device", "cut", "near", "part_here", "pieces", "sort"]
+__all__ = ["Lists", "Row", "alike", "compiled", "is_plain", "part_here", "pieces", "sort"]
 
 Row: TypeAlias = tuple[Tensor, ...]
-Lists: TypeAlias = tuple[list[Tensor], ...]
-# A leaf that needs a cast goes in so many pieces: casts then take less room than one leaf. One of
-# no more than so many numbers goes whole: its room is nothing, and the calls are all its time. On a
-# CPU a piece has no more than so many: they stay in its cache from one call to the next.
+Lists: TypeAlias = tuple[tuple[Tensor, ...], ...]
+# See `parted`.
 PIECES, WHOLE, CACHED = 2, 1 << 14, 1 << 19
 
 
-def sort(*leaves: Leaves) -> tuple[Iterable[Lists], list[Row], list[Row]]:
-    """Lists for one launch each, rows that go one by one, and rows on two devices."""
-    groups: dict[tuple[torch.device, torch.dtype], Lists] = {}
-    others = []
-    close, distant = by_device(*leaves)
-    for row in close:
-        slow = row[0]
-        # Other subclasses of Tensor may lack foreach.
-        if slow.dtype != row[1].dtype or type(slow) not in (Tensor, Parameter):
-            others.append(row)
-            continue
-        lists = groups.setdefault((slow.device, slow.dtype), tuple([] for _ in row))
-        for own, leaf in zip(lists, row, strict=True):
-            own.append(leaf)
-    return groups.values(), others, distant
+class Rows(NamedTuple):
+    """Rows by how they are computed.
+
+    Attributes
+    ----------
+    lists : list of Lists
+        Those that torch's list operations take: for each device and dtype a tuple of all slow
+        weights, one of all fast weights, and so on.
+    graph : list of Row
+        Those that one compiled graph takes.
+    single : list of Row
+        Those that go one by one.
+    two_devices : list of Row
+        Those whose fast weights are on another device than the rest. They go one by one, too.
+    """
+
+    lists: list[Lists]
+    graph: list[Row]
+    single: list[Row]
+    two_devices: list[Row]
 
 
-def by_device(*leaves: Leaves) -> tuple[list[Row], list[Row]]:
-    """Rows whose first two leaves are on one device, and rows of two; of DTensors their shards.
+def sort(way: str, *leaves: Leaves) -> Rows:
+    """Sort the rows of these leaves, of DTensors the shards, for one of `KERNELS`.
 
     On DTensors themselves torch 2.13 has no _foreach_copy_, and `chunk` gathers a copy of the whole
     first: what is written into its pieces is lost.
     """
-    close: list[Row] = []
-    distant: list[Row] = []
+    listed: list[Row] = []
+    rows = Rows([], [], [], [])
     for whole in zip(*leaves, strict=True):
         row = tuple(map(part_here, whole))
-        (close if row[0].device == row[1].device else distant).append(row)
-    return close, distant
+        slow, fast = row[:2]
+        if slow.device != fast.device:
+            rows.two_devices.append(row)
+        elif way == "foreach" and slow.dtype == fast.dtype and is_plain(slow):
+            listed.append(row)
+        elif way == "compiled" and fits_graph(slow):
+            rows.graph.append(row)
+        else:
+            rows.single.append(row)
+    return rows._replace(lists=[tuple(zip(*own, strict=True)) for own in alike(listed)])
+
+
+def alike(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows, by the device and the dtype of their fast weights."""
+    found: dict[tuple[torch.device, torch.dtype], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row[1].device, row[1].dtype), []).append(row)
+    return [*found.values()]
 
 
 def part_here(leaf: Tensor) -> Tensor:
@@ -62,31 +82,49 @@ def part_here(leaf: Tensor) -> Tensor:
     return leaf.to_local() if hasattr(leaf, "to_local") else leaf
 
 
-def near(row: Row, where: torch.device) -> Row:
-    """The row on one device; what is there already is not copied.
+def is_plain(leaf: Tensor) -> bool:
+    """Whether torch's list operations take `leaf`: other subclasses of Tensor may lack them."""
+    return type(leaf) in (Tensor, Parameter)
 
-    A copy from or to pinned memory does not wait; those of one stream keep their order.
+
+def fits_graph(leaf: Tensor) -> bool:
+    """Whether the compiler can be given `leaf`."""
+    # Inductor (torch 2.13) has no code for complex numbers, and loses what is written to a scalar.
+    return leaf.dim() > 0 and not leaf.is_complex()
+
+
+@cache
+def compiled(step: Callable[..., None]) -> Any:
+    """The graph of `step`, which is in place: beyond torch's limit of graphs it runs as written."""
+    return torch.compile(step)
+
+
+def pieces(row: Row, device: torch.device) -> Iterator[Row]:
+    """Views that together are the row, on one device: what is written to them is in the leaves.
+
+    Slow weights and buffers of another device are brought to this one, and go back at the end.
+    Copies from or to pinned memory do not wait; those of one stream keep their order.
     """
-    return tuple(leaf.to(where, non_blocking=True) for leaf in row)
+    here = tuple(leaf.to(device, non_blocking=True) for leaf in row)
+    yield from parted(here)
+    for result, leaf in zip((here[0], *here[2:]), (row[0], *row[2:]), strict=True):
+        if result is not leaf:
+            leaf.copy_(result, non_blocking=True)
 
 
-def pieces(slow: Tensor, fast: Tensor) -> Iterator[Row]:
-    """Views that together are the two leaves; the leaves themselves where no cast is needed."""
-    return iter([(slow, fast)]) if slow.dtype == fast.dtype else cut(slow, fast)
+def parted(row: Row) -> Iterable[Row]:
+    """The row in pieces if it needs room, which is then less than a leaf; else as it is.
 
-
-def cut(*row: Tensor) -> Iterator[Row]:
-    """Views that together are the leaves."""
-    count = pieces_of(row[0])
-    if count < 2:
-        return iter([row])
+    A move needs room for a cast alone, momentum for the pseudo-gradient. The room of a leaf of no
+    more than `WHOLE` numbers is nothing, and the calls are all its time. On a CPU a piece has no
+    more than `CACHED` numbers, which stay in its cache from one call to the next.
+    """
+    slow = row[0]
+    size = slow.numel()
+    needs_room = len(row) > 2 or slow.dtype != row[1].dtype
+    if size <= WHOLE or not needs_room:
+        return [row]
+    count = max(PIECES, -(-size // CACHED)) if slow.device.type == "cpu" else PIECES
     if all(leaf.is_contiguous() for leaf in row):
         row = tuple(leaf.view(-1) for leaf in row)
     return zip(*(leaf.chunk(count) for leaf in row), strict=True)
-
-
-def pieces_of(leaf: Tensor) -> int:
-    size = leaf.numel()
-    if size <= WHOLE:
-        return 1
-    return max(PIECES, -(-size // CACHED)) if leaf.device.type == "cpu" else PIECES

@@ -2,18 +2,22 @@
 
 To sort the parameters anew takes microseconds for each, which is most of a sync of many small ones.
 So they are sorted once, and at each use every parameter is looked at: whether it is the same tensor
-in the same place, of the same kind, and trained as before. Small leaves lie end to end, and are one
-array to the core, so that a sync of hundreds takes a few calls; large ones go one by one in a
-single pass over memory. For plain interpolation, which moves each number by itself.
+in the same place, of the same kind, and trained as before. It is for plain interpolation, which
+moves each number by itself. There are three ways to move a parameter:
+
+listed : on an accelerator, in one launch for all of a dtype.
+flat : small ones on a CPU, where a list operation is a loop that costs a good third of a
+    microsecond a leaf; and small ones with wider slow weights, which no list operation takes. They
+    are laid end to end, and are one array to the core, so that hundreds of them take a few calls.
+alone : large ones of these, one by one, in a single pass over memory.
 """
 
-from collections.abc import Iterable
+from itertools import accumulate, groupby
 from operator import attrgetter, is_
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from lookahead_core import Kernel
 from lookahead_core.leaves import averaged
@@ -21,93 +25,108 @@ from lookahead_core.typing import Fraction, Leaves
 
 from .._groups import Group, leaves_of
 from .._leaves import Kept
-from .flat import Flat, flats_of
-from .interpolation import KERNELS, anchor_each, move_fast_each, move_lists
-from .lists import Lists, Row
+from .interpolation import KERNELS, anchor_rows, move_lists, move_row
+from .lists import Lists, Row, alike, is_plain
 
 __all__ = ["Prepared"]
 
-looks = attrgetter("requires_grad", "shape")
+# What a parameter is like, beside the place of its data.
+look_at = attrgetter("requires_grad", "shape")
 # From so many numbers on, a pass over memory costs more than a call from Python.
 LARGE = 1 << 14
+# So many numbers are laid end to end, and one leaf more: they stay in the cache from call to call,
+# and are fewer than torch wakes its threads for. Those that go next take the same room.
+ROOM = 1 << 14
 GENERAL = KERNELS["foreach"]
 
 
-class Seen(NamedTuple):
-    """Parameters, and what they were like when they were looked at."""
+class Flat:
+    """Small leaves of one device and dtype, with slow weights of one dtype, laid end to end.
 
-    leaves: list[Tensor]
-    kinds: list[Any]
+    Attributes
+    ----------
+    slow : Tensor
+        Slow weights of all of them, in one dimension. Those in `kept` are views from then on.
+    room : Tensor
+        Room for their parameters; others use it too.
+    fast_views, slow_views : list of Tensor
+        Each parameter, and the slow weights of each in `slow`, in one dimension.
+    """
 
-    def same(self) -> bool:
-        return [*map(looks, self.leaves)] == self.kinds
+    def __init__(self, rows: list[Row], room: Tensor, kept: dict[Tensor, Kept]) -> None:
+        slows, fasts = zip(*rows, strict=True)
+        self.slow = torch.cat([leaf.reshape(-1) for leaf in slows])
+        self.room = room[: self.slow.numel()]
+        self.fast_views = [leaf.detach().view(-1) for leaf in fasts]
+        self.slow_views = torch.split(self.slow, [*map(Tensor.numel, fasts)])
+        for leaf, view in zip(fasts, self.slow_views, strict=True):
+            kept[leaf].slow = view.view(leaf.shape)
+
+    def anchor(self) -> None:
+        """Take the slow weights from the parameters."""
+        if self.slow.dtype == self.room.dtype:
+            torch.cat(self.fast_views, out=self.slow)
+        else:
+            torch.cat(self.fast_views, out=self.room)
+            anchor_rows([(self.slow, self.room)])
+
+    def interpolate(self, alpha: float) -> None:
+        """Move the slow weights toward the parameters, and these to them."""
+        torch.cat(self.fast_views, out=self.room)
+        move_row((self.slow, self.room), alpha, both=False)
+        torch._foreach_copy_(self.fast_views, self.slow_views)
 
 
-class Prepared(NamedTuple):
+class Prepared:
     """What the kernel keeps of one part.
 
     Attributes
     ----------
     leaves : list of Tensor
         All parameters of the part's groups.
-    fast, slow : list of Tensor
-        What the core is given for the parameters that take part, and for their slow weights; those
-        that lie end to end are one: of the fast weights it is room, which the kernel fills.
     places : list of int
         Where the data of each of the leaves is.
-    as_data, as_shaped : Seen
-        Those that a sync takes by their data in one dimension or not at all, and those that it
-        takes in their shape.
+    by_shape, by_data : dict
+        What the leaves were like: those that are moved in their shape, and all others, which are
+        moved as their data lies or not at all.
+    slow, fast : list of Tensor
+        What the core is given for the slow weights of the parameters that take part, and for the
+        parameters. Those that lie end to end are one array: of the parameters it is room, which
+        the kernel fills.
     lists : list of (slow weights, parameters)
-        Those on an accelerator, for one launch each.
+        The listed ones, for one launch each.
     flats : list of Flat
-        Small ones on a CPU, and those with wider slow weights, which no list takes: few calls in
-        all.
+        The flat ones.
     alone : list of (Tensor, Tensor)
-        The large ones of these, which go one by one.
+        Those that go alone: slow weights and parameter.
     """
 
-    leaves: list[Tensor]
-    fast: list[Tensor]
-    slow: list[Tensor]
-    places: list[int]
-    as_data: Seen
-    as_shaped: Seen
-    lists: list[Lists]
-    flats: list[Flat]
-    alone: list[Row]
+    def __init__(self, groups: list[Group], rows: list[Row], kept: dict[Tensor, Kept]) -> None:
+        ways: dict[str, list[Row]] = {"listed": [], "flat": [], "alone": []}
+        for row in rows:
+            ways[way(*row)].append(row)
+        self.lists: list[Lists] = [tuple(zip(*own, strict=True)) for own in alike(ways["listed"])]
+        self.flats = [flat for own in alike(ways["flat"]) for flat in flats_of(own, kept)]
+        self.alone = ways["alone"]
+        in_shape = [*ways["listed"], *self.alone]
+        self.slow = [s for s, _ in in_shape] + [flat.slow for flat in self.flats]
+        self.fast = [f for _, f in in_shape] + [flat.room for flat in self.flats]
+        self.leaves = list(leaves_of(groups))
+        self.places = [*map(Tensor.data_ptr, self.leaves)]
+        self.by_shape = {leaf: look_at(leaf) for _, leaf in in_shape}
+        self.by_data = {leaf: look_at(leaf) for leaf in self.leaves if leaf not in self.by_shape}
 
     @classmethod
     def of(
         cls, groups: list[Group], members: list[Tensor], kept: dict[Tensor, Kept]
     ) -> "Prepared | None":
-        """For the members among the parameters of `groups`; None if some need the general way.
-
-        The slow weights of small leaves are laid end to end, and are views in `kept` from then on.
-        """
-        leaves = list(leaves_of(groups))
-        if torch.compiler.is_compiling() or not fits(members):
-            return None
-        pairs: list[Row] = [(kept[leaf].slow, leaf) for leaf in members]
-        if not all(s.device == f.device for s, f in pairs):
-            return None
-        ways: dict[str, list[Row]] = {"listed": [], "flat": [], "alone": []}
-        for pair in pairs:
-            ways[way(*pair)].append(pair)
-        flats = [flat for rows in alike(ways["flat"]) for flat in flats_of(rows, kept)]
-        lists: list[Lists] = [
-            ([s for s, _ in rows], [f for _, f in rows]) for rows in alike(ways["listed"])
-        ]
-        places = [*map(Tensor.data_ptr, leaves)]
-        shaped = {leaf for _, leaf in (*ways["listed"], *ways["alone"])}
-        looked_at = [seen(f for f in leaves if (f in shaped) is own) for own in (False, True)]
-        rows = [*ways["listed"], *ways["alone"], *((flat.slow, flat.room) for flat in flats)]
-        slow, fast = [s for s, _ in rows], [f for _, f in rows]
-        return cls(leaves, fast, slow, places, *looked_at, lists, flats, ways["alone"])
+        """For the members among the parameters of `groups`; None if some need the general way."""
+        rows: list[Row] = [(kept[leaf].slow, leaf) for leaf in members]
+        return None if torch.compiler.is_compiling() or not fits(rows) else cls(groups, rows, kept)
 
     def starts(self, groups: list[Group]) -> bool:
         """Whether a cycle of `groups` can start by it: nothing about their parameters is new."""
-        return self.holds(groups) and self.as_data.same()
+        return self.holds(groups) and unchanged(self.by_data)
 
     def holds(self, groups: list[Group]) -> bool:
         """Whether a sync of `groups` can go by it: the parameters are those that they were.
@@ -116,9 +135,9 @@ class Prepared(NamedTuple):
         """
         if torch.compiler.is_compiling():  # the look at storage would break the graph
             return False
-        leaves = [leaf for group in groups for leaf in group["params"]]
+        leaves = list(leaves_of(groups))
         same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
-        return same and [*map(Tensor.data_ptr, leaves)] == self.places and self.as_shaped.same()
+        return same and [*map(Tensor.data_ptr, leaves)] == self.places and unchanged(self.by_shape)
 
     @property
     def kernel(self) -> Kernel:
@@ -133,7 +152,7 @@ class Prepared(NamedTuple):
             torch._foreach_copy_(slows, fasts)
         for flat in self.flats:
             flat.anchor()
-        anchor_each(self.alone)
+        anchor_rows(self.alone)
         return slow
 
     def interpolate(self, slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
@@ -145,40 +164,35 @@ class Prepared(NamedTuple):
         if fast is not self.fast:
             return GENERAL.interpolate(slow, fast, alpha)
         alpha = float(alpha)  # a schedule may give a 0-d tensor
-        move_lists(self.lists, alpha)
         for slows, fasts in self.lists:
+            move_lists(slows, fasts, alpha)
             torch._foreach_copy_(fasts, slows)
         for flat in self.flats:
-            flat.sync(alpha)
-        move_fast_each(self.alone, alpha)
+            flat.interpolate(alpha)
+        for slow_leaf, fast_leaf in self.alone:
+            if slow_leaf.dtype == fast_leaf.dtype and 0 < alpha < 1:
+                torch.lerp(slow_leaf, fast_leaf, alpha, out=fast_leaf)
+            else:
+                move_row((slow_leaf, fast_leaf), alpha, both=True)
         return slow, fast
 
 
-def fits(members: list[Tensor]) -> bool:
-    """Whether they are plain floating tensors, none of which shares storage with another.
+def fits(rows: list[Row]) -> bool:
+    """Whether the rows are plain floating tensors on a CPU or CUDA, each row on one device.
 
-    Those that go alone are moved in place: storage that two of them share would move twice.
+    No parameter may share storage with another: those that go alone are moved in place, and would
+    move twice.
     """
-    if not members or not all(map(plain, members)) or not all(averaged(members)):
+    leaves = [fast for _, fast in rows]
+    plain = all(is_plain(leaf) and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
+    if not leaves or not plain or not all(averaged(leaves)):
         return False
-    return len({leaf.untyped_storage().data_ptr() for leaf in members}) == len(members)
-
-
-def seen(leaves: Iterable[Tensor]) -> Seen:
-    leaves = list(leaves)
-    return Seen(leaves, [*map(looks, leaves)])
-
-
-def alike(pairs: list[Row]) -> list[list[Row]]:
-    """Rows of one device and dtype of parameters, and so of slow weights."""
-    found: dict[Any, list[Row]] = {}
-    for slow, fast in pairs:
-        found.setdefault((fast.device, fast.dtype), []).append((slow, fast))
-    return [*found.values()]
+    storages = {leaf.untyped_storage().data_ptr() for leaf in leaves}
+    return len(storages) == len(leaves) and all(s.device == f.device for s, f in rows)
 
 
 def way(slow: Tensor, fast: Tensor) -> str:
-    """How a pair is moved: in a list, end to end with others, or alone."""
+    """How a row is moved."""
     if not on_cpu(fast) and slow.dtype == fast.dtype:
         return "listed"
     return "flat" if fast.numel() < LARGE and fast.is_contiguous() else "alone"
@@ -188,6 +202,16 @@ def on_cpu(leaf: Tensor) -> bool:
     return leaf.device.type == "cpu"
 
 
-def plain(leaf: Tensor) -> bool:
-    """Whether torch's list operations take it, and it has storage that can be looked at."""
-    return type(leaf) in (Tensor, Parameter) and leaf.device.type in ("cpu", "cuda")
+def unchanged(seen: dict[Tensor, Any]) -> bool:
+    """Whether these leaves look as they did."""
+    return [*map(look_at, seen)] == [*seen.values()]
+
+
+def flats_of(rows: list[Row], kept: dict[Tensor, Kept]) -> list[Flat]:
+    """For contiguous parameters of one device and dtype, with slow weights of one dtype."""
+    ends = accumulate(fast.numel() for _, fast in rows)
+    parted = groupby(zip(ends, rows, strict=True), key=lambda item: item[0] // ROOM)
+    bundles = [[row for _, row in items] for _, items in parted]
+    sizes = [sum(fast.numel() for _, fast in bundle) for bundle in bundles]
+    room = rows[0][1].new_empty(max(sizes))
+    return [Flat(bundle, room, kept) for bundle in bundles]

@@ -8,7 +8,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core import Momentum, SyncRule, ema
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
-from lookahead_core.adapters.torch._kernels import flat as flat_kernel
 from lookahead_core.adapters.torch._kernels import lists, prepared
 from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
 from reference_loop import POLICIES
@@ -125,7 +124,7 @@ def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monke
 @pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
 def test_small_leaves_share_the_room_that_a_sync_takes(monkeypatch):
-    monkeypatch.setattr(flat_kernel, "ROOM", 64)
+    monkeypatch.setattr(prepared, "ROOM", 64)
     weights = [torch.nn.Parameter(torch.ones(16)) for _ in range(20)]
     optimizer = Lookahead(torch.optim.SGD(weights, lr=0.5), 4, 0.5)
     (part,) = optimizer._parts.parts

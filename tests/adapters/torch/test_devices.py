@@ -9,8 +9,8 @@ import torch
 
 from lookahead_core import SyncRule
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
-from lookahead_core.adapters.torch._kernels.interpolation import anchor_each, move_distant
-from lookahead_core.adapters.torch._kernels.lists import by_device
+from lookahead_core.adapters.torch._kernels.interpolation import anchor_rows, move_row
+from lookahead_core.adapters.torch._kernels.lists import sort
 from lookahead_core.adapters.torch._leaves import Home, Kept
 from lookahead_core.adapters.torch._template import is_asked_for
 from torch_runs import DOUBLE, pull_down, single
@@ -85,7 +85,7 @@ def test_a_home_of_their_own_is_where_slow_weights_go():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_leaves_on_two_devices_are_moved_by_the_same_formula(dtype):
     slow, fast = torch.zeros(5), torch.full((5,), 4.0, dtype=dtype)
-    move_distant([(slow, fast)], 0.25)
+    move_row((slow, fast), 0.25, both=True)
     assert slow.tolist() == fast.tolist() == [1.0] * 5
 
 
@@ -100,18 +100,18 @@ class Far(torch.Tensor):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_slow_weights_on_another_device_are_written_back_there(dtype):
     slow, fast = torch.zeros(5).as_subclass(Far), torch.full((5,), 4.0, dtype=dtype)
-    anchor_each([(slow, fast)])
+    anchor_rows([(slow, fast)])
     assert slow.tolist() == [4.0] * 5
     fast.fill_(8.0)
-    move_distant([(slow, fast)], 0.25)
+    move_row((slow, fast), 0.25, both=True)
     assert slow.tolist() == fast.tolist() == [5.0] * 5
 
 
 def test_leaves_on_two_devices_are_told_from_those_on_one():
     here, there = torch.zeros(2), torch.zeros(2, device="meta")
-    near, distant = by_device([here, there, here], [here, there, there])
-    assert [s.device for s, _ in near] == [f.device for _, f in near]
-    assert [(s.device.type, f.device.type) for s, f in distant] == [("cpu", "meta")]
+    rows = sort("plain", [here, there, here], [here, there, there])
+    assert [s.device for s, _ in rows.single] == [f.device for _, f in rows.single]
+    assert [(s.device.type, f.device.type) for s, f in rows.two_devices] == [("cpu", "meta")]
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lookahead_core import REFERENCE_KERNEL
-from lookahead_core.adapters.torch._kernels.interpolation import KERNELS, move_distant
-from lookahead_core.adapters.torch._kernels.momentum import step_distant
+from lookahead_core.adapters.torch._kernels.interpolation import KERNELS, move_row
+from lookahead_core.adapters.torch._kernels.momentum import step_row
 from torch_runs import generator
 
 # torch's own, when its compiler is first imported.
@@ -108,10 +108,10 @@ class Far(torch.Tensor):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_fast_weights_go_back_to_slow_ones_on_another_device(dtype):
     fast, slow = torch.full((5,), 4.0, dtype=dtype), torch.zeros(5).as_subclass(Far)
-    move_distant([(fast, slow)], 0.25, back=False)
+    move_row((fast, slow), 0.25, both=False)
     assert fast.tolist() == [3.0] * 5
     assert slow.tolist() == [0.0] * 5
-    move_distant([(slow, fast)], 0.5, back=False)
+    move_row((slow, fast), 0.5, both=False)
     assert slow.tolist() == [1.5] * 5
     assert fast.tolist() == [3.0] * 5
 
@@ -121,7 +121,7 @@ def test_fast_weights_go_back_to_slow_ones_on_another_device(dtype):
 def test_slow_weights_and_buffers_on_another_device_are_written_back_there(dtype):
     slow, buffer = torch.zeros(5).as_subclass(Far), torch.ones(5).as_subclass(Far)
     fast = torch.full((5,), 4.0, dtype=dtype)
-    step_distant([(slow, fast, buffer)], 0.5, 0.5, nesterov=False)
+    step_row((slow, fast, buffer), 0.5, 0.5, nesterov=False)
     assert buffer.tolist() == [-3.5] * 5
     assert slow.tolist() == [1.75] * 5
     assert fast.tolist() == [4.0] * 5

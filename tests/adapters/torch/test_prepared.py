@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from lookahead_core.adapters.torch import Lookahead
-from lookahead_core.adapters.torch._kernels import flat as flat_kernel
 from lookahead_core.adapters.torch._kernels import prepared
 from torch_runs import assert_same
 
@@ -46,7 +45,7 @@ def slow(optimizer, index=0):
 @pytest.mark.parametrize("slow_dtype", [None, torch.float64])
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.3, 0.5, 0.8, 1.0])
 def test_leaves_move_by_the_bits_of_the_plain_kernel(alpha, slow_dtype, monkeypatch):
-    monkeypatch.setattr(flat_kernel, "ROOM", 60)  # three of seven leaves
+    monkeypatch.setattr(prepared, "ROOM", 60)  # three of seven leaves
     torch.manual_seed(0)
     starts, gradient = torch.randn(7, 4, 5), torch.randn(4, 5)
     dtypes = [torch.float32] * 5 + [torch.float64] * 2
