@@ -367,13 +367,13 @@ class MetaOptimizer(Optimizer):
         loss = self._inner_step(closure)
         if starting:
             parts.watch(starting)
-        for part in current:
-            if part in due:
-                parts.sync(part, average)
-                parts.work = 0.0
-            else:
-                part.state = part.rule.count_step(part.state)
         parts.elapsed += 1
+        for part in current:
+            if part not in due:
+                part.state = part.rule.count_step(part.state)
+        for part in due:  # a sync that fails leaves its part due, and the others counted
+            parts.sync(part, average)
+            parts.work = 0.0
         return loss
 
     def _captured_step(self, closure: Closure | None) -> Any:
@@ -416,11 +416,13 @@ class MetaOptimizer(Optimizer):
         return checked
 
     def _require_gradient(self, action: str) -> None:
-        if not any(leaf.grad is not None for leaf in leaves_of(self.param_groups)):
-            raise RuntimeError(
-                f"{action}() needs a gradient: no parameter has one (.grad is None for all); "
-                "call loss.backward() before it"
-            )
+        for leaf in leaves_of(self.param_groups):
+            if leaf.grad is not None:
+                return
+        raise RuntimeError(
+            f"{action}() needs a gradient: no parameter has one (.grad is None for all); "
+            "call loss.backward() before it"
+        )
 
     def _refuse_while_evaluating(self, action: str) -> None:
         if self._parts.evaluating:
