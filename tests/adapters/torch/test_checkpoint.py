@@ -206,7 +206,7 @@ BAD_STATES = {
     ),
     "a phase that is no number": (
         lambda s: s["param_groups"][0].update(lookahead_phase=False),
-        "phase must be an int >= -3, got False",
+        "phase must be an int >= -8, got False",
     ),
     "a complex slow weight": (
         lambda s: s["state"][0].update(lookahead_slow=torch.ones(3, dtype=torch.complex64)),
