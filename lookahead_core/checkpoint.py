@@ -59,7 +59,9 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
     check_settings(saved, settings(rule))
     count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
     syncs = int_at_least(0, "the checkpoint's syncs", saved.get("syncs"))
-    phase = int_at_least(-abs(count), "the checkpoint's phase", saved.get("phase", 0))
+    # A cycle is longer where its period was, or where its mean is still on its way.
+    least = -abs(count) - rule.sync_period
+    phase = int_at_least(least, "the checkpoint's phase", saved.get("phase", 0))
     if remaining(count, rule.sync_period, phase) < 1:
         raise ValueError(
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"

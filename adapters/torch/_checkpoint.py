@@ -70,6 +70,7 @@ class Loaded(NamedTuple):
         parts.loaded(self.streaming, self.clocks)
 
 
+@torch.no_grad()
 def pack(parts: Parts) -> StateDict:
     """State dict of the inner optimizer with ours in it."""
     packed = parts.inner.state_dict()
