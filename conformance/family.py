@@ -7,7 +7,7 @@ import math
 from itertools import product
 from typing import Any
 
-from lookahead_core.scheduled import as_real
+from lookahead_core.settings import as_real
 
 from .assertions import require_equal, require_within
 from .driver import AdapterDriver

@@ -12,7 +12,7 @@ from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
 from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
-from lookahead_core.scheduled import Scheduled, Setting
+from lookahead_core.settings import Scheduled, Setting
 from lookahead_core.typing import Count, Fraction, Leaves, Slots
 from lookahead_core.validation import below_one, boolean, fraction, non_negative
 

@@ -6,7 +6,7 @@ from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.nested import Nested
 from lookahead_core.outer import Interpolate, Momentum
 from lookahead_core.rule import SyncRule
-from lookahead_core.scheduled import Scheduled, as_real
+from lookahead_core.settings import Scheduled, as_real
 from lookahead_core.typing import Array, Count
 from lookahead_core.validation import fraction
 

@@ -15,7 +15,7 @@ from lookahead_core import AdaptiveAlpha, Kernel, SyncRule, lookahead
 from lookahead_core.checkpoint import settings
 from lookahead_core.leaves import averaged, check_match, chosen, copied, zeros
 from lookahead_core.namespace import is_array, is_writeable, namespace
-from lookahead_core.scheduled import Scheduled
+from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
 

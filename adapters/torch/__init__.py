@@ -6,6 +6,7 @@
 
 from ._optimizer import Lookahead, MetaOptimizer
 from ._ranger import ranger
-from ._streaming import Codec, StreamingOptimizer
+from ._streaming.codecs import Codec
+from ._streaming.optimizer import StreamingOptimizer
 
 __all__ = ["Codec", "Lookahead", "MetaOptimizer", "StreamingOptimizer", "ranger"]

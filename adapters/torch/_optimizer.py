@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
-from lookahead_core.scheduled import Scheduled
+from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative
 
 from . import _captured as captured
@@ -123,7 +123,7 @@ class MetaOptimizer(Optimizer):
             )
         workers = None
         if process_group is not None or timeout is not None or check_replicas is not False:
-            from ._workers import workers_of  # a shelf: nobody else needs torch.distributed
+            from ._workers.workers import workers_of  # a shelf: nobody else needs torch.distributed
 
             workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
         parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)

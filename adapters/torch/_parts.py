@@ -23,7 +23,8 @@ from lookahead_core.workers import Average
 from ._evidence import evidence, gradients
 from ._groups import Group, leaves_of, overrides, rule_of
 from ._inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
-from ._kernels import KERNELS, Prepared
+from ._kernels import KERNELS
+from ._kernels.prepared import Prepared
 from ._leaves import Home, Kept, assign
 
 __all__ = ["Part", "Parts"]
@@ -292,7 +293,8 @@ class Parts:
                 entries[key] = value
 
     def _kernel(self, part: Part) -> Kernel:
-        return KERNELS[self.kernel] if part.prepared is None else part.prepared.kernel
+        kernel = KERNELS[self.kernel]
+        return kernel if part.prepared is None else part.prepared.over(kernel)
 
     # --- the arrays of a part's state ---
 

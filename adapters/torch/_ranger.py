@@ -1,8 +1,9 @@
 """Ranger by name: Lookahead around RAdam."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch.optim import RAdam
 
 from ._optimizer import Lookahead
@@ -18,7 +19,11 @@ def ranger(
     betas: tuple[float, float] = (0.95, 0.999),
     eps: float = 1e-5,
     weight_decay: float = 0.0,
-    **options: Any,
+    *,
+    slow_dtype: torch.dtype | None = None,
+    slow_device: torch.device | str | None = None,
+    kernel: Literal["foreach", "plain", "compiled"] = "foreach",
+    capturable: bool = False,
 ) -> Lookahead:
     """Ranger, its two optimizers: Lookahead around RAdam with the defaults of that name.
 
@@ -41,8 +46,8 @@ def ranger(
         RAdam's, added to the root of the second moment.
     weight_decay : float
         Decoupled from the gradient, as in the repository.
-    **options
-        As of `Lookahead`: `inner_state`, `slow_dtype`, `process_group` and so on.
+    slow_dtype, slow_device, kernel, capturable
+        As of `MetaOptimizer`.
 
     Returns
     -------
@@ -67,4 +72,12 @@ def ranger(
     (6, (0.95, 0.999))
     """
     radam = RAdam(params, lr, betas, eps, weight_decay, decoupled_weight_decay=True)
-    return Lookahead(radam, sync_period, alpha, **options)
+    return Lookahead(
+        radam,
+        sync_period,
+        alpha,
+        slow_dtype=slow_dtype,
+        slow_device=slow_device,
+        kernel=kernel,
+        capturable=capturable,
+    )

@@ -18,7 +18,7 @@ from lookahead_core import (
     swa,
     switch_ema,
 )
-from lookahead_core.scheduled import as_real
+from lookahead_core.settings import as_real
 from quadratic import Quadratic, distance, run, sgd
 
 EXACT = 1e-13

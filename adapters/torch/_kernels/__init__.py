@@ -1,6 +1,21 @@
 """How the arithmetic of a sync runs on torch tensors. What it means is lookahead_core's."""
 
-from .interpolation import KERNELS
-from .prepared import Prepared
+from functools import partial
 
-__all__ = ["KERNELS", "Prepared"]
+from lookahead_core import Kernel
+
+from .interpolation import anchor, interpolate, move
+from .momentum import move_with_momentum
+
+__all__ = ["KERNELS"]
+
+# An anchor is a copy, and a graph of copies is no better than a list of them.
+KERNELS = {
+    way: Kernel(
+        partial(interpolate, way),
+        partial(anchor, "plain" if way == "plain" else "foreach"),
+        partial(move, way),
+        partial(move_with_momentum, way),
+    )
+    for way in ("foreach", "plain", "compiled")
+}

@@ -2,23 +2,20 @@
 
 Three kernels that mean the same: `foreach` launches once for all leaves of a device and dtype,
 `plain` goes leaf by leaf, `compiled` is one fused graph. All use torch.lerp, which is the core's
-formula with both of its branches. Their momentum is momentum.py.
+formula with both of its branches. Their momentum is momentum.py, and their table `__init__.py`.
 """
 
 from collections.abc import Iterable
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from lookahead_core import Kernel
 from lookahead_core.kernel import anchored
 from lookahead_core.typing import Fraction, Leaves
 
 from .lists import Row, compiled, is_plain, pieces, sort
-from .momentum import move_with_momentum
 
-__all__ = ["KERNELS", "anchor_rows", "move_lists", "move_row"]
+__all__ = ["anchor", "anchor_rows", "interpolate", "move", "move_lists", "move_row"]
 
 
 def interpolate(
@@ -125,15 +122,3 @@ def whole_words(leaf: Tensor) -> bool:
     """Whether it can be looked at as numbers of 64 bits."""
     ends = leaf.storage_offset(), leaf.numel()
     return leaf.is_contiguous() and not any(n * leaf.itemsize % 8 for n in ends)
-
-
-# An anchor is a copy, and a graph of copies is no better than a list of them.
-KERNELS = {
-    way: Kernel(
-        partial(interpolate, way),
-        partial(anchor, "plain" if way == "plain" else "foreach"),
-        partial(move, way),
-        partial(move_with_momentum, way),
-    )
-    for way in ("foreach", "plain", "compiled")
-}

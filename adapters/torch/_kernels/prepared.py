@@ -25,7 +25,7 @@ from lookahead_core.typing import Fraction, Leaves
 
 from .._groups import Group, leaves_of
 from .._leaves import Kept
-from .interpolation import KERNELS, anchor_rows, move_lists, move_row
+from .interpolation import anchor, anchor_rows, interpolate, move_lists, move_row
 from .lists import Lists, Row, alike, is_plain
 
 __all__ = ["Prepared"]
@@ -37,7 +37,6 @@ LARGE = 1 << 14
 # So many numbers are laid end to end, and one leaf more: they stay in the cache from call to call,
 # and are fewer than torch wakes its threads for. Those that go next take the same room.
 ROOM = 1 << 14
-GENERAL = KERNELS["foreach"]
 
 
 class Flat:
@@ -139,15 +138,14 @@ class Prepared:
         same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
         return same and [*map(Tensor.data_ptr, leaves)] == self.places and unchanged(self.by_shape)
 
-    @property
-    def kernel(self) -> Kernel:
-        """Of the weights of this part; other lists, such as moments, go the general way."""
-        return GENERAL._replace(interpolate=self.interpolate, anchor=self.anchor)
+    def over(self, kernel: Kernel) -> Kernel:
+        """For the weights of this part; other lists, such as moments, go as in `kernel`."""
+        return kernel._replace(interpolate=self.interpolate, anchor=self.anchor)
 
     def anchor(self, slow: Leaves, fast: Leaves) -> Leaves:
         """Take the slow weights from the parameters."""
         if fast is not self.fast:
-            return GENERAL.anchor(slow, fast)
+            return anchor("foreach", slow, fast)
         for slows, fasts in self.lists:
             torch._foreach_copy_(slows, fasts)
         for flat in self.flats:
@@ -162,7 +160,7 @@ class Prepared:
         which is one of the three passes over memory that a cycle else takes.
         """
         if fast is not self.fast:
-            return GENERAL.interpolate(slow, fast, alpha)
+            return interpolate("foreach", slow, fast, alpha)
         alpha = float(alpha)  # a schedule may give a 0-d tensor
         for slows, fasts in self.lists:
             move_lists(slows, fasts, alpha)

@@ -23,7 +23,7 @@ from .._checkpoint import Loaded
 from .._checks import check_wrapped
 from .._groups import leaves_of
 from .._optimizer import MetaOptimizer
-from .._workers import workers_of
+from .._workers.workers import workers_of
 from .codecs import Codec, codec_of, name_of
 from .fragments import fragments_of
 from .stream import Stream

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -22,10 +22,12 @@ from lookahead_core.validation import boolean
 from lookahead_core.workers import check_alike
 
 from .._groups import leaves_of
-from .._leaves import Kept
-from .._parts import Part
 from .collectives import Link, fingerprint, local
 from .shards import groups_of_a_worker, which_part
+
+if TYPE_CHECKING:
+    from .._leaves import Kept
+    from .._parts import Part
 
 __all__ = ["Workers", "workers_of"]
 
@@ -45,7 +47,7 @@ class Workers:
     link: Link
     check_replicas: bool = False
 
-    def start(self, parts: Sequence[Part], **facts: Any) -> None:
+    def start(self, parts: Sequence["Part"], **facts: Any) -> None:
         """Refuse workers that are not alike, and give all of them the first one's weights."""
         self.agree({**facts, **_facts(parts)})
         self.broadcast([leaf for part in parts for leaf in leaves_of(part.groups)])
@@ -59,7 +61,7 @@ class Workers:
         self.link.broadcast([leaf.detach() for leaf in leaves])
 
     def share(
-        self, parts: Sequence[Part], kept: Mapping[Tensor, Kept], work: float, **facts: Any
+        self, parts: Sequence["Part"], kept: Mapping[Tensor, "Kept"], work: float, **facts: Any
     ) -> float:
         """This worker's part of the work since the last sync, once all of them are here.
 
@@ -152,7 +154,7 @@ def workers_of(
     return Workers(Link(process_group, timeout), check_replicas)
 
 
-def _counters(parts: Sequence[Part]) -> dict[str, Any]:
+def _counters(parts: Sequence["Part"]) -> dict[str, Any]:
     """Where the cycles of `parts` are, under names that a user knows."""
     found: dict[str, Any] = {}
     for where, part in _named(parts):
@@ -163,13 +165,13 @@ def _counters(parts: Sequence[Part]) -> dict[str, Any]:
     return found
 
 
-def _named(parts: Sequence[Part]) -> list[tuple[str, Part]]:
+def _named(parts: Sequence["Part"]) -> list[tuple[str, "Part"]]:
     """Each part, and how it is told from the others."""
     several = len(parts) > 1
     return [(f" of part {index}" if several else "", part) for index, part in enumerate(parts)]
 
 
-def _facts(parts: Sequence[Part]) -> dict[str, Any]:
+def _facts(parts: Sequence["Part"]) -> dict[str, Any]:
     """What must be the same on all workers, under names that a user knows."""
     facts: dict[str, Any] = {}
     for where, part in _named(parts):

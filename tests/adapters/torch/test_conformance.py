@@ -6,8 +6,7 @@ import torch
 import torch._dynamo
 
 from drivers.torch_driver import TorchDriver
-from lookahead_core.adapters.torch._kernels import prepared
-from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
+from lookahead_core.adapters.torch._kernels import KERNELS, prepared
 from lookahead_core.conformance import AdapterConformance, KernelConformance
 
 # torch's own, when its compiler is first imported.

@@ -8,8 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core import Momentum, SyncRule, ema
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
-from lookahead_core.adapters.torch._kernels import lists, prepared
-from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
+from lookahead_core.adapters.torch._kernels import KERNELS, lists, prepared
 from reference_loop import POLICIES
 from torch_runs import DOUBLE, assert_same, pull_down, single
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lookahead_core import AdaptiveAlpha, Momentum, SyncRule, ema, lookahead, nested
 from lookahead_core.adapters.torch import MetaOptimizer
-from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
+from lookahead_core.adapters.torch._kernels import KERNELS
 
 # torch's own, when its compiler is first imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated")

@@ -6,7 +6,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lookahead_core import Momentum, SyncRule, ema, lookahead, nested, polyak, swa
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer, ranger
-from lookahead_core.adapters.torch._kernels.interpolation import KERNELS
+from lookahead_core.adapters.torch._kernels import KERNELS
 from reference_loop import ALPHA, K
 from torch_runs import Quadratic, generator, sgd, train
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lookahead_core import REFERENCE_KERNEL
-from lookahead_core.adapters.torch._kernels.interpolation import KERNELS, move_row
+from lookahead_core.adapters.torch._kernels import KERNELS
+from lookahead_core.adapters.torch._kernels.interpolation import move_row
 from lookahead_core.adapters.torch._kernels.momentum import step_row
 from torch_runs import generator
 
