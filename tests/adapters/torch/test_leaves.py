@@ -87,3 +87,17 @@ def test_a_schedule_counts_the_syncs_of_its_own_part():
         pull_down(optimizer, *weights)
     # The first syncs of both go the whole way: after one step, and after two.
     assert [weight.item() for weight in weights] == [-2.5, -3.0]
+
+
+@pytest.mark.clause("C75")
+@pytest.mark.parametrize("kernel", ["foreach", "plain"])
+def test_a_sync_that_fails_in_a_step_loses_no_slow_weights_and_is_due_at_the_next(kernel):
+    weight, alphas = single(), iter([2.0, 0.5])
+    inner = torch.optim.SGD([weight], lr=1.0)
+    optimizer = Lookahead(inner, 2, lambda syncs: next(alphas), kernel=kernel)
+    pull_down(optimizer, weight)
+    with pytest.raises(ValueError, match=r"alpha must be a number in \[0, 1\] .* got 2.0"):
+        pull_down(optimizer, weight)
+    assert optimizer.state_dict()["state"][0]["lookahead_slow"].item() == 0.0
+    pull_down(optimizer, weight)
+    assert weight.item() == -1.5  # halfway back from -3
