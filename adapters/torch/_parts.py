@@ -59,8 +59,8 @@ class Part:
 
     def on_host(self) -> SyncState:
         """The counters as Python ints; waits for the device if they are tensors."""
-        count, syncs, phase = map(int, (self.state.count, self.state.syncs, self.state.phase))
-        return SyncState((), count, syncs, (), (), phase)
+        state = self.state
+        return SyncState((), int(state.count), int(state.syncs), (), (), int(state.phase))
 
     def keep_counters(self, state: SyncState) -> None:
         """Go on with the counters of `state`, in the same tensors if they are tensors."""

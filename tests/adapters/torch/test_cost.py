@@ -248,7 +248,8 @@ def test_a_compiled_step_needs_a_bounded_number_of_graphs_and_stays_exact(policy
         other.step()
         graphs.append(counter.frame_count)
     assert graphs[5:] == [graphs[5]] * 10
-    assert 1 <= graphs[-1] <= 6
+    # The inner step in three pieces; a begin and a sync, twice each or with initial values made.
+    assert 1 <= graphs[-1] <= 7
     assert_same(ours.detach(), eager.detach())
 
 
