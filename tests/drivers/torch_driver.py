@@ -138,7 +138,7 @@ class TorchDriver:
         entries = run.optimizer.state.pop(leaf, {})
         if edit == "remove" or not entries:
             return
-        moments = {key for key, value in entries.items() if value.shape == leaf.shape}
+        moments = entries.keys() - {"step"}
         if edit == "replace":
             entries = {k: v * factor if k in moments else v for k, v in entries.items()}
         else:
