@@ -372,9 +372,12 @@ def begun(rule: SyncRule, ours: LookaheadState, params: Any, **known: Any) -> Lo
 
 def read_out(rule: SyncRule, ours: LookaheadState, params: optax.Params) -> optax.Params:
     """`params`, with what `rule` evaluates in the place of those that `ours` has."""
-    # The slow weights of many workers are never those of one worker's parameters.
-    fast = ours.slow if isinstance(ours, SharedState) else own_params(ours, params)
-    slow = rule.slow(arrays(fast), sync_state(ours))
+    before = sync_state(ours)
+    if isinstance(ours, SharedState):
+        # As in mid-cycle: they are never those of the parameters, which are each worker's own. No
+        # select, so that the states of all workers can be read at once.
+        before = before._replace(count=1, slow=list(map(jnp.copy, before.slow)))
+    slow = rule.slow(arrays(own_params(ours, params)), before)
     return filled(like(ours.slow, slow), params)
 
 
