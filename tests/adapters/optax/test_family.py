@@ -252,9 +252,12 @@ def test_snoo_around_one_step_of_sgd_is_nesterovs_method():
 
 @pytest.mark.clause("C78")
 def test_nested_with_equal_periods_is_one_rule_with_the_product_of_both_alphas():
-    ours = nested(lookahead_rule(PERIOD, 0.5), lookahead_rule(PERIOD, 0.6))
-    single = lookahead_rule(PERIOD, 0.3)
-    assert_close(*(run(meta_optimizer(inner(), rule))[0] for rule in (ours, single)), rtol=1e-13)
+    rules = (
+        nested(lookahead_rule(PERIOD, 0.5), lookahead_rule(PERIOD, 0.6)),
+        lookahead_rule(PERIOD, 0.3),
+    )
+    optimizers = [meta_optimizer(inner(), rule) for rule in rules]
+    assert_close(*(run(o, read=o.slow_params)[:2] for o in optimizers), rtol=1e-13)
 
 
 @pytest.mark.clause("C78")
