@@ -71,11 +71,13 @@ def check_state(rule: SyncRule, average: Average | None, state: LookaheadState) 
     """Raise ValueError if `state` is that of a rule of another kind (clause C06)."""
     expected, got = state_kind(rule, average), type(state)
     if got is not expected:
-        way_out = f": {expected.__name__}(*state) is it" if rule.has_readout else ""
+        way_out = ""
+        if rule.has_readout:
+            way_out = "; of what an older version saved: type(optimizer.init(params))(*state)"
         raise ValueError(
             f"state must be a {expected.__name__}, as {rule.outer!r}, restart={rule.restart}, "
             f"restart_period={rule.restart_period} and average={average!r} make it, "
-            f"got {got.__name__} (from an older version?{way_out})"
+            f"got {got.__name__}{way_out}"
         )
     number = number_of_slots(rule)
     if not is_parked(state) and len(state.outer) != number:

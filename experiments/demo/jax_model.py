@@ -1,6 +1,6 @@
 """One training run with jax.grad, optax.sgd and lookahead_core.adapters.optax, step by jitted step.
 
-Importing this turns on 64-bit floats for the whole process: the demo compares backends to the last
+Training turns on 64-bit floats for the whole process: the demo compares backends to the last
 digits.
 """
 
@@ -21,8 +21,6 @@ from lookahead_core.adapters.optax import lookahead, slow_params
 
 __all__ = ["Trainer"]
 
-jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
-
 Params = dict[str, jax.Array]
 Step = Callable[..., tuple[Params, Any]]
 
@@ -31,6 +29,7 @@ class Trainer:
     """Weights in training; see `experiment.Trainer`."""
 
     def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None:
+        jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
         self._x, self._y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
         self._params = {name: jnp.asarray(leaf) for name, leaf in weights.items()}
         self._state = _optimizer(method, lr).init(self._params)

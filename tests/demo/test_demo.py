@@ -12,6 +12,15 @@ from experiments.demo.experiment import run_one
 from experiments.demo.methods import Method
 from experiments.demo.mlp import flat, gradients, initial_weights
 
+
+@pytest.fixture(autouse=True)
+def jax_as_it_was():
+    """The demo turns on double precision for its process, which other tests share."""
+    yield
+    if jax := sys.modules.get("jax"):
+        jax.config.update("jax_enable_x64", False)
+
+
 LR, SEED = 0.08, 3
 
 

@@ -157,7 +157,7 @@ def test_a_state_that_cannot_tell_what_its_rule_evaluates_says_who_can(options):
 
 @pytest.mark.clause("C06", "C22")
 def test_an_optimizer_reads_no_state_of_another_rule():
-    with pytest.raises(ValueError, match=r"state must be a ReadOutState, as Nested, .* got Look"):
+    with pytest.raises(ValueError, match=r"must be a ReadOutState, as Nested\(.*\)\(\*state\)"):
         meta_optimizer(sgd(), SUPER_SLOW).slow_params(make().init(start()), start())
     state = optax.chain(make(), make()).init(start())
     with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
