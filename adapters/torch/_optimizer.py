@@ -446,10 +446,10 @@ class Lookahead(MetaOptimizer):
         a schedule of the number of syncs so far; `AdaptiveAlpha()` estimates it.
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner optimizer's own state.
-    slow_dtype, slow_device, kernel, capturable, state_kinds
-        As of `MetaOptimizer`.
-    process_group, timeout, check_replicas
-        For many workers, as of `MetaOptimizer`.
+    slow_dtype, slow_device, kernel, capturable, state_kinds : as of `MetaOptimizer`
+        Where slow weights live, how a sync computes, and what the inner state is.
+    process_group, timeout, check_replicas : as of `MetaOptimizer`
+        For many workers.
 
     Raises
     ------

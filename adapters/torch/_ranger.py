@@ -46,8 +46,8 @@ def ranger(
         RAdam's, added to the root of the second moment.
     weight_decay : float
         Decoupled from the gradient, as in the repository.
-    slow_dtype, slow_device, kernel, capturable
-        As of `MetaOptimizer`.
+    slow_dtype, slow_device, kernel, capturable : as of `MetaOptimizer`
+        Where slow weights live, and how a sync computes.
 
     Returns
     -------

@@ -58,8 +58,8 @@ class StreamingOptimizer(MetaOptimizer):
     codec : {"bfloat16", "int8", "int4"} or Codec, optional
         How pseudo-gradients are sent; what it loses is added to the next one (error feedback, one
         float32 for each weight). As they are if None.
-    slow_dtype, slow_device, kernel, timeout, check_replicas
-        As of `MetaOptimizer`.
+    slow_dtype, slow_device, kernel, timeout, check_replicas : as of `MetaOptimizer`
+        Where slow weights live, how a sync computes, and what workers check.
 
     Raises
     ------
