@@ -62,7 +62,7 @@ def require(check, folder, processes=1):
         assert (code, output.splitlines()[-1:]) == (0, ["held"]), output
 
 
-@pytest.mark.parametrize("check", marked(set(CHECKS) - {SAVED, RESUMED}))
+@pytest.mark.parametrize("check", marked(sorted(set(CHECKS) - {SAVED, RESUMED})))
 def test_on_eight_devices(check, tmp_path):
     require(check, tmp_path)
 
