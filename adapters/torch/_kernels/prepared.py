@@ -134,7 +134,8 @@ class Prepared:
         """
         if torch.compiler.is_compiling():  # the look at storage would break the graph
             return False
-        leaves = list(leaves_of(groups))
+        # Not `leaves_of`: a generator is a third of the time of this, with many small leaves.
+        leaves = [leaf for group in groups for leaf in group["params"]]
         same = len(leaves) == len(self.leaves) and all(map(is_, leaves, self.leaves))
         return same and [*map(Tensor.data_ptr, leaves)] == self.places and unchanged(self.by_shape)
 
