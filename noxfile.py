@@ -155,8 +155,9 @@ def distributed(session: nox.Session) -> None:
         # Two cores: a thread for each of four processes is two too many already.
         launcher = ("torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "pytest")
         run_tests(environment, "tests/distributed/torch", *options, *keep, launcher=launcher)
+    # One by one: these start processes themselves, and wait for each other with time limits.
     started_here = f"--ignore={ROOT}/tests/distributed/torch"
-    run_tests(environment, "tests/distributed", *options, started_here)
+    run_tests(environment, "tests/distributed", *options, started_here, launcher=("pytest",))
 
 
 @nox.session(tags=["check"])
