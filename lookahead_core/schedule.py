@@ -63,7 +63,7 @@ def advance(count: Count, sync_period: int, phase: Count = 0) -> tuple[Count, bo
         TracerBoolConversionError under jax.jit.
     """
     steps = count + 1
-    due = steps + phase == sync_period
+    due = remaining(count, sync_period, phase) == 1
     if isinstance(due, bool):
         return (0 if due else steps), due
     return namespace(due).where(due, steps * 0, steps), due
@@ -89,10 +89,11 @@ def in_phase(elapsed: Count, count: Count, sync_period: int) -> Count:
     sync_period : int
         Inner steps between syncs of this part.
     """
-    if before_first(elapsed) is True:
-        return 0
+    waits = before_first(elapsed)
     phase = elapsed % sync_period - count
-    return phase if isinstance(phase, int) else namespace(phase).where(elapsed < 0, 0, phase)
+    if isinstance(waits, bool):
+        return 0 if waits else phase
+    return namespace(phase).where(waits, 0, phase)
 
 
 def phases(parts: int, sync_period: int) -> list[int]:

@@ -36,6 +36,8 @@ def begin(parts: Parts) -> None:
 
 def _start_what_is_gone(parts: Parts, part: Part) -> None:
     """The slow copy of inner state that is there no longer: what it is when it is made anew."""
+    if part.rule.inner_state != "interpolate":
+        return
     known, first = known_kinds(parts.inner, parts.kinds), cast(Tensor, begins(part.state.count))
     for group in part.groups:
         for leaf in group["params"]:

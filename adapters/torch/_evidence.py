@@ -13,7 +13,7 @@ from lookahead_core import SyncRule
 
 from ._groups import Group
 
-__all__ = ["check_curvature", "evidence", "gradients"]
+__all__ = ["check_curvature", "evidence", "gradients", "owners"]
 
 SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # amsgrad divides by the first
 
@@ -71,4 +71,5 @@ def no_curvature(inner: Optimizer, found: str) -> ValueError:
 
 
 def owners(groups: list[Group]) -> dict[Any, Group]:
+    """The group of each parameter."""
     return {leaf: group for group in groups for leaf in group["params"]}

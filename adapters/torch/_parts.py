@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import Kernel, SyncRule, SyncState
-from lookahead_core.schedule import before_first, every, in_phase
+from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.typing import Count, Leaves
 from lookahead_core.workers import Average
 
-from ._evidence import evidence, gradients
+from ._evidence import evidence, gradients, owners
 from ._groups import Group, leaves_of, overrides, rule_of
 from ._inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
 from ._kernels import KERNELS
@@ -288,7 +288,7 @@ class Parts:
         assign(values, inner)
         self.store(part, state, live)
         part.keep_counters(state)
-        if rule.inner_state == "reset" and every(rule.restart_period, before.syncs):
+        if rule.inner_state == "reset" and rule.puts_back(before):
             for entries, key, value in [*self.plain_entries(part)]:
                 entries[key] = value
 
@@ -334,19 +334,13 @@ class Parts:
         """The slow copy of the inner state, where the policy has one."""
         if part.rule.inner_state != "interpolate":
             return ()
-        found, missing = [], {}
-        for name, (value, kind) in live.items():
-            kept = self.kept[name[0]].inner_slow.get(name[1])
+        owner, found = owners(part.groups), []
+        for (leaf, key), (value, kind) in live.items():
+            kept = self.kept[leaf].inner_slow.get(key)
             if kept is None or kept.shape != value.shape:
-                missing[name] = value, kind
-            found.append(kept)
-        starts = self.starts(part, missing)
-        return [
-            torch.empty_like(value).copy_(starts[name])
-            if name in missing
-            else kept.to(value.device, value.dtype)  # type: ignore[union-attr]
-            for (name, (value, _)), kept in zip(live.items(), found, strict=True)
-        ]
+                kept = torch.empty_like(value).copy_(initial(value, kind, owner[leaf]))
+            found.append(kept.to(value.device, value.dtype))
+        return found
 
     def store(self, part: Part, state: SyncState, live: Live) -> None:
         """Keep the arrays of `state`, in our own tensors where there are some."""
@@ -356,13 +350,12 @@ class Parts:
             for index, slot in enumerate(state.outer):
                 assign([kept.slots[index] for kept in own], slot)
         if part.rule.inner_state == "interpolate":
-            for name, value in zip(live, state.inner_slow, strict=True):
-                copies = self.kept[name[0]].inner_slow
-                kept = copies.setdefault(name[1], value)
-                if kept is not value and kept.shape == value.shape:
-                    kept.copy_(value)
+            for (leaf, key), value in zip(live, state.inner_slow, strict=True):
+                copies = self.kept[leaf].inner_slow
+                if key in copies and copies[key].shape == value.shape:
+                    assign([copies[key]], [value])
                 else:
-                    copies[name[1]] = value
+                    copies[key] = value
 
     def to_save(self, part: Part) -> tuple[SyncState, Live]:
         """The state of a part as a checkpoint has it; nothing is made that lasts."""
@@ -399,7 +392,7 @@ class Parts:
 
     def starts(self, part: Part, live: Live) -> dict[InnerName, Tensor]:
         """What each of these was before its first step."""
-        owner = {leaf: group for group in part.groups for leaf in group["params"]}
+        owner = owners(part.groups)
         return {name: initial(value, kind, owner[name[0]]) for name, (value, kind) in live.items()}
 
     @torch.no_grad()

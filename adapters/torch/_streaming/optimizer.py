@@ -72,8 +72,10 @@ class StreamingOptimizer(MetaOptimizer):
     bit. The slow weights, of `slow_weights()` too, are those of the fragments that have arrived.
     `sync()` waits for what is on its way and applies it, takes and syncs the other fragments, and
     starts the cycle again. `state_dict()` waits for messages under way and sends none, so one
-    worker may save alone; what it holds of a codec is for the same worker of as many. Schedules of
-    the number of syncs count those of the fragment.
+    worker may save alone; what it holds of a codec is for the same worker of as many.
+    `load_state_dict()` takes a checkpoint of a `MetaOptimizer` too, whose fragments have been
+    synced together so far, and refuses other fragments, another delay or codec. Schedules of the
+    number of syncs count those of the fragment.
 
     References
     ----------
@@ -191,18 +193,6 @@ class StreamingOptimizer(MetaOptimizer):
         saved = super().state_dict()
         self._parts.saved()
         return saved
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken. Load the model's weights before it.
-
-        One of a `MetaOptimizer` is taken too: its fragments have been synced together so far.
-
-        Raises
-        ------
-        ValueError
-            As `MetaOptimizer`, and for other fragments, another delay or codec; nothing is changed.
-        """
-        super().load_state_dict(state_dict)
 
     def _check_loaded(self, loaded: Loaded) -> None:
         self._parts.check(loaded.streaming)
