@@ -3,6 +3,7 @@
 import io
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core.adapters.torch import Lookahead
 from reference_loop import (
@@ -118,3 +119,23 @@ class Drift(torch.optim.Optimizer):
                 state["age"] += 1
                 state["drift"].add_(leaf.grad)
                 leaf.sub_(state["drift"], alpha=group["lr"] / group["step"])
+
+
+class Launches(TorchDispatchMode):
+    """Names of the operations that reach the dispatcher, each of them a launch on a GPU."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if not name.startswith("_record_function"):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def launched_by(action):
+    with Launches() as launches:
+        action()
+    return launches.names

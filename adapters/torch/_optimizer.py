@@ -230,6 +230,17 @@ class MetaOptimizer(Optimizer):
         parts.elapsed *= 0
         parts.work = 0.0
 
+    def anchor(self) -> None:
+        """Take the slow weights from the parameters when the next cycle begins, whatever they hold.
+
+        That they were edited between two cycles is seen in most ways of doing it (clause C26). An
+        edit that torch does not count, through `.data` or memory that NumPy shares, is seen by 64
+        numbers of each parameter of 16,384 or more on a CPU: call this after one that may leave
+        these as they are, such as a clamp that few numbers reach.
+        """
+        for part in self._parts.parts:
+            part.witness = None
+
     @contextmanager
     def slow_weights(self) -> Iterator[None]:
         """Context in which the parameters hold the slow weights, to evaluate or to save a model.

@@ -25,6 +25,7 @@ from ._groups import Group, leaves_of, overrides, rule_of
 from ._inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
 from ._kernels import KERNELS
 from ._kernels.prepared import Prepared
+from ._kernels.witness import Witness
 from ._leaves import Home, Kept, assign
 
 __all__ = ["Part", "Parts"]
@@ -49,6 +50,8 @@ class Part:
         Parameters that take part in this cycle, each once.
     prepared : Prepared or None
         What its kernel keeps from cycle to cycle.
+    witness : Witness or None
+        What there was after the last sync, if that put the fast weights back.
     """
 
     rule: SyncRule
@@ -56,6 +59,7 @@ class Part:
     state: SyncState
     members: list[Tensor] = field(default_factory=list)
     prepared: Prepared | None = None
+    witness: Witness | None = None
 
     def on_host(self) -> SyncState:
         """The counters as Python ints; waits for the device if they are tensors."""
@@ -71,8 +75,8 @@ class Part:
             getattr(self.state, name).copy_(torch.as_tensor(getattr(state, name)))
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is prepared is about storage that tensors share, and copies of them may not.
-        return {**vars(self), "prepared": None}
+        # Both are about the storage of these tensors, and copies of them have another.
+        return {**vars(self), "prepared": None, "witness": None}
 
 
 @dataclass(eq=False)
@@ -207,7 +211,8 @@ class Parts:
             live = self.participating(part)
             values = [value for value, _ in live.values()]
             fast, state = self._given(part, live, part.on_host())
-            state = part.rule.begin(fast, values, state, kernel=self._kernel(part))
+            kernel, part.witness = self._kernel(part, part.witness), None
+            state = part.rule.begin(fast, values, state, kernel=kernel)
             for leaf in part.members if part.rule.inner_state == "interpolate" else ():
                 self.kept[leaf].inner_slow.clear()  # of what is gone from the inner state too
             self.store(part, state, live)
@@ -288,13 +293,25 @@ class Parts:
         assign(values, inner)
         self.store(part, state, live)
         part.keep_counters(state)
+        if rule.fast_is_slow(state):
+            part.witness = Witness.of(self._equal(part, live))
         if rule.inner_state == "reset" and rule.puts_back(before):
             for entries, key, value in [*self.plain_entries(part)]:
                 entries[key] = value
 
-    def _kernel(self, part: Part) -> Kernel:
+    def _kernel(self, part: Part, witness: Witness | None = None) -> Kernel:
         kernel = KERNELS[self.kernel]
-        return kernel if part.prepared is None else part.prepared.over(kernel)
+        kernel = kernel if part.prepared is None else part.prepared.over(kernel)
+        return kernel if witness is None else witness.over(kernel)
+
+    def _equal(self, part: Part, live: Live) -> Iterator[tuple[Tensor, Tensor]]:
+        """What a sync that put the fast weights back has left equal, but for small leaves."""
+        if part.prepared is None:
+            yield from ((self.kept[leaf].slow, leaf) for leaf in part.members)
+        else:
+            yield from part.prepared.alone
+        if part.rule.inner_state == "interpolate":
+            yield from ((self.kept[leaf].inner_slow[key], live[leaf, key][0]) for leaf, key in live)
 
     # --- the arrays of a part's state ---
 

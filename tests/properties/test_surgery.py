@@ -1,7 +1,7 @@
 """Whatever is done to a torch model and its optimizer between steps, in any order.
 
-The kernel that keeps what it prepared from cycle to cycle stays with the one that prepares nothing,
-to the bit; the step for a graph stays with the one that branches, within rounding.
+What prepares and remembers from cycle to cycle stays with what does neither, to the bit; the step
+for a graph stays with the one that branches, within rounding.
 """
 
 import pickle
@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 
 from lookahead_core.adapters.torch import Lookahead
-from lookahead_core.adapters.torch._kernels import prepared
+from lookahead_core.adapters.torch._kernels import prepared, witness
 from torch_runs import assert_same, flat, generator
 
 SEEDS, FRACTIONS = st.integers(0, 2**31 - 1), st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -42,7 +42,8 @@ def made(shape, dtype, seed, transposed=False):
 class Run:
     """A model of bare leaves, and Lookahead around SGD with momentum for it."""
 
-    def __init__(self, leaves, settings, **options):
+    def __init__(self, leaves, settings, anchors=False, **options):
+        self.anchors = anchors  # at each cycle, whatever was seen since the last one
         self.leaves = [torch.nn.Parameter(made(*leaf)) for leaf in leaves]
         groups = [{"params": self.leaves[:1]}, {"params": self.leaves[1:], **settings}]
         groups = [group for group in groups if group["params"]]
@@ -53,6 +54,8 @@ class Run:
         for index, leaf in enumerate(self.leaves):
             has_one = leaf.requires_grad and (seed >> index) % 4
             leaf.grad = made(leaf.shape, leaf.dtype, seed + index) if has_one else None
+        if self.anchors:
+            self.optimizer.anchor()
         if any(leaf.grad is not None for leaf in self.leaves):
             self.optimizer.step()
 
@@ -71,9 +74,9 @@ class Run:
 
 
 class Surgery(RuleBasedStateMachine):
-    """Two runs of one model: by the kernel that makes plans, and by the plain one."""
+    """Two runs of one model: by what is kept from cycle to cycle, and by nothing of it."""
 
-    ways = ({"kernel": "foreach"}, {"kernel": "plain"})
+    ways = ({"kernel": "foreach"}, {"kernel": "plain", "anchors": True})
     same = staticmethod(assert_same)
 
     @initialize(
@@ -181,7 +184,8 @@ class CapturedSurgery(Surgery):
 @pytest.mark.clause("C05", "C06", "C19", "C22", "C26", "C27", "C34", "C42")
 def test_what_is_kept_from_cycle_to_cycle_changes_nothing(monkeypatch):
     # Three ways in one model: laid end to end, in rooms of few leaves, and alone.
-    monkeypatch.setattr(prepared, "LARGE", 10)
+    for module in (prepared, witness):
+        monkeypatch.setattr(module, "LARGE", 10)
     monkeypatch.setattr(prepared, "ROOM", 12)
     run_state_machine_as_test(Surgery)
 

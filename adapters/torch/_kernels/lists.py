@@ -18,8 +18,10 @@ __all__ = ["Lists", "Row", "alike", "compiled", "is_plain", "part_here", "pieces
 
 Row: TypeAlias = tuple[Tensor, ...]
 Lists: TypeAlias = tuple[tuple[Tensor, ...], ...]
+# From so many numbers on, a pass over memory costs more than a call from Python.
+LARGE = 1 << 14
 # See `parted`.
-PIECES, WHOLE, CACHED = 2, 1 << 14, 1 << 19
+PIECES, CACHED = 2, 1 << 19
 
 
 class Rows(NamedTuple):
@@ -113,18 +115,20 @@ def pieces(row: Row, device: torch.device) -> Iterator[Row]:
 
 
 def parted(row: Row) -> Iterable[Row]:
-    """The row in pieces if it needs room, which is then less than a leaf; else as it is.
+    """The row in pieces, if they are faster than the whole or need less room; else as it is.
 
-    A move needs room for a cast alone, momentum for the pseudo-gradient. The room of a leaf of no
-    more than `WHOLE` numbers is nothing, and the calls are all its time. On a CPU a piece has no
-    more than `CACHED` numbers, which stay in its cache from one call to the next.
+    On a CPU a piece has no more than `CACHED` numbers, which stay in its cache from one call to the
+    next. A move needs room for a cast alone, momentum for the pseudo-gradient: the room of a piece
+    is less than a leaf, and that of a small leaf is nothing.
     """
     slow = row[0]
     size = slow.numel()
     needs_room = len(row) > 2 or slow.dtype != row[1].dtype
-    if size <= WHOLE or not needs_room:
+    count = PIECES if needs_room and size > LARGE else 1
+    if slow.device.type == "cpu":
+        count = max(count, -(-size // CACHED))
+    if count == 1:
         return [row]
-    count = max(PIECES, -(-size // CACHED)) if slow.device.type == "cpu" else PIECES
     if all(leaf.is_contiguous() for leaf in row):
         row = tuple(leaf.view(-1) for leaf in row)
     return zip(*(leaf.chunk(count) for leaf in row), strict=True)

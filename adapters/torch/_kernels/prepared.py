@@ -26,14 +26,12 @@ from lookahead_core.typing import Fraction, Leaves
 from .._groups import Group, leaves_of
 from .._leaves import Kept
 from .interpolation import anchor, anchor_rows, interpolate, move_lists, move_row
-from .lists import Lists, Row, alike, is_plain
+from .lists import LARGE, Lists, Row, alike, is_plain
 
 __all__ = ["Prepared"]
 
 # What a parameter is like, beside the place of its data.
 look_at = attrgetter("requires_grad", "shape")
-# From so many numbers on, a pass over memory costs more than a call from Python.
-LARGE = 1 << 14
 # So many numbers are laid end to end, and one leaf more: they stay in the cache from call to call,
 # and are fewer than torch wakes its threads for. Those that go next take the same room.
 ROOM = 1 << 14
@@ -94,8 +92,8 @@ class Prepared:
         the kernel fills.
     lists : list of (slow weights, parameters)
         The listed ones, for one launch each.
-    flats : list of Flat
-        The flat ones.
+    flats : dict
+        The flat ones, by their slow weights.
     alone : list of (Tensor, Tensor)
         Those that go alone: slow weights and parameter.
     """
@@ -105,11 +103,12 @@ class Prepared:
         for row in rows:
             ways[way(*row)].append(row)
         self.lists: list[Lists] = [tuple(zip(*own, strict=True)) for own in alike(ways["listed"])]
-        self.flats = [flat for own in alike(ways["flat"]) for flat in flats_of(own, kept)]
+        flats = [flat for own in alike(ways["flat"]) for flat in flats_of(own, kept)]
+        self.flats = {flat.slow: flat for flat in flats}
         self.alone = ways["alone"]
         in_shape = [*ways["listed"], *self.alone]
-        self.slow = [s for s, _ in in_shape] + [flat.slow for flat in self.flats]
-        self.fast = [f for _, f in in_shape] + [flat.room for flat in self.flats]
+        self.slow = [s for s, _ in in_shape] + [flat.slow for flat in flats]
+        self.fast = [f for _, f in in_shape] + [flat.room for flat in flats]
         self.leaves = list(leaves_of(groups))
         self.places = [*map(Tensor.data_ptr, self.leaves)]
         self.by_shape = {leaf: look_at(leaf) for _, leaf in in_shape}
@@ -144,35 +143,27 @@ class Prepared:
         return kernel._replace(interpolate=self.interpolate, anchor=self.anchor)
 
     def anchor(self, slow: Leaves, fast: Leaves) -> Leaves:
-        """Take the slow weights from the parameters."""
-        if fast is not self.fast:
-            return anchor("foreach", slow, fast)
-        for slows, fasts in self.lists:
-            torch._foreach_copy_(slows, fasts)
-        for flat in self.flats:
-            flat.anchor()
-        anchor_rows(self.alone)
+        """Take the slow weights from the parameters: of these, which may be a part of all."""
+        rows = [row for row in zip(slow, fast, strict=True) if row[0] not in self.flats]
+        if rows:
+            anchor("foreach", *zip(*rows, strict=True))
+        for leaf in slow:
+            if leaf in self.flats:
+                self.flats[leaf].anchor()
         return slow
 
     def interpolate(self, slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
-        """Move both; slow weights that go alone are left as they were, until the next cycle begins.
-
-        `begin` takes them from the parameters in any case. So they are read here and not written,
-        which is one of the three passes over memory that a cycle else takes.
-        """
+        """Move both."""
         if fast is not self.fast:
             return interpolate("foreach", slow, fast, alpha)
         alpha = float(alpha)  # a schedule may give a 0-d tensor
         for slows, fasts in self.lists:
             move_lists(slows, fasts, alpha)
             torch._foreach_copy_(fasts, slows)
-        for flat in self.flats:
+        for flat in self.flats.values():
             flat.interpolate(alpha)
-        for slow_leaf, fast_leaf in self.alone:
-            if slow_leaf.dtype == fast_leaf.dtype and 0 < alpha < 1:
-                torch.lerp(slow_leaf, fast_leaf, alpha, out=fast_leaf)
-            else:
-                move_row((slow_leaf, fast_leaf), alpha, both=True)
+        for row in self.alone:
+            move_row(row, alpha, both=True)
         return slow, fast
 
 

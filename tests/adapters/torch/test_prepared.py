@@ -1,8 +1,8 @@
 """Lists that a sync keeps from cycle to cycle: whatever changes in between is noticed.
 
-Every test runs three times. Small leaves are laid end to end; large ones go one by one, and a sync
-leaves their slow weights to the next anchor; on an accelerator (a CPU that is taken for one here)
-they go in lists.
+Every test runs three times. Small leaves are laid end to end; large ones go one by one, and are
+copied at an anchor only if somebody has written to them; on an accelerator (a CPU that is taken for
+one here) they go in lists.
 """
 
 import pickle
@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from lookahead_core.adapters.torch import Lookahead
-from lookahead_core.adapters.torch._kernels import prepared
+from lookahead_core.adapters.torch._kernels import prepared, witness
 from torch_runs import assert_same
 
 
 @pytest.fixture(autouse=True, params=["small", "large", "on an accelerator"])
 def every_leaf_is(request, monkeypatch):
-    monkeypatch.setattr(prepared, "LARGE", 1 if request.param == "large" else 1000)
+    for module in (prepared, witness):
+        monkeypatch.setattr(module, "LARGE", 1 if request.param == "large" else 1000)
     monkeypatch.setattr(prepared, "on_cpu", lambda leaf: request.param != "on an accelerator")
 
 
