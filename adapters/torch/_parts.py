@@ -304,7 +304,7 @@ class Parts:
         kernel = kernel if part.prepared is None else part.prepared.over(kernel)
         return kernel if witness is None else witness.over(kernel)
 
-    def _equal(self, part: Part, live: Live) -> Iterator[tuple[Tensor, Tensor]]:
+    def _equal(self, part: Part, live: Live) -> Iterator[tuple[Tensor, ...]]:
         """What a sync that put the fast weights back has left equal, but for small leaves."""
         if part.prepared is None:
             yield from ((self.kept[leaf].slow, leaf) for leaf in part.members)

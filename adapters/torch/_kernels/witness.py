@@ -16,7 +16,7 @@ from torch import Tensor
 from lookahead_core import Kernel
 from lookahead_core.typing import Leaves
 
-from .lists import LARGE, is_plain
+from .lists import LARGE, Row, is_plain
 
 __all__ = ["Witness"]
 
@@ -43,7 +43,7 @@ class Witness(NamedTuple):
     numbers: Tensor | None
 
     @classmethod
-    def of(cls, rows: Iterable[tuple[Tensor, Tensor]]) -> "Witness":
+    def of(cls, rows: Iterable[Row]) -> "Witness":
         """Of each slow copy and the live tensor that equals it now."""
         if torch.compiler.is_compiling():  # a look at storage would break the graph
             return cls({}, [], None)
