@@ -5,8 +5,10 @@ Imports no framework. `lookahead_core.adapters` holds one thin adapter for each 
 
 from lookahead_core import presets
 from lookahead_core.adaptive import AdaptiveAlpha
+from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
 from lookahead_core.interpolation import interpolate
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
+from lookahead_core.linear import Coefficients, move_linearly
 from lookahead_core.momentum import move_with_momentum
 from lookahead_core.nested import Nested
 from lookahead_core.outer import Interpolate, Momentum, OuterRule, SyncContext
@@ -18,16 +20,21 @@ from lookahead_core.window import LatestWeightAverage
 __all__ = [
     "REFERENCE_KERNEL",
     "AdaptiveAlpha",
+    "Coefficients",
+    "EmaNesterov",
     "Interpolate",
     "Kernel",
     "LatestWeightAverage",
     "Momentum",
     "Nested",
     "OuterRule",
+    "PrimalAveraging",
+    "RateWeights",
     "SyncContext",
     "SyncRule",
     "SyncState",
     "interpolate",
+    "move_linearly",
     "move_with_momentum",
 ]
 __all__ += presets.__all__

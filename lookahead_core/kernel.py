@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from lookahead_core.interpolation import interpolate
 from lookahead_core.leaves import averaged, chosen, copied, merged
+from lookahead_core.linear import linear_leaves
 from lookahead_core.momentum import move_with_momentum
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Fraction, Leaves
@@ -73,6 +74,9 @@ class Kernel(NamedTuple):
     anchor : callable, (slow, fast) -> slow'
         The slow weights taken from `fast` again; donates `slow` alone. A leaf in a wider dtype
         keeps its extra bits where `fast` still is its rounding (clause C26). Gets all leaves.
+    linear : callable, (slow, fast, slot, coefficients) -> (slow', slot')
+        `linear.move_linearly` leaf by leaf (clauses C85, C23). Donates `slow` and `slot`, and
+        changes nothing in `fast`.
 
     Examples
     --------
@@ -85,6 +89,7 @@ class Kernel(NamedTuple):
     anchor: Callable[[Leaves, Leaves], Leaves] = anchor_leaves
     move: Callable[[Leaves, Leaves, Fraction], Leaves] = move_leaves
     momentum: Callable[..., tuple[Leaves, Leaves]] = momentum_leaves
+    linear: Callable[..., tuple[Leaves, Leaves]] = linear_leaves
 
 
 REFERENCE_KERNEL = Kernel()

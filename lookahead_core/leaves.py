@@ -7,7 +7,7 @@ keys) have no halfway point: the live value stays as it is and the slow copy tak
 from collections.abc import Sequence
 
 from lookahead_core.namespace import is_array, namespace
-from lookahead_core.typing import Array, DType, Leaves
+from lookahead_core.typing import Array, DType, Fraction, Leaves
 
 __all__ = [
     "averaged",
@@ -18,6 +18,7 @@ __all__ = [
     "is_averaged",
     "kind_of",
     "merged",
+    "per_leaf",
     "widened",
     "zeros",
 ]
@@ -65,6 +66,13 @@ def merged(picked: Leaves, others: Leaves, which: Sequence[bool]) -> Leaves:
         return picked
     rest = iter(picked)
     return tuple(next(rest) if mark else leaf for leaf, mark in zip(others, which, strict=True))
+
+
+def per_leaf(numbers: Sequence[Fraction] | Fraction, which: Sequence[bool]) -> list[Fraction]:
+    """One number for each leaf that `which` marks, of one for all or a sequence for all leaves."""
+    if not isinstance(numbers, list | tuple):
+        numbers = [numbers] * len(which)
+    return [number for number, mark in zip(numbers, which, strict=True) if mark]
 
 
 def zeros(leaves: Leaves) -> Leaves:

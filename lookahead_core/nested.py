@@ -5,6 +5,7 @@ Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
@@ -58,6 +59,11 @@ class Nested:
         """Whether the first rule asks for the inner optimizer's curvature."""
         return bool(getattr(self.first, "needs_curvature", False))
 
+    @property
+    def needs_inner_lr(self) -> bool:
+        """Whether one of the rules asks for the inner learning rate."""
+        return any(getattr(rule, "needs_inner_lr", False) for rule in (self.first, self.second))
+
     def init(self, slow: Leaves) -> Slots:
         """Slots of both rules, and a distance of zero."""
         return (*self.first.init(slow), *self.second.init(slow), zeros(slow))
@@ -78,16 +84,23 @@ class Nested:
         slow, first = self.first.update(slow, fast, first, context)
         due = every(self.period, context.syncs)
         if due is not False:
-            above = SyncContext(context.syncs // self.period, context.kernel)
+            above = SyncContext(
+                context.syncs // self.period, context.kernel, inner_lr=context.inner_lr
+            )
             moved, after = self.second.update(deep, slow, second, above)
             back = context.kernel.move(slow, moved, self.restart)
             slow, deep, *second = selected(due, (back, moved, *after), (slow, deep, *second))
         distance = tuple(_like(s, d - s) for d, s in zip(deep, slow, strict=True))
         return slow, (*first, *second, distance)
 
-    def readout(self, slow: Leaves, state: Slots) -> Leaves:
-        """The super-slow weights that belong to these slow ones: the ones to ship."""
-        return self.super_slow(slow, state)
+    def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
+        """The super-slow weights that belong to these slow ones, or what their rule reads out."""
+        deep = self.super_slow(slow, state)
+        if not hasattr(self.second, "readout"):
+            return deep
+        second = state[len(self.first.init(())) : -1]
+        above = SyncContext(context.syncs // self.period)
+        return cast(Leaves, self.second.readout(deep, second, above))
 
     def super_slow(self, slow: Leaves, state: Slots) -> Leaves:
         """The slow weights of the second rule."""

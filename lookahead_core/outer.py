@@ -5,6 +5,7 @@ them is one. No counter, no inner state, and not what the fast weights do: those
 inner_state.py and rule.py. The formulas are interpolation.py and momentum.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -36,12 +37,15 @@ class SyncContext(NamedTuple):
         Gradient of the last inner step, leaf by leaf like the slow weights.
     curvature : sequence of arrays, or None
         Diagonal of the curvature that the inner optimizer knows, in the same way.
+    inner_lr : sequence of float or 0-d array, or None
+        Learning rate of the last inner step, one for each leaf.
     """
 
     syncs: Count = 0
     kernel: Kernel = REFERENCE_KERNEL
     gradient: Leaves | None = None
     curvature: Leaves | None = None
+    inner_lr: Sequence[Fraction] | None = None
 
 
 class OuterRule(Protocol):
@@ -56,12 +60,14 @@ class OuterRule(Protocol):
     -----
     Where a rule has them, more is used. Methods: `fraction(slow, fast, state, context)` tells which
     part of the way this sync goes, in [0, 1], and `inner_state="interpolate"` needs it;
-    `readout(slow, state)` gives the weights to evaluate and to ship, where these are not the slow
-    ones. Attributes that are True: with `needs_gradient`, `context.gradient` is given, and
-    `watch(state, gradient)` gets the gradient of the first inner step of each cycle and returns the
-    state; with `needs_curvature`, `context.curvature` is given; `leafwise` promises that each leaf
-    moves by itself, and by the kernel alone; `interpolates`, that `update` is the interpolation by
-    `fraction` and nothing else. An attribute `alpha` may be overridden for a part of the leaves.
+    `readout(slow, state, context)` gives the weights to evaluate and to ship, where these are not
+    the slow ones; of its context only the syncs so far are known. Attributes that are True: with
+    `needs_gradient`, `context.gradient` is given, and `watch(state, gradient)` gets the gradient of
+    the first inner step of each cycle and returns the state; with `needs_curvature`,
+    `context.curvature` is given, and with `needs_inner_lr`, `context.inner_lr`; `leafwise` promises
+    that each leaf moves by itself, and by the kernel alone; `interpolates`, that `update` is the
+    interpolation by `fraction` and nothing else. An attribute `alpha` may be overridden for a part
+    of the leaves.
 
     Examples
     --------

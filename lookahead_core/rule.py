@@ -5,12 +5,13 @@ inner state is inner_state.py, when a cycle begins and ends is schedule.py, and 
 runs is kernel.py.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
-from lookahead_core.leaves import averaged, check_match, chosen, merged, widened
+from lookahead_core.leaves import averaged, check_match, chosen, merged, per_leaf, widened
 from lookahead_core.namespace import namespace
 from lookahead_core.outer import Interpolate, OuterRule, SyncContext
 from lookahead_core.schedule import (
@@ -23,7 +24,7 @@ from lookahead_core.schedule import (
     where,
 )
 from lookahead_core.state import SyncState
-from lookahead_core.typing import Array, Count, DType, Leaves, Slots
+from lookahead_core.typing import Array, Count, DType, Fraction, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
 from lookahead_core.workers import Average, check_alike, seen_by_all
 
@@ -159,6 +160,11 @@ class SyncRule:
         return bool(getattr(self.outer, "needs_curvature", False))
 
     @property
+    def needs_inner_lr(self) -> bool:
+        """Whether it asks for the learning rate of the inner optimizer; likewise."""
+        return bool(getattr(self.outer, "needs_inner_lr", False))
+
+    @property
     def has_readout(self) -> bool:
         """Whether the weights to evaluate are others than the slow ones (`OuterRule`)."""
         return hasattr(self.outer, "readout")
@@ -270,6 +276,7 @@ class SyncRule:
         initial: Leaves | None = None,
         gradient: Leaves | None = None,
         curvature: Leaves | None = None,
+        inner_lr: Sequence[Fraction] | Fraction | None = None,
         average: Average | None = None,
     ) -> Synced:
         """Count one applied inner step; sync if it is the sync_period-th (clause C02).
@@ -280,7 +287,7 @@ class SyncRule:
         state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period, state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
-        evidence["average"] = average
+        evidence |= {"inner_lr": inner_lr, "average": average}
         if due is True:
             return self.sync(fast, inner, state, kernel=kernel, **evidence)
         passed = state._replace(count=count)
@@ -323,6 +330,7 @@ class SyncRule:
         initial: Leaves | None = None,
         gradient: Leaves | None = None,
         curvature: Leaves | None = None,
+        inner_lr: Sequence[Fraction] | Fraction | None = None,
         average: Average | None = None,
     ) -> Synced:
         """Sync now, whatever the counter says, and start it again (clause C05).
@@ -341,6 +349,8 @@ class SyncRule:
             Gradient of the last inner step, like `fast`; for an outer rule that asks for it.
         curvature : sequence of arrays, optional
             Diagonal of the curvature that the inner optimizer has, like `fast`; likewise.
+        inner_lr : float or 0-d array, or sequence of one for each leaf, optional
+            Learning rate of the last inner step; likewise.
         average : callable, (leaves) -> leaves, optional
             Mean over workers that have the same slow weights, of slow - fast of the averaged
             leaves, in float32 or wider: the outer rule sees slow less that mean (clause C81).
@@ -356,7 +366,8 @@ class SyncRule:
         ValueError
             If `fast`, `inner` or `initial` does not match `state` in number or shape, a schedule of
             alpha gives a number that is not in [0, 1], or `average` is given to a rule that asks
-            for gradients or has a start, which differ between workers; nothing has been changed.
+            for gradients or learning rates or has a start, which differ between workers; nothing
+            has been changed.
         """
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
@@ -370,7 +381,8 @@ class SyncRule:
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
-        context = SyncContext(state.syncs, kernel, gradient, curvature)
+        rates = inner_lr if inner_lr is None else per_leaf(inner_lr, which)
+        context = SyncContext(state.syncs, kernel, gradient, curvature, rates)
         alpha = self._fraction(slow, moving, state.outer, context)
         back = self.puts_back(state)
         seen = None if average is None else seen_by_all(slow, moving, average)
@@ -424,7 +436,8 @@ class SyncRule:
         if not self.has_readout:
             return slow
         which = averaged(slow)
-        read = cast(Any, self.outer).readout(chosen(slow, which), state.outer)
+        context = SyncContext(state.syncs)
+        read = cast(Any, self.outer).readout(chosen(slow, which), state.outer, context)
         return merged(read, slow, which)
 
     def fast_is_slow(self, state: SyncState) -> bool | Array:

@@ -8,6 +8,7 @@ from typing import Any
 __all__ = [
     "below_one",
     "boolean",
+    "finite",
     "fraction",
     "int_at_least",
     "non_negative",
@@ -53,6 +54,14 @@ def non_negative(name: str, value: Any, meaning: str) -> float:
     number = _real(value)
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0 ({meaning}), got {value!r}")
+    return number
+
+
+def finite(name: str, value: Any, meaning: str) -> float:
+    """`value` as a finite float, or ValueError; True and NaN are refused."""
+    number = _real(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number ({meaning}), got {value!r}")
     return number
 
 

@@ -21,10 +21,11 @@ Average: TypeAlias = Callable[[Leaves], Leaves]
 
 def check_alike(rule: Any) -> None:
     """Raise ValueError unless workers under `rule`, a SyncRule, have the same slow weights."""
-    if rule.needs_gradient or rule.start:
+    if rule.needs_gradient or rule.needs_inner_lr or rule.start:
         raise ValueError(
-            "a rule for many workers must not ask for gradients nor have a start: gradients, and "
-            f"the weights at a start, are other ones on each worker; got {rule!r}"
+            "a rule for many workers must not ask for gradients or learning rates nor have a "
+            "start: these, and the weights at a start, may be other ones on each worker; "
+            f"got {rule!r}"
         )
 
 

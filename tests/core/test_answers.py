@@ -121,7 +121,7 @@ def test_an_alpha_that_a_rule_cannot_have_is_refused(rule, alpha, message):
 class ReadOut(Interpolate):
     """Ships what lies 100 behind its slow weights."""
 
-    def readout(self, slow, state):
+    def readout(self, slow, state, context):
         return [array + 100.0 for array in slow]
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lookahead_core import SyncContext
 from lookahead_core.adapters.optax import (
     PersistentState,
     find_state,
@@ -207,7 +208,8 @@ class OptaxDriver:
         ]
         rule = run.program.rule
         if rule.has_readout:
-            slow = rule.outer.readout(slow, [jax.tree.leaves(slot) for slot in ours.outer])
+            outer = [jax.tree.leaves(slot) for slot in ours.outer]
+            slow = rule.outer.readout(slow, outer, SyncContext(ours.syncs.astype(int)))
         return [plain(leaf) for leaf in slow]
 
     def evaluate(self, run):

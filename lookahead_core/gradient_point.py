@@ -1,0 +1,268 @@
+"""Outer rules that average where gradients are taken: Schedule-Free, GPA and EMA-Nesterov.
+
+Their papers hold two sets of weights, train at a point between or beyond them, and ship one of the
+two. Here the slow weights are the point where gradients are taken, one slot is the difference of
+the papers' two sets, and the read-out gives what is shipped. docs/theory.md derives the mapping.
+The inner step must not depend on where it stands but through its gradient and its weight decay:
+L-BFGS, and whatever else compares weights of several steps, is not for these rules.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lookahead_core.leaves import in_precision_of, kind_of, zeros
+from lookahead_core.linear import Coefficients
+from lookahead_core.namespace import device, namespace
+from lookahead_core.outer import SyncContext
+from lookahead_core.settings import Scheduled, Setting, as_real
+from lookahead_core.typing import Array, Count, Leaves, Slots
+from lookahead_core.validation import below_one, finite, fraction, non_negative
+
+__all__ = ["EmaNesterov", "PrimalAveraging", "RateWeights"]
+
+MU_X = Setting("mu_x", fraction, "weight of the old average")
+STEP_SIZE = Setting("step_size", finite, "how far ahead along the mean of the moves")
+
+
+@dataclass(frozen=True)
+class RateWeights:
+    """Weights of the steps in the average by the inner learning rate: Schedule-Free's.
+
+    weight of the n-th step = n**r * (largest inner learning rate so far)**power
+
+    `PrimalAveraging` takes it in the place of a number for `mu_x`, which is then the weights before
+    this step over those with it. Each leaf has the rate of its own parameter group. Where the rate
+    is not to be known, `power=0` needs none, and is the same where the rate is constant.
+
+    Parameters
+    ----------
+    power : float
+        Of the learning rate, >= 0: steps of a warm-up count less. 0 asks for no rate.
+    r : float
+        Of the number of the step, >= 0: late steps count more.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Defazio et al. 2024, Algorithm 1, arXiv:2405.15682; `weight_lr_power` and `r` of `schedulefree`.
+
+    Examples
+    --------
+    >>> RateWeights()
+    RateWeights(power=2.0, r=0.0)
+    """
+
+    power: float = 2.0
+    r: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("power", "r"):
+            meaning = "exponent in the weight of a step"
+            object.__setattr__(self, name, non_negative(name, getattr(self, name), meaning))
+
+    def init(self, slow: Leaves) -> Slots:
+        """Two slots with a 0-d array for each leaf: the sum of the weights, and the largest rate."""
+        return tuple(map(_number_of, slow)), tuple(map(_number_of, slow))
+
+    def after(self, state: Slots, context: SyncContext) -> tuple[Sequence[Array], Slots]:
+        """The mu_x of each leaf at this sync, and the slots after it."""
+        rates = context.inner_lr
+        if self.power and rates is None:
+            raise ValueError(
+                "inner_lr must be given to a rule whose weights go by the inner learning rate, got "
+                f"None; {self!r} with power=0 needs none"
+            )
+        grown = as_real(context.syncs + 1) ** self.r if self.r else 1.0
+        kept, sums, largest = [], [], []
+        for index, (total, top) in enumerate(zip(*state, strict=True)):
+            xp = namespace(total)
+            if self.power and rates is not None:
+                rate = xp.zeros_like(top) + in_precision_of(top, rates[index])
+                top = xp.where(top < rate, rate, top)  # noqa: PLW2901
+            weight = in_precision_of(total, grown) * top**self.power
+            summed = xp.asarray(total + weight, dtype=total.dtype)
+            # While all rates were zero there is nothing to average: the average stays.
+            part = xp.where(summed > 0, total / xp.where(summed > 0, summed, 1.0), 1.0)
+            kept.append(xp.asarray(part, dtype=total.dtype))
+            sums.append(summed)
+            largest.append(top)
+        return kept, (sums, largest)
+
+
+@dataclass(frozen=True)
+class PrimalAveraging:
+    """Train at a point between an average and the iterates that it is of; ship the average.
+
+    The papers' lines, with z the iterates, x the average, and y where gradients are taken:
+    y = mu_y * x + (1 - mu_y) * z; z' = z - step(y); x' = mu_x * x + (1 - mu_x) * z'.
+
+    With y as the slow weights and D = x - z: D' = mu_x * (D + slow - fast);
+    slow' = fast + mu_y * (D' - D). The read-out is x = slow + (1 - mu_y) * D.
+
+    Parameters
+    ----------
+    mu_x : float, 0-d array, callable (syncs) -> float or 0-d array, or RateWeights
+        Weight of the old average, in [0, 1]. 0 is the inner optimizer itself. A number is GPA's, a
+        schedule like 1 - 1 / (syncs + 1), or `RateWeights`, Schedule-Free's.
+    mu_y : float
+        How near the average gradients are taken, in [0, 1]: 0 at the iterates, so that the average
+        is one that training does not see; 1 at the average, which is the heavy ball.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    Use it with `sync_period=1`, as the papers do; with a longer one it is a method of its own. Keeps
+    one difference for each leaf, and with `RateWeights` two numbers. The inner step must not depend
+    on where it stands but through its gradient and its weight decay, so L-BFGS is not for it.
+
+    References
+    ----------
+    Defazio et al. 2024, Schedule-Free, arXiv:2405.15682; GPA, arXiv:2512.17131.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lookahead_core import SyncRule
+    >>> rule = SyncRule(1, PrimalAveraging(mu_x=0.5, mu_y=0.5))
+    >>> fast, state = [np.zeros(1)], rule.init([np.zeros(1)])
+    >>> fast, _, state = rule.step([np.ones(1)], (), state)  # an inner step from 0 to 1
+    >>> fast[0], rule.slow(fast, state)[0]
+    (array([0.75]), array([0.5]))
+    """
+
+    mu_x: Scheduled | RateWeights = 0.9967
+    mu_y: float = 0.7
+    leafwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mu_x, RateWeights):
+            object.__setattr__(self, "mu_x", MU_X.checked(self.mu_x))
+        mu_y = fraction("mu_y", self.mu_y, "how near the average gradients are taken")
+        object.__setattr__(self, "mu_y", mu_y)
+
+    @property
+    def needs_inner_lr(self) -> bool:
+        """Whether the weights of the steps go by the inner learning rate."""
+        return isinstance(self.mu_x, RateWeights) and self.mu_x.power > 0
+
+    def init(self, slow: Leaves) -> Slots:
+        """The slot of the difference, and those of weights that go by the rate."""
+        weights = self.mu_x.init(slow) if isinstance(self.mu_x, RateWeights) else ()
+        return (zeros(slow), *weights)
+
+    def update(
+        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
+    ) -> tuple[Leaves, Slots]:
+        """One sync: (slow', state'). Donates `slow` and the difference to the kernel."""
+        difference, *weights = state
+        mu_x: Any
+        if isinstance(self.mu_x, RateWeights):
+            mu_x, weights = self.mu_x.after(weights, context)  # type: ignore[assignment]
+        else:
+            mu_x = MU_X.at(self.mu_x, context.syncs)
+        coefficients = Coefficients(mu_x, mu_x, self.mu_y, self.mu_y)
+        slow, difference = context.kernel.linear(slow, fast, difference, coefficients)
+        return slow, (difference, *weights)
+
+    def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
+        """The average."""
+        return _along(slow, state[0], 1 - self.mu_y)
+
+
+@dataclass(frozen=True)
+class EmaNesterov:
+    """Train ahead of the weights along the mean of their moves; ship the weights.
+
+    The paper's lines: x' = x + step_size * m - step(x + step_size * m);
+    m' = decay * m + (1 - decay) * (x' - x).
+
+    With x + step_size * m as the slow weights: the move is step_size * m - (slow - fast), and
+    slow' = fast + step_size' * m'. The read-out is x = slow - step_size * m.
+
+    Parameters
+    ----------
+    step_size : float, 0-d array or callable, (syncs) -> float or 0-d array
+        How far ahead, usually in [0, 1). A callable is a schedule of the number of syncs so far;
+        the records that use it have zero in the warm-up and at the end.
+    decay : float
+        Of the mean of the moves, in [0, 1).
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    Use it with `sync_period=1`, as the paper does. Keeps one difference for each leaf. The inner
+    step must not depend on where it stands but through its gradient and its weight decay, so L-BFGS
+    is not for it.
+
+    References
+    ----------
+    EMA-Nesterov 2026, arXiv:2605.25395.
+
+    Examples
+    --------
+    >>> EmaNesterov()
+    EmaNesterov(step_size=0.3, decay=0.99)
+    """
+
+    step_size: Scheduled = 0.3
+    decay: float = 0.99
+    leafwise: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "step_size", STEP_SIZE.checked(self.step_size))
+        decay = below_one("decay", self.decay, "of the mean of the moves")
+        object.__setattr__(self, "decay", decay)
+
+    def init(self, slow: Leaves) -> Slots:
+        """One slot: the mean of the moves."""
+        return (zeros(slow),)
+
+    def update(
+        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
+    ) -> tuple[Leaves, Slots]:
+        """One sync: (slow', (mean',)). Donates `slow` and the mean to the kernel."""
+        (mean,) = state
+        before, after = self._last(context.syncs), STEP_SIZE.at(self.step_size, context.syncs)
+        fresh = 1 - self.decay
+        coefficients = Coefficients(self.decay + fresh * before, -fresh, after, 0.0)
+        slow, mean = context.kernel.linear(slow, fast, mean, coefficients)
+        return slow, (mean,)
+
+    def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
+        """The weights that the last sync went ahead of."""
+        return _along(slow, state[0], -self._last(context.syncs))
+
+    def _last(self, syncs: Count) -> Any:
+        """The step size of the last sync; before the first one there is nothing to go along."""
+        if isinstance(syncs, int):
+            return STEP_SIZE.at(self.step_size, max(syncs - 1, 0))
+        xp = namespace(syncs)
+        return STEP_SIZE.at(self.step_size, xp.where(syncs > 0, syncs - 1, syncs))
+
+
+def _along(slow: Leaves, difference: Leaves, part: Any) -> Leaves:
+    """`slow`, and a part of `difference` more, in the dtypes of `slow`."""
+    pairs = zip(slow, difference, strict=True)
+    return tuple(
+        namespace(s).astype(s + in_precision_of(s, part) * d, s.dtype, copy=False) for s, d in pairs
+    )
+
+
+def _number_of(leaf: Array) -> Array:
+    """A zero beside a leaf, real, and in float32 or wider: a sum of small numbers is kept in it."""
+    xp = namespace(leaf)
+    real = xp.real(leaf) if kind_of(leaf.dtype) == "complex" else leaf
+    return xp.zeros((), dtype=xp.result_type(real.dtype, xp.float32), device=device(leaf))
