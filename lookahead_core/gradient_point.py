@@ -66,7 +66,7 @@ class RateWeights:
             object.__setattr__(self, name, non_negative(name, getattr(self, name), meaning))
 
     def init(self, slow: Leaves) -> Slots:
-        """Two slots with a 0-d array for each leaf: the sum of the weights, and the largest rate."""
+        """Two slots of 0-d arrays, one a leaf: the sum of the weights, and the largest rate."""
         return tuple(map(_number_of, slow)), tuple(map(_number_of, slow))
 
     def after(self, state: Slots, context: SyncContext) -> tuple[Sequence[Array], Slots]:
@@ -83,7 +83,7 @@ class RateWeights:
             xp = namespace(total)
             if self.power and rates is not None:
                 rate = xp.zeros_like(top) + in_precision_of(top, rates[index])
-                top = xp.where(top < rate, rate, top)  # noqa: PLW2901
+                top = xp.where(top < rate, rate, top)
             weight = in_precision_of(total, grown) * top**self.power
             summed = xp.asarray(total + weight, dtype=total.dtype)
             # While all rates were zero there is nothing to average: the average stays.
@@ -120,9 +120,10 @@ class PrimalAveraging:
 
     Notes
     -----
-    Use it with `sync_period=1`, as the papers do; with a longer one it is a method of its own. Keeps
-    one difference for each leaf, and with `RateWeights` two numbers. The inner step must not depend
-    on where it stands but through its gradient and its weight decay, so L-BFGS is not for it.
+    Use it with `sync_period=1`, as the papers do; with a longer one it is a method of its own. It
+    keeps one difference for each leaf, and with `RateWeights` two numbers. The inner step must not
+    depend on where it stands but through its gradient and its weight decay, so L-BFGS is not for
+    it.
 
     References
     ----------

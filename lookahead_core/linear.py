@@ -3,7 +3,7 @@
     slot' = decay * slot + gain * (slow - fast)
     slow' = fast + ahead * slot' - behind * slot
 
-Which method this is, the four coefficients say: gradient_point.py. Sequences of leaves are kernel.py.
+Which method this is, the four coefficients say: gradient_point.py.
 """
 
 from collections.abc import Sequence

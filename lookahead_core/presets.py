@@ -501,9 +501,7 @@ def schedule_free(
     return SyncRule(sync_period, PrimalAveraging(weights, beta))
 
 
-def ema_nesterov(
-    step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: int = 1
-) -> SyncRule:
+def ema_nesterov(step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: int = 1) -> SyncRule:
     """EMA-Nesterov: gradients ahead of the weights, along the mean of their moves.
 
     y = x + step_size * m; x' = y - step(y); m' = decay * m + (1 - decay) * (x' - x). The model's

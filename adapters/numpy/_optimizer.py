@@ -114,14 +114,11 @@ class MetaOptimizer:
         gradients = checked_gradients(grads, self.params)
         fast = self._fast()
         check_match("params", fast, "the slow weights", self._state.slow)
-        if self.rule.needs_curvature and not hasattr(self.inner, "curvature"):
-            raise ValueError(
-                "the rule needs an inner optimizer with a method `curvature` (Adam), got "
-                f"{type(self.inner).__name__}"
-            )
+        rates = self._inner_lr()
+        self._check_has("curvature", self.rule.needs_curvature, "Adam")
         self._begin(fast)
         self.inner.step(grads)
-        self._apply(self.rule.step, self._evidence(gradients))
+        self._apply(self.rule.step, {**self._evidence(gradients), **rates})
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05).
@@ -131,8 +128,9 @@ class MetaOptimizer:
         ValueError
             If the rule estimates alpha from a gradient, which there is none of here.
         """
+        rates = self._inner_lr()
         self._begin(self._fast())
-        self._apply(self.rule.sync, {})
+        self._apply(self.rule.sync, rates)
 
     def slow_weights(self) -> Tree:
         """Slow weights to evaluate or ship: a new tree like the parameters (clause C22)."""
@@ -195,6 +193,21 @@ class MetaOptimizer:
         inner = list(self.inner.state.values())
         self._state = self.rule.begin(fast, inner, self._state, kernel=self._kernel)
 
+    def _inner_lr(self) -> dict[str, list[float]]:
+        """Rate of the next inner step for each leaf, for a rule whose weights go by it."""
+        self._check_has("learning_rates", self.rule.needs_inner_lr, "SGD, Adam")
+        if not self.rule.needs_inner_lr:
+            return {}
+        known = cast(Any, self.inner).learning_rates()
+        return {"inner_lr": [known[name] for name in self._layout.names]}
+
+    def _check_has(self, method: str, needed: bool, those: str) -> None:
+        if needed and not hasattr(self.inner, method):
+            raise ValueError(
+                f"the rule needs an inner optimizer with a method `{method}` ({those}), got "
+                f"{type(self.inner).__name__}"
+            )
+
     def _evidence(self, gradients: list[Array | None]) -> dict[str, list[Array]]:
         """What an adaptive alpha is estimated from; zeros where there is no gradient."""
         if not self.rule.needs_gradient:
@@ -211,7 +224,7 @@ class MetaOptimizer:
     def _apply(
         self,
         transition: Callable[..., tuple[Leaves, Leaves, SyncState]],
-        evidence: Mapping[str, list[Array]],
+        evidence: Mapping[str, list[Any]],
     ) -> None:
         """Run `rule.step` or `rule.sync` on weights and inner state, and put back what it gives."""
         names, inner = list(self.inner.state), list(self.inner.state.values())

@@ -1,4 +1,4 @@
-"""What an outer rule asks for beside the weights: gradients, and the curvature that Adam knows."""
+"""What an outer rule asks for beside the weights: gradients, curvature, the learning rate."""
 
 from typing import Any
 
@@ -21,15 +21,45 @@ def evidence(
     state: optax.OptState,
     params: optax.Params,
     extra_args: dict[str, Any],
-) -> dict[str, list[jax.Array]]:
+) -> dict[str, Any]:
     """Arguments for a sync of `rule`; `state` is that of `inner` after its step."""
+    given: dict[str, Any] = {}
+    if rule.needs_inner_lr:
+        given["inner_lr"] = _learning_rate(state, extra_args)
     if not rule.needs_gradient or gradient is None:
-        return {}
-    if not rule.needs_curvature:
-        return {"gradient": arrays(gradient)}
-    diagonal = _adam_curvature(inner, state, params, extra_args)
-    check_tree("the nu of ScaleByAdamState", diagonal, "params", params)
-    return {"gradient": arrays(gradient), "curvature": arrays(diagonal)}
+        return given
+    given["gradient"] = arrays(gradient)
+    if rule.needs_curvature:
+        diagonal = _adam_curvature(inner, state, params, extra_args)
+        check_tree("the nu of ScaleByAdamState", diagonal, "params", params)
+        given["curvature"] = arrays(diagonal)
+    return given
+
+
+def _learning_rate(state: Any, extra_args: dict[str, Any]) -> Any:
+    """The rate of the last inner step: an extra argument, or what inject_hyperparams keeps.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or more than one.
+    """
+    if "learning_rate" in extra_args:
+        return extra_args["learning_rate"]
+    nodes = jax.tree.leaves(state, is_leaf=_has_rate)
+    found = [node.hyperparams["learning_rate"] for node in nodes if _has_rate(node)]
+    if len(found) != 1:
+        raise ValueError(
+            "inner must tell its learning rate, because the weights of the rule go by it: make it "
+            "with optax.inject_hyperparams, one for all parameters, or call update(..., "
+            "learning_rate=...); or let all steps weigh the same (weight_lr_power=0); got "
+            f"{len(found)} in {jax.tree.structure(state)}"
+        )
+    return found[0]
+
+
+def _has_rate(node: Any) -> bool:
+    return "learning_rate" in getattr(node, "hyperparams", ())
 
 
 def _adam_curvature(inner: Any, state: Any, params: Any, extra_args: Any) -> optax.Params:

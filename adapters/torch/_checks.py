@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule
 from lookahead_core.validation import one_of
 
-from ._evidence import check_curvature
+from ._evidence import check_evidence
 from ._groups import Group, rule_of
 from ._inner_state import DECLARED
 from ._kernels import KERNELS
@@ -45,7 +45,7 @@ def check_wrapped(inner: Any, rule: Any) -> None:
     _check_zero(inner, rule)
     for group in inner.param_groups:
         check_group(group, rule)
-        check_curvature(rule_of(group, rule), inner)
+        check_evidence(rule_of(group, rule), inner)
 
 
 def check_group(group: Group, rule: SyncRule) -> None:

@@ -1,4 +1,4 @@
-"""What an outer rule is told beside the weights: gradients, and the curvature that Adam has.
+"""What an outer rule is told beside the weights: gradients, Adam's curvature, learning rates.
 
 What a rule does with them is lookahead_core's.
 """
@@ -13,7 +13,7 @@ from lookahead_core import SyncRule
 
 from ._groups import Group
 
-__all__ = ["check_curvature", "evidence", "gradients", "owners"]
+__all__ = ["check_evidence", "evidence", "gradients", "owners"]
 
 SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # amsgrad divides by the first
 
@@ -21,8 +21,11 @@ SECOND_MOMENTS = ("max_exp_avg_sq", "exp_avg_sq")  # amsgrad divides by the firs
 def evidence(
     rule: SyncRule, inner: Optimizer, groups: list[Group], members: list[Tensor]
 ) -> dict[str, Any]:
-    """Gradients and curvature of `members`, if `rule` asks for them."""
+    """Gradients, curvature and learning rates of `members`, if `rule` asks for them."""
     given: dict[str, Any] = {}
+    if rule.needs_inner_lr:
+        owner = owners(groups)
+        given["inner_lr"] = [owner[leaf]["lr"] for leaf in members]
     if rule.needs_gradient:
         given["gradient"] = gradients(groups, members)
     if rule.needs_curvature:
@@ -57,10 +60,15 @@ def curvature(inner: Optimizer, group: Group, leaf: Tensor) -> Tensor:
     raise no_curvature(inner, ", ".join(map(str, state)))
 
 
-def check_curvature(rule: SyncRule, inner: Optimizer) -> None:
-    """ValueError where a rule asks for a curvature and `inner` cannot have one."""
+def check_evidence(rule: SyncRule, inner: Optimizer) -> None:
+    """ValueError where a rule asks for what `inner` cannot have."""
     if rule.needs_curvature and "betas" not in inner.defaults:
         raise no_curvature(inner, "no betas")
+    if rule.needs_inner_lr and any("lr" not in group for group in inner.param_groups):
+        raise ValueError(
+            "inner must have an 'lr' in its parameter groups, because the weights of the rule go "
+            f"by it (weight_lr_power=0 needs none), got {type(inner).__name__}"
+        )
 
 
 def no_curvature(inner: Optimizer, found: str) -> ValueError:

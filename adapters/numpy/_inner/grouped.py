@@ -87,6 +87,11 @@ class GroupedOptimizer:
         self.params = self._layout.rebuilt(self.params, leaves)
         self.steps += 1
 
+    def learning_rates(self) -> dict[str, float]:
+        """Rate of the next step for each leaf, by name: some outer rules go by it."""
+        settings = self._settings()
+        return {name: float(settings[own]["lr"]) for name, own in self._patterns.items()}
+
     def state_dict(self) -> StateDict:
         """Flat mapping: `steps`, learning rates that are numbers, a copy of each array of `state`.
 
