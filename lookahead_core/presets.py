@@ -16,6 +16,7 @@ __all__ = [
     "diloco",
     "ema",
     "ema_nesterov",
+    "gpa",
     "local_sgd",
     "lookahead",
     "nested",
@@ -499,6 +500,50 @@ def schedule_free(
     plain = not (weight_lr_power or r)
     weights = _one_less_one_in_next if plain else RateWeights(weight_lr_power, r)
     return SyncRule(sync_period, PrimalAveraging(weights, beta))
+
+
+def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: int = 1) -> SyncRule:
+    """GPA: gradients at a point between the iterates and a moving average, which is shipped.
+
+    y = mu_y * x + (1 - mu_y) * z; z' = z - step(y); x' = mu_x * x + (1 - mu_x) * z'. The model's
+    weights are y, the read-out is x.
+
+    Parameters
+    ----------
+    mu_x : float, 0-d array or callable, (syncs) -> float or 0-d array
+        Weight of the old average, in [0, 1]; 0.9**(1 / H) stands for DiLoCo's momentum of 0.9 at
+        every H steps, and the default for H = 32.
+    mu_y : float
+        How near the average gradients are taken, in [0, 1].
+    sync_period : int
+        Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    The inner step must not depend on where it stands but through its gradient and its weight decay:
+    no L-BFGS. Its momentum stays: the paper's inner optimizer is AdamW.
+
+    References
+    ----------
+    GPA, Generalized Primal Averaging, 2025, arXiv:2512.17131; defaults of its code,
+    facebookresearch/optimizers.
+
+    Examples
+    --------
+    >>> rule = gpa()
+    >>> rule.sync_period, rule.outer
+    (1, PrimalAveraging(mu_x=0.9967, mu_y=0.7))
+    """
+    return SyncRule(sync_period, PrimalAveraging(mu_x, mu_y))
 
 
 def ema_nesterov(step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: int = 1) -> SyncRule:
