@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from . import clauses as _clauses  # noqa: F401 (fills the register)
 from . import family as _family  # noqa: F401 (likewise)
+from . import gradient_point as _gradient_point  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
 from .oracle import Oracle
 from .registry import CLAUSES
 from .report import Outcome, check_adapter
 from .rules import sync_rule
-from .setup import Inner, Leaf, Outer, Second, Setup
+from .setup import Ahead, Averaging, Inner, Leaf, Outer, Second, Setup
 
 if TYPE_CHECKING:
     from .suite import AdapterConformance, KernelConformance
@@ -27,6 +28,8 @@ __all__ = [
     "KERNEL_CHECKS",
     "AdapterConformance",
     "AdapterDriver",
+    "Ahead",
+    "Averaging",
     "Inner",
     "KernelConformance",
     "Leaf",

@@ -21,7 +21,9 @@ CAPABILITIES = {
     "forced_sync": "driver.sync: a sync on demand",
     "freeze": "driver.train: a leaf that is frozen during the run, and trained again",
     "frozen": "leaves that are not trained (Leaf.trained)",
+    "gradient_point": "averages where gradients are taken (Setup.outer, Averaging and Ahead)",
     "groups": "parameter groups with rates of their own (Leaf.rate)",
+    "inner_lr": "weights that go by the inner learning rate (Averaging.mu_x None)",
     "interpolate": "the policy `interpolate` (Setup.inner_state)",
     "learning_rate": "driver.set_learning_rate: a schedule on the inner rate",
     "missing_gradient": "None in the place of a gradient",
@@ -70,7 +72,8 @@ class AdapterDriver(Protocol):
     def slow(self, run: Any) -> Values:
         """The read-out (clause C22), computed from the arrays that the adapter keeps.
 
-        These are the slow weights, but where a second rule is nested around the first (C78).
+        These are the slow weights, but where a second rule is nested around the first (C78), or the
+        outer rule decides where gradients are taken (C86).
         """
 
     def save(self, run: Any) -> Any:

@@ -14,9 +14,9 @@ from .driver import AdapterDriver
 from .oracle import Oracle
 from .registry import clause
 from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies, resume
-from .setup import Inner, Outer, Second, Setup
+from .setup import Ahead, Averaging, Inner, Outer, Second, Setup
 
-__all__ = ["PRESETS"]
+__all__ = ["PRESETS", "evaluate_all"]
 
 
 def one_in_next(syncs: Any) -> Any:
@@ -48,6 +48,9 @@ PRESETS: dict[str, Setup] = {
     "diloco": Setup(LEAVES, K, outer=Outer(0.7, 0.9)),
     "nested": Setup(LEAVES, 2, 0.5, second=Second(3, 0.25)),
     "switch_ema": Setup(LEAVES, 1, 1 - 0.875, restart=1.0, restart_period=4),
+    "schedule_free": Setup(LEAVES, 1, outer=Averaging(None, 0.9)),
+    "gpa": Setup(LEAVES, 1, outer=Averaging(0.9967, 0.7)),
+    "ema_nesterov": Setup(LEAVES, 1, outer=Ahead(0.3, 0.99)),
 }
 
 
@@ -183,7 +186,9 @@ def c79_presets(driver: AdapterDriver) -> None:
 def needed(setup: Setup) -> set[str]:
     """Capabilities without which a setup cannot be made."""
     asked = {
-        "outer_momentum": setup.outer is not None,
+        "outer_momentum": isinstance(setup.outer, Outer),
+        "gradient_point": isinstance(setup.outer, Averaging | Ahead),
+        "inner_lr": isinstance(setup.outer, Averaging) and setup.outer.mu_x is None,
         "restart": (setup.restart, setup.restart_period) != (1.0, 1),
         "schedule": callable(setup.alpha),
         "start": setup.start > 0,

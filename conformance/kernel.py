@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from lookahead_core import Kernel
+from lookahead_core import Coefficients, Kernel
 from lookahead_core.namespace import is_writeable
 
 __all__ = ["KERNEL_CHECKS", "check_kernel"]
@@ -130,11 +130,14 @@ def c23_layout_is_kept(kernel: Kernel, xp: Any) -> None:
         _require(got == expected, f"leaves must keep {expected}, got {got}")
     moved = kernel.move(leaves(), leaves(), 0.3)
     stepped = kernel.momentum(leaves(), leaves(), leaves(), 0.7, 0.9, True)
-    for result in (moved, *stepped):
+    coefficients = Coefficients(0.5, [0.5, 0.25, 0.75, 1.0], 0.7, 0.3)
+    landed = kernel.linear(leaves(), leaves(), leaves(), coefficients)
+    for result in (moved, *stepped, *landed):
         got = [_layout(leaf) for leaf in result]
         _require(got == expected, f"leaves must keep {expected}, got {got}")
     nothing = [*kernel.interpolate([], [], 0.5), kernel.move([], [], 0.5)]
     nothing += kernel.momentum([], [], [], 0.7, 0.9, True)
+    nothing += kernel.linear([], [], [], Coefficients(0.5, [], 0.7, 0.3))
     _require(not any(map(len, nothing)), f"no leaves must give no leaves, got {nothing}")
 
 
@@ -178,6 +181,52 @@ def c71_momentum_is_accurate(kernel: Kernel, xp: Any) -> None:
             _require(not _share(buffer, slow), f"{case}: slow and buffer must be two arrays")
 
 
+def c85_linear_moves_are_accurate(kernel: Kernel, xp: Any) -> None:
+    cases = ((0.9967, 0.9967, 0.7, 0.7), (0.993, -0.01, 0.3, 0.0), (0.0, 0.0, 0.9, 0.9))
+    for (name, eps), numbers in product(EPS.items(), cases):
+        slow, fast, slot = (_leaf(xp, name, values) for values in (SLOW, FAST, BUFFER))
+        leaves = list(zip(*map(_values, (slow, fast, slot)), strict=True))
+        # As numbers for all leaves, and as one for each: the second leaf has others.
+        decay, gain, ahead, behind = numbers
+        each = Coefficients([decay, 1.0], [gain, 0.0], ahead, behind)
+        others = [_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)]
+        both = zip((_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)), others, strict=True)
+        results = [kernel.linear([slow], [fast], [slot], Coefficients(*numbers))]
+        (first, _), (kept, unchanged) = kernel.linear(*map(list, both), each)
+        results.append(([first], [kept]))
+        _require(_same(_values(fast), [leaf[1] for leaf in leaves]), f"{name}: fast changed")
+        size = (1 + abs(decay) + abs(gain)) * (1 + abs(ahead) + abs(behind))
+        for (moved,), (after,) in results:
+            got = zip(_values(moved), _values(after), strict=True)
+            for leaf, pair in zip(leaves, got, strict=True):
+                before = Fraction(leaf[0]), Fraction(leaf[1]), Fraction(leaf[2])
+                exact = _linear(*before, *map(Fraction, numbers))
+                bound = 4 * Fraction(eps) * Fraction(size) * max(map(abs, before))
+                _require(
+                    all(abs(Fraction(g) - e) <= bound for g, e in zip(pair, exact, strict=True)),
+                    f"{name}, {numbers}: slow, fast, slot {leaf} must give "
+                    f"{tuple(map(float, exact))} within {float(bound)}, got {pair}",
+                )
+        _require(
+            _same(_values(unchanged), [leaf[2] for leaf in leaves]),
+            f"{name}: the slot of a leaf with decay 1 and gain 0 changed",
+        )
+        _require(not _share(kept, first), f"{name}: slow and slot must be two arrays")
+
+
+def _linear(
+    slow: Fraction,
+    fast: Fraction,
+    slot: Fraction,
+    decay: Fraction,
+    gain: Fraction,
+    ahead: Fraction,
+    behind: Fraction,
+) -> tuple[Fraction, Fraction]:
+    moved = decay * slot + gain * (slow - fast)
+    return fast + ahead * moved - behind * slot, moved
+
+
 def _interpolated(kernel: Kernel, slow: Any, fast: Any, alpha: float) -> tuple[Any, Any]:
     """One leaf after a sync. Its slow weights may wait for the next anchor, but not wider ones."""
     (slow,), (fast,) = kernel.interpolate([slow], [fast], alpha)
@@ -202,6 +251,7 @@ KERNEL_CHECKS: dict[str, Check] = {
     "C23": c23_layout_is_kept,
     "C26": c26_anchor_is_taken_from_fast,
     "C71": c71_momentum_is_accurate,
+    "C85": c85_linear_moves_are_accurate,
 }
 
 

@@ -2,12 +2,13 @@
 
 No array library and nothing of lookahead_core: it must not share a mistake with what it judges.
 Zhang, Lucas, Hinton, Ba 2019, arXiv:1907.08610, Algorithm 1; the inner optimizers, and the momentum
-on the pseudo-gradient, are torch's documented forms.
+on the pseudo-gradient, are torch's documented forms. Rules that decide where gradients are taken:
+arXiv:2405.15682, arXiv:2512.17131 and arXiv:2605.25395.
 """
 
 from decimal import Context, Decimal, localcontext
 
-from .setup import Gradients, Inner, Setup
+from .setup import Ahead, Averaging, Gradients, Inner, Outer, Setup
 
 __all__ = ["Oracle"]
 
@@ -56,7 +57,10 @@ class Oracle:
         kinds = 2 if setup.inner.kind == "adam" else 1
         self.moments = [[[Decimal(0)] * len(leaf)] * kinds for leaf in self.fast]
         self.slow_moments = [list(moments) for moments in self.moments]
+        # Momentum, the average less the iterates, or the mean of the moves, whichever there is.
         self.buffers = [[Decimal(0)] * len(leaf) for leaf in self.fast]
+        # Where cycles weigh by the learning rate, of each leaf: their sum, and the largest rate.
+        self.weights = [(Decimal(0), Decimal(0))] * len(self.fast)
         self.count = 0
         self.steps = -setup.start
         self.syncs = 0
@@ -71,6 +75,8 @@ class Oracle:
         """The read-out: weights to evaluate and to ship (clauses C22, C78)."""
         slow = self.fast if self.steps <= 0 and self._takes() else self.first_slow
         with localcontext(DIGITS):
+            if self.setup.second is None:
+                return [self._read(*pair) for pair in zip(slow, self.buffers, strict=True)]
             return [_sum(leaf, way) for leaf, way in zip(slow, self.distance, strict=True)]
 
     def train(self, index: int, trained: bool) -> None:
@@ -135,6 +141,10 @@ class Oracle:
         outer = self.setup.outer
         if outer is None:
             return self._blend(self.first_slow[i], self.fast[i])
+        if isinstance(outer, Averaging):
+            return self._averaged(i, outer)
+        if isinstance(outer, Ahead):
+            return self._gone_ahead(i, outer)
         lr, momentum = Decimal(outer.lr), Decimal(outer.momentum)
         gradient = [s - f for s, f in zip(self.first_slow[i], self.fast[i], strict=True)]
         buffer = [momentum * b + g for b, g in zip(self.buffers[i], gradient, strict=True)]
@@ -142,6 +152,51 @@ class Oracle:
         if outer.nesterov:
             buffer = [g + momentum * b for g, b in zip(gradient, buffer, strict=True)]
         return [s - lr * d for s, d in zip(self.first_slow[i], buffer, strict=True)]
+
+    def _averaged(self, i: int, outer: Averaging) -> Vector:
+        """The next y of a leaf: from y and x - z to its iterates and their average, and back."""
+        mu_x, mu_y = self._old_part(i, outer), Decimal(outer.mu_y)
+        y, fast, before = self.first_slow[i], self.fast[i], self.buffers[i]
+        z = [at - mu_y * way for at, way in zip(y, before, strict=True)]
+        x = _sum(z, before)
+        z = [now - (at - end) for now, at, end in zip(z, y, fast, strict=True)]
+        x = _between(z, x, mu_x)
+        self.buffers[i] = [mean - now for mean, now in zip(x, z, strict=True)]
+        return _between(z, x, mu_y)
+
+    def _old_part(self, i: int, outer: Averaging) -> Decimal:
+        """The mu_x of a leaf at this sync."""
+        if outer.mu_x is not None:
+            return Decimal(outer.mu_x)
+        total, top = self.weights[i]
+        top = max(top, self._rate(i))
+        power, r = Decimal(outer.power), Decimal(outer.r)
+        # 0^0 is 1, which decimal numbers refuse to say.
+        weight = Decimal(self.syncs + 1) ** r * (top**power if power else 1)
+        self.weights[i] = total + weight, top
+        return total / (total + weight) if total + weight else Decimal(1)
+
+    def _gone_ahead(self, i: int, outer: Ahead) -> Vector:
+        """The next y of a leaf, ahead of its weights along the mean of their moves."""
+        y, fast, mean = self.first_slow[i], self.fast[i], self.buffers[i]
+        x, decay = self._read(y, mean), Decimal(outer.decay)
+        moves = [end - at for end, at in zip(fast, x, strict=True)]
+        self.buffers[i] = _between(moves, mean, decay)
+        return _along(fast, self.buffers[i], self._step_size(self.syncs))
+
+    def _step_size(self, syncs: int) -> Decimal:
+        outer = self.setup.outer
+        size = outer.step_size if isinstance(outer, Ahead) else 0.0
+        return Decimal(size(syncs) if callable(size) else size)
+
+    def _read(self, slow: Vector, buffer: Vector) -> Vector:
+        """What a leaf ships: the average, or the weights that gradients are taken ahead of."""
+        outer = self.setup.outer
+        if isinstance(outer, Averaging):
+            return _along(slow, buffer, 1 - Decimal(outer.mu_y))
+        if isinstance(outer, Ahead):
+            return _along(slow, buffer, -self._step_size(max(self.syncs - 1, 0)))
+        return slow
 
     def _sync_second(self, i: int, super_slow: Vector) -> None:
         """At every period-th sync of the first rule the second one's, on its slow weights."""
@@ -167,7 +222,7 @@ class Oracle:
     def _tie(self) -> None:
         for i, leaf in enumerate(self.setup.leaves):
             if leaf.same_as is not None:
-                for weights in (self.fast, self.first_slow, self.distance):
+                for weights in (self.fast, self.first_slow, self.distance, self.buffers):
                     weights[i] = weights[leaf.same_as]
 
     def _sync_moments(self, i: int) -> None:
@@ -184,7 +239,7 @@ class Oracle:
     def _part(self) -> Decimal:
         """How much of the way a sync goes: alpha, or what momentum takes of the pseudo-gradient."""
         alpha, outer = self.setup.alpha, self.setup.outer
-        if outer is None:
+        if not isinstance(outer, Outer):
             return Decimal(alpha(self.syncs) if callable(alpha) else alpha)
         lr, momentum = Decimal(outer.lr), Decimal(outer.momentum)
         return min(Decimal(1), lr * (1 + momentum) if outer.nesterov else lr)
@@ -194,8 +249,11 @@ class Oracle:
         direction = (
             self._adam(i, gradient) if inner.kind == "adam" else self._sgd(i, gradient, inner)
         )
-        lr = Decimal(self.lr) * Decimal(self.setup.leaves[i].rate)
+        lr = self._rate(i)
         self.fast[i] = [w - lr * d for w, d in zip(self.fast[i], direction, strict=True)]
+
+    def _rate(self, i: int) -> Decimal:
+        return Decimal(self.lr) * Decimal(self.setup.leaves[i].rate)
 
     def _sgd(self, i: int, gradient: Vector, inner: Inner) -> Vector:
         momentum = Decimal(inner.momentum)
@@ -216,6 +274,10 @@ class Oracle:
 
 def _sum(one: Vector, other: Vector) -> Vector:
     return [a + b for a, b in zip(one, other, strict=True)]
+
+
+def _along(start: Vector, way: Vector, part: Decimal) -> Vector:
+    return [s + part * w for s, w in zip(start, way, strict=True)]
 
 
 def _between(start: Vector, end: Vector, part: Decimal) -> Vector:

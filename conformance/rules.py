@@ -1,8 +1,17 @@
 """The rule of the core that a setup describes, for drivers of adapters that take one."""
 
-from lookahead_core import Interpolate, Momentum, SyncRule, nested
+from lookahead_core import (
+    EmaNesterov,
+    Interpolate,
+    Momentum,
+    OuterRule,
+    PrimalAveraging,
+    RateWeights,
+    SyncRule,
+    nested,
+)
 
-from .setup import Setup
+from .setup import Ahead, Averaging, Setup
 
 __all__ = ["sync_rule"]
 
@@ -30,10 +39,9 @@ def sync_rule(setup: Setup) -> SyncRule:
     >>> sync_rule(Setup((Leaf((1.0,)),), outer=Outer(0.5, 0.5))).outer
     Momentum(lr=0.5, momentum=0.5, nesterov=True)
     """
-    outer = Interpolate(setup.alpha) if setup.outer is None else Momentum(*setup.outer)
     rule = SyncRule(
         setup.sync_period,
-        outer,
+        outer_rule(setup),
         setup.inner_state,
         setup.restart,
         setup.restart_period,
@@ -43,3 +51,14 @@ def sync_rule(setup: Setup) -> SyncRule:
         return rule
     period, alpha, restart = setup.second
     return nested(rule, SyncRule(setup.sync_period * period, Interpolate(alpha), restart=restart))
+
+
+def outer_rule(setup: Setup) -> OuterRule:
+    """How the slow weights of `setup` move."""
+    outer = setup.outer
+    if outer is None:
+        return Interpolate(setup.alpha)
+    if isinstance(outer, Averaging):
+        weights = RateWeights(outer.power, outer.r) if outer.mu_x is None else outer.mu_x
+        return PrimalAveraging(weights, outer.mu_y)
+    return EmaNesterov(*outer) if isinstance(outer, Ahead) else Momentum(*outer)

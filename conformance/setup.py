@@ -6,7 +6,18 @@ Plain Python values, so that the oracle and every backend read the same thing.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-__all__ = ["EPS", "Gradients", "Inner", "Leaf", "Outer", "Second", "Setup", "Values"]
+__all__ = [
+    "EPS",
+    "Ahead",
+    "Averaging",
+    "Gradients",
+    "Inner",
+    "Leaf",
+    "Outer",
+    "Second",
+    "Setup",
+    "Values",
+]
 
 Values = list[list[float]]  # the values of each leaf, flat; of a complex one its parts in turn
 Gradients = Sequence[Sequence[float] | None]  # one a leaf; None where a leaf has none
@@ -88,6 +99,45 @@ class Outer(NamedTuple):
     nesterov: bool = True
 
 
+class Averaging(NamedTuple):
+    """Gradients between the iterates z and their average x, which is read out.
+
+    y = mu_y x + (1 - mu_y) z; z' = z - (what the cycle did at y); x' = mu_x x + (1 - mu_x) z'.
+
+    Attributes
+    ----------
+    mu_x : float, or None
+        Weight of the old average; None if the weights of the cycles decide ("inner_lr").
+    mu_y : float
+        How near the average gradients are taken.
+    power, r : float
+        Without `mu_x`: the n-th cycle weighs n^r (the largest learning rate so far)^power, and mu_x
+        is the sum of the weights before it over that with it.
+    """
+
+    mu_x: float | None = 0.75
+    mu_y: float = 0.5
+    power: float = 2.0
+    r: float = 0.0
+
+
+class Ahead(NamedTuple):
+    """Gradients ahead of the weights x, which are read out, along the mean m of their moves.
+
+    y = x + step_size m; x' = y - (what the cycle did at y); m' = decay m + (1 - decay) (x' - x).
+
+    Attributes
+    ----------
+    step_size : float, or callable, (syncs) -> float
+        How far ahead.
+    decay : float
+        Of the mean.
+    """
+
+    step_size: float | Callable[[int], float] = 0.5
+    decay: float = 0.75
+
+
 class Second(NamedTuple):
     """A second rule around the first: it interpolates super-slow weights towards the slow ones.
 
@@ -123,8 +173,9 @@ class Setup(NamedTuple):
         The inner optimizer.
     slow_dtype : str, or None
         Wider dtype of the slow weights.
-    outer : Outer, or None
-        Momentum in the place of `alpha` ("outer_momentum").
+    outer : Outer, Averaging, Ahead, or None
+        Momentum in the place of `alpha` ("outer_momentum"), or one of the rules that decide where
+        gradients are taken ("gradient_point").
     restart : float
         How far the fast weights go back to the slow ones after a sync ("restart").
     restart_period : int
@@ -141,7 +192,7 @@ class Setup(NamedTuple):
     inner_state: str = "maintain"
     inner: Inner = Inner()
     slow_dtype: str | None = None
-    outer: Outer | None = None
+    outer: Outer | Averaging | Ahead | None = None
     restart: float = 1.0
     restart_period: int = 1
     start: int = 0

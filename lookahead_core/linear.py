@@ -62,8 +62,8 @@ def move_linearly(
     -------
     slow, slot : array
         New arrays, of the shape, dtype and device of `slow`. Each within 4 eps of the exact value,
-        times the largest of abs(slow), abs(fast), abs(slot) and of one, and times
-        1 + abs(decay) + abs(gain), and 1 + abs(ahead) + abs(behind) as well (clause C85).
+        times the largest of abs(slow), abs(fast) and abs(slot), and times
+        (1 + abs(decay) + abs(gain)) * (1 + abs(ahead) + abs(behind)) (clause C85).
 
     Examples
     --------

@@ -15,12 +15,15 @@ from lookahead_core import (
     bmuf,
     diloco,
     ema,
+    ema_nesterov,
+    gpa,
     local_sgd,
     lookahead,
     nested,
     polyak,
     presets,
     reptile,
+    schedule_free,
     slowmo,
     snoo,
     swa,
@@ -231,6 +234,9 @@ def test_the_presets_of_the_suite_are_the_presets(xp):
         "local_sgd": local_sgd(5),
         "slowmo": slowmo(3),
         "bmuf": bmuf(3),
+        "schedule_free": schedule_free(),
+        "gpa": gpa(),
+        "ema_nesterov": ema_nesterov(),
     }
     assert {name: sync_rule(PRESETS[name]) for name in ours} == ours
     schedules = {

@@ -37,8 +37,24 @@ class ArrayDriver:
         self.bfloat16 = import_module("ml_dtypes").bfloat16 if numpys else None
         self.capabilities = frozenset(
             {
-                *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "groups", "interpolate"),
-                *("learning_rate", "missing_gradient", "momentum", "nested", "outer_momentum"),
+                *(
+                    "adam",
+                    "edit",
+                    "edit_inner",
+                    "evaluate",
+                    "forced_sync",
+                    "gradient_point",
+                ),
+                *(
+                    "groups",
+                    "inner_lr",
+                    "interpolate",
+                    "learning_rate",
+                    "missing_gradient",
+                    "momentum",
+                    "nested",
+                    "outer_momentum",
+                ),
                 *("reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }
             | STANDARD

@@ -7,7 +7,7 @@ import copy
 import math
 import struct
 
-from lookahead_core.conformance import INNER_EDITS
+from lookahead_core.conformance import INNER_EDITS, Ahead, Averaging, Outer
 
 CASTS = {"float64": "d", "float32": "f", "float16": "e", "complex128": "d", "complex64": "f"}
 
@@ -80,6 +80,7 @@ class PlainLookahead:
         self.slow = [list(leaf) for leaf in self.weights]
         self.slow_moments = copy.deepcopy(self.inner.moments)
         self.buffers = [[0.0] * len(leaf) for leaf in self.weights]
+        self.weights_so_far = [(0.0, 0.0)] * len(self.weights)
         self.super_slow = copy.deepcopy(self.slow)
         self.count, self.syncs = -setup.start, 0
 
@@ -135,6 +136,7 @@ class PlainLookahead:
             self.begin()
         back = self.goes_back()
         for i in self.synced(gradients):
+            self.mu_x = self.old_part(i)
             for j, weight in enumerate(self.weights[i]):
                 self.slow[i][j] = self.store(i, self.moved(i, j))
                 self.sync_second(i, j)
@@ -151,8 +153,43 @@ class PlainLookahead:
         return self.setup.restart > 0 and (self.syncs + 1) % period == 0
 
     def moved(self, i, j):
-        slow, fast = self.slow[i][j], self.weights[i][j]
-        return self.blend(slow, fast) if self.setup.outer is None else self.pushed(i, j, slow, fast)
+        slow, fast, outer = self.slow[i][j], self.weights[i][j], self.setup.outer
+        if isinstance(outer, Averaging):
+            return self.averaged(i, j, slow, fast)
+        if isinstance(outer, Ahead):
+            return self.gone_ahead(i, j, slow, fast)
+        return self.blend(slow, fast) if outer is None else self.pushed(i, j, slow, fast)
+
+    def averaged(self, i, j, slow, fast):
+        """Where gradients are taken next, between the iterates and their average."""
+        before = self.buffers[i][j]
+        self.buffers[i][j] = self.mu_x * (before + (slow - fast))
+        return fast + self.setup.outer.mu_y * (self.buffers[i][j] - before)
+
+    def old_part(self, i):
+        """The weight of the old average of a leaf, once a sync."""
+        outer = self.setup.outer
+        if not isinstance(outer, Averaging) or outer.mu_x is not None:
+            return outer.mu_x if isinstance(outer, Averaging) else None
+        total, top = self.weights_so_far[i]
+        top = max(top, self.rate(i))
+        weight = (self.syncs + 1) ** outer.r * top**outer.power
+        self.weights_so_far[i] = total + weight, top
+        return total / (total + weight) if total + weight else 1.0
+
+    def rate(self, i):
+        return self.inner.lr * self.inner.rates[i]
+
+    def gone_ahead(self, i, j, slow, fast):
+        """Where gradients are taken next, ahead along the mean of the moves."""
+        decay, mean = self.setup.outer.decay, self.buffers[i][j]
+        move = fast - (slow - self.step_size(self.syncs - 1) * mean)
+        self.buffers[i][j] = decay * mean + (1 - decay) * move
+        return fast + self.step_size(self.syncs) * self.buffers[i][j]
+
+    def step_size(self, syncs):
+        size = self.setup.outer.step_size
+        return size(max(syncs, 0)) if callable(size) else size
 
     def sync_second(self, i, j):
         """A second rule, around the first."""
@@ -184,7 +221,7 @@ class PlainLookahead:
     def alpha(self):
         """The part of the way that a sync goes."""
         alpha, outer = self.setup.alpha, self.setup.outer
-        if outer:
+        if isinstance(outer, Outer):
             return min(1.0, outer.lr * (1 + outer.momentum if outer.nesterov else 1))
         return alpha(self.syncs) if callable(alpha) else alpha
 
@@ -229,13 +266,20 @@ class PlainLookahead:
         begins = self.count <= 0 and self.anchors()
         slow = self.weights if begins else self.slow
         if not self.setup.second:
-            return slow
+            return [list(map(self.shipped, *pair)) for pair in zip(slow, self.buffers, strict=True)]
         trios = zip(slow, self.super_slow, self.slow, strict=True)
         return [[n + (d - s) for n, d, s in zip(*trio, strict=True)] for trio in trios]
 
+    def shipped(self, slow, buffer):
+        """What is read out of a number: the average, or what gradients are taken ahead of."""
+        outer = self.setup.outer
+        if isinstance(outer, Averaging):
+            return slow + (1 - outer.mu_y) * buffer
+        return slow - self.step_size(self.syncs - 1) * buffer if isinstance(outer, Ahead) else slow
+
     def saved_names(self):
         own = ("slow", "slow_moments", "super_slow", "buffers", "count", "syncs", "members")
-        return ("weights", *own)
+        return ("weights", "weights_so_far", *own)
 
     def state_dict(self):
         inner = {name: getattr(self.inner, name) for name in ("moments", "count", "lr")}
@@ -253,6 +297,7 @@ class PlainDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
+            *("gradient_point", "inner_lr"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
@@ -272,7 +317,10 @@ class PlainDriver:
         return copy.deepcopy(run.weights)
 
     def slow(self, run):
-        return copy.deepcopy(run.super_slow if run.setup.second else run.slow)
+        if run.setup.second:
+            return copy.deepcopy(run.super_slow)
+        pairs = zip(run.slow, run.buffers, strict=True)
+        return [list(map(run.shipped, *pair)) for pair in pairs]
 
     def evaluate(self, run):
         return run.evaluate()

@@ -60,7 +60,7 @@ class TorchDriver:
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
-            *("tied",),
+            *("gradient_point", "inner_lr", "tied"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
