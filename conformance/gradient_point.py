@@ -65,9 +65,12 @@ def nothing_averaged(driver: AdapterDriver) -> None:
 
 @clause("C86", "what these rules ship is read out at every phase", "evaluate", "gradient_point")
 def c86_readout(driver: AdapterDriver) -> None:
-    for outer, k in product(RULES, (1, 3)):
+    scheduled = (Ahead(rising),) if "schedule" in driver.capabilities else ()
+    for outer, k in product((*RULES, *scheduled), (1, 3)):
         setup = Setup(LEAVES, k, outer=outer)
         evaluate_all(driver, setup, f"{outer}, k={k}")
+        if outer not in (RULES[0], *scheduled):
+            continue
         undisturbed, run = driver.make(setup), driver.make(setup)
         for step in range(1, 8):
             driver.step(undisturbed, gradients(setup, step))
@@ -75,10 +78,10 @@ def c86_readout(driver: AdapterDriver) -> None:
             driver.evaluate(run)
             case = f"{outer}, k={k}, read at every step, step {step}"
             require_equal(driver.fast(run), driver.fast(undisturbed), case)
-        for when in range(1, 5):
-            resume(driver, setup, when, 10, f"{outer}, k={k}, saved after {when}")
-            if "edit" in driver.capabilities:
-                edited(driver, setup, when)
+        for when in range(1, k + 2):
+            resume(driver, setup, when, when + k + 2, f"{outer}, k={k}, saved after {when}")
+        if "edit" in driver.capabilities:
+            edited(driver, setup, 2)
 
 
 def edited(driver: AdapterDriver, setup: Setup, when: int) -> None:
@@ -112,5 +115,5 @@ def c87_inner_learning_rate(driver: AdapterDriver) -> None:
             case = f"{setup.outer}, k={k}, rate {rate}, step {step}"
             require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
             require_within(driver.slow(run), oracle.slow, LEAVES, SGD_EPS, f"slow: {case}")
-        for when in range(1, 5):
-            resume(driver, setup, when, 10, f"{setup.outer}, k={k}, saved after {when}")
+        for when in range(1, k + 2):
+            resume(driver, setup, when, when + 4, f"{setup.outer}, k={k}, saved after {when}")

@@ -646,6 +646,64 @@ class SyncsTheSecondEveryTime(PlainLookahead):
         self.syncs = syncs
 
 
+@killed_by("C85")
+class TrainsAtTheIterates(PlainLookahead):
+    """An average that is kept beside training, as EMA is."""
+
+    def averaged(self, i, j, slow, fast):
+        super().averaged(i, j, slow, fast)
+        return fast
+
+
+@killed_by("C85")
+class LeavesTheWayAheadOutOfTheMove(PlainLookahead):
+    """The weights also move where the step starts ahead of them."""
+
+    def gone_ahead(self, i, j, slow, fast):
+        outer = self.setup.outer
+        self.buffers[i][j] = outer.decay * self.buffers[i][j] + (1 - outer.decay) * (fast - slow)
+        return fast + self.step_size(self.syncs) * self.buffers[i][j]
+
+
+@killed_by("C86")
+class ShipsWhereGradientsAreTaken(PlainLookahead):
+    """Evaluation without `eval()`: the weights of training are none to ship."""
+
+    def evaluate(self):
+        begins = self.count <= 0 and self.anchors()
+        return copy.deepcopy(self.weights if begins else self.slow)
+
+
+@killed_by("C86")
+class ReadsOutByTheNextStepSize(PlainLookahead):
+    def evaluate(self):
+        self.syncs += 1
+        read = super().evaluate()
+        self.syncs -= 1
+        return read
+
+
+@killed_by("C86")
+class ForgetsTheDifference(PlainLookahead):
+    def saved_names(self):
+        return tuple(name for name in super().saved_names() if name != "buffers")
+
+
+@killed_by("C87")
+class GoesByTheRateOfThisStep(PlainLookahead):
+    """A decay then counts less than the steps before it, and the average lags behind."""
+
+    def old_part(self, i):
+        self.weights_so_far[i] = self.weights_so_far[i][0], 0.0
+        return super().old_part(i)
+
+
+@killed_by("C87")
+class ForgetsTheWeightsSoFar(PlainLookahead):
+    def saved_names(self):
+        return tuple(name for name in super().saved_names() if name != "weights_so_far")
+
+
 def driver_of(mutant):
     return mutant() if issubclass(mutant, PlainDriver) else PlainDriver(mutant)
 
