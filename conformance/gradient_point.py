@@ -27,7 +27,13 @@ from .setup import Ahead, Averaging, Inner, Second, Setup, Values
 
 __all__: list[str] = []
 
-RULES = (Averaging(), Averaging(mu_y=1.0), Averaging(mu_y=0.0), Ahead(), Ahead(-0.25))
+RULES: tuple[Averaging | Ahead, ...] = (
+    Averaging(),
+    Averaging(mu_y=1.0),
+    Averaging(mu_y=0.0),
+    Ahead(),
+    Ahead(-0.25),
+)
 
 
 def rising(syncs: Any) -> Any:

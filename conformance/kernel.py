@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import product
 from typing import Any
 
-from lookahead_core import Coefficients, Kernel
+from lookahead_core import Kernel
 from lookahead_core.namespace import is_writeable
 
 __all__ = ["KERNEL_CHECKS", "check_kernel"]
@@ -130,14 +130,13 @@ def c23_layout_is_kept(kernel: Kernel, xp: Any) -> None:
         _require(got == expected, f"leaves must keep {expected}, got {got}")
     moved = kernel.move(leaves(), leaves(), 0.3)
     stepped = kernel.momentum(leaves(), leaves(), leaves(), 0.7, 0.9, True)
-    coefficients = Coefficients(0.5, [0.5, 0.25, 0.75, 1.0], 0.7, 0.3)
-    landed = kernel.linear(leaves(), leaves(), leaves(), coefficients)
+    landed = kernel.linear(leaves(), leaves(), leaves(), 0.5, [0.5, 0.25, 0.75, 1.0], 0.7, 0.3)
     for result in (moved, *stepped, *landed):
         got = [_layout(leaf) for leaf in result]
         _require(got == expected, f"leaves must keep {expected}, got {got}")
     nothing = [*kernel.interpolate([], [], 0.5), kernel.move([], [], 0.5)]
     nothing += kernel.momentum([], [], [], 0.7, 0.9, True)
-    nothing += kernel.linear([], [], [], Coefficients(0.5, [], 0.7, 0.3))
+    nothing += kernel.linear([], [], [], 0.5, [], 0.7, 0.3)
     _require(not any(map(len, nothing)), f"no leaves must give no leaves, got {nothing}")
 
 
@@ -188,11 +187,11 @@ def c85_linear_moves_are_accurate(kernel: Kernel, xp: Any) -> None:
         leaves = list(zip(*map(_values, (slow, fast, slot)), strict=True))
         # As numbers for all leaves, and as one for each: the second leaf has others.
         decay, gain, ahead, behind = numbers
-        each = Coefficients([decay, 1.0], [gain, 0.0], ahead, behind)
+        each = [decay, 1.0], [gain, 0.0], ahead, behind
         others = [_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)]
         both = zip((_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)), others, strict=True)
-        results = [kernel.linear([slow], [fast], [slot], Coefficients(*numbers))]
-        (first, _), (kept, unchanged) = kernel.linear(*map(list, both), each)
+        results = [kernel.linear([slow], [fast], [slot], *numbers)]
+        (first, _), (kept, unchanged) = kernel.linear(*map(list, both), *each)
         results.append(([first], [kept]))
         _require(_same(_values(fast), [leaf[1] for leaf in leaves]), f"{name}: fast changed")
         size = (1 + abs(decay) + abs(gain)) * (1 + abs(ahead) + abs(behind))

@@ -8,7 +8,7 @@ from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
 from lookahead_core.interpolation import interpolate
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
-from lookahead_core.linear import Coefficients, move_linearly
+from lookahead_core.linear import move_linearly
 from lookahead_core.momentum import move_with_momentum
 from lookahead_core.nested import Nested
 from lookahead_core.outer import Interpolate, Momentum, OuterRule, SyncContext
@@ -20,7 +20,6 @@ from lookahead_core.window import LatestWeightAverage
 __all__ = [
     "REFERENCE_KERNEL",
     "AdaptiveAlpha",
-    "Coefficients",
     "EmaNesterov",
     "Interpolate",
     "Kernel",

@@ -7,16 +7,14 @@ The inner step must not depend on where it stands but through its gradient and i
 L-BFGS, and whatever else compares weights of several steps, is not for these rules.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lookahead_core.leaves import in_precision_of, kind_of, zeros
-from lookahead_core.linear import Coefficients
 from lookahead_core.namespace import device, namespace
 from lookahead_core.outer import SyncContext
 from lookahead_core.settings import Scheduled, Setting, as_real
-from lookahead_core.typing import Array, Count, Leaves, Slots
+from lookahead_core.typing import Array, Count, Fraction, Leaves, Slots
 from lookahead_core.validation import below_one, finite, fraction, non_negative
 
 __all__ = ["EmaNesterov", "PrimalAveraging", "RateWeights"]
@@ -66,32 +64,27 @@ class RateWeights:
             object.__setattr__(self, name, non_negative(name, getattr(self, name), meaning))
 
     def init(self, slow: Leaves) -> Slots:
-        """Two slots of 0-d arrays, one a leaf: the sum of the weights, and the largest rate."""
-        return tuple(map(_number_of, slow)), tuple(map(_number_of, slow))
+        """One slot, of two numbers for each leaf: the sum of its weights, and its largest rate."""
+        return (tuple(map(_two_numbers, slow)),)
 
-    def after(self, state: Slots, context: SyncContext) -> tuple[Sequence[Array], Slots]:
-        """The mu_x of each leaf at this sync, and the slots after it."""
-        rates = context.inner_lr
-        if self.power and rates is None:
-            raise ValueError(
-                "inner_lr must be given to a rule whose weights go by the inner learning rate, got "
-                f"None; {self!r} with power=0 needs none"
-            )
-        grown = as_real(context.syncs + 1) ** self.r if self.r else 1.0
-        kept, sums, largest = [], [], []
-        for index, (total, top) in enumerate(zip(*state, strict=True)):
-            xp = namespace(total)
-            if self.power and rates is not None:
-                rate = xp.zeros_like(top) + in_precision_of(top, rates[index])
-                top = xp.where(top < rate, rate, top)
-            weight = in_precision_of(total, grown) * top**self.power
-            summed = xp.asarray(total + weight, dtype=total.dtype)
-            # While all rates were zero there is nothing to average: the average stays.
-            part = xp.where(summed > 0, total / xp.where(summed > 0, summed, 1.0), 1.0)
-            kept.append(xp.asarray(part, dtype=total.dtype))
-            sums.append(summed)
-            largest.append(top)
-        return kept, (sums, largest)
+    def after(self, slot: Leaves, context: SyncContext) -> tuple[list[Array], Leaves]:
+        """The mu_x of each leaf at this sync, and the slot after it."""
+        rates = context.inner_lr if self.power else [0.0] * len(slot)
+        if rates is None:
+            raise ValueError(f"inner_lr must be given to {self!r} (power=0 needs none), got None")
+        grown = as_real(context.syncs + 1) ** self.r
+        moved = [self._weighed(*leaf, grown) for leaf in zip(slot, rates, strict=True)]
+        return [mu_x for mu_x, _ in moved], [after for _, after in moved]
+
+    def _weighed(self, numbers: Array, rate: Fraction, grown: Fraction) -> tuple[Array, Array]:
+        """The mu_x of one leaf, and its two numbers after this step."""
+        xp, total, largest = namespace(numbers), numbers[0], numbers[1]
+        rate = xp.zeros_like(largest) + in_precision_of(largest, rate)
+        largest = xp.where(largest < rate, rate, largest)
+        after = total + in_precision_of(total, grown) * largest**self.power
+        # While all rates were zero there is nothing to average: the average stays.
+        mu_x = xp.where(after > 0, total / xp.where(after > 0, after, 1.0), 1.0)
+        return xp.astype(mu_x, numbers.dtype), xp.stack([after, largest])
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ class PrimalAveraging:
         return isinstance(self.mu_x, RateWeights) and self.mu_x.power > 0
 
     def init(self, slow: Leaves) -> Slots:
-        """The slot of the difference, and those of weights that go by the rate."""
+        """The slot of the difference, and that of weights that go by the rate."""
         weights = self.mu_x.init(slow) if isinstance(self.mu_x, RateWeights) else ()
         return (zeros(slow), *weights)
 
@@ -165,13 +158,12 @@ class PrimalAveraging:
     ) -> tuple[Leaves, Slots]:
         """One sync: (slow', state'). Donates `slow` and the difference to the kernel."""
         difference, *weights = state
-        mu_x: Any
         if isinstance(self.mu_x, RateWeights):
-            mu_x, weights = self.mu_x.after(weights, context)  # type: ignore[assignment]
+            mu_x, weights[0] = self.mu_x.after(weights[0], context)
         else:
             mu_x = MU_X.at(self.mu_x, context.syncs)
-        coefficients = Coefficients(mu_x, mu_x, self.mu_y, self.mu_y)
-        slow, difference = context.kernel.linear(slow, fast, difference, coefficients)
+        move = context.kernel.linear
+        slow, difference = move(slow, fast, difference, mu_x, mu_x, self.mu_y, self.mu_y)
         return slow, (difference, *weights)
 
     def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
@@ -236,10 +228,9 @@ class EmaNesterov:
     ) -> tuple[Leaves, Slots]:
         """One sync: (slow', (mean',)). Donates `slow` and the mean to the kernel."""
         (mean,) = state
-        before, after = self._last(context.syncs), STEP_SIZE.at(self.step_size, context.syncs)
-        fresh = 1 - self.decay
-        coefficients = Coefficients(self.decay + fresh * before, -fresh, after, 0.0)
-        slow, mean = context.kernel.linear(slow, fast, mean, coefficients)
+        step_size, fresh = STEP_SIZE.at(self.step_size, context.syncs), 1 - self.decay
+        decay = self.decay + fresh * self._last(context.syncs)
+        slow, mean = context.kernel.linear(slow, fast, mean, decay, -fresh, step_size, 0.0)
         return slow, (mean,)
 
     def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
@@ -247,11 +238,8 @@ class EmaNesterov:
         return _along(slow, state[0], -self._last(context.syncs))
 
     def _last(self, syncs: Count) -> Any:
-        """The step size of the last sync; before the first one there is nothing to go along."""
-        if isinstance(syncs, int):
-            return STEP_SIZE.at(self.step_size, max(syncs - 1, 0))
-        xp = namespace(syncs)
-        return STEP_SIZE.at(self.step_size, xp.where(syncs > 0, syncs - 1, syncs))
+        """The step size of the last sync; before the first one any will do, as the mean is zero."""
+        return STEP_SIZE.at(self.step_size, abs(syncs - 1))
 
 
 def _along(slow: Leaves, difference: Leaves, part: Any) -> Leaves:
@@ -262,8 +250,8 @@ def _along(slow: Leaves, difference: Leaves, part: Any) -> Leaves:
     )
 
 
-def _number_of(leaf: Array) -> Array:
-    """A zero beside a leaf, real, and in float32 or wider: a sum of small numbers is kept in it."""
+def _two_numbers(leaf: Array) -> Array:
+    """Two zeros beside a leaf, real, and in float32 or wider: small numbers are summed in it."""
     xp = namespace(leaf)
     real = xp.real(leaf) if kind_of(leaf.dtype) == "complex" else leaf
-    return xp.zeros((), dtype=xp.result_type(real.dtype, xp.float32), device=device(leaf))
+    return xp.zeros(2, dtype=xp.result_type(real.dtype, xp.float32), device=device(leaf))

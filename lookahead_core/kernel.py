@@ -6,11 +6,11 @@ operation is a set of clauses in docs/spec.md; `lookahead_core.conformance` runs
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lookahead_core.interpolation import interpolate
-from lookahead_core.leaves import averaged, chosen, copied, merged
-from lookahead_core.linear import linear_leaves
+from lookahead_core.leaves import averaged, chosen, copied, merged, per_leaf
+from lookahead_core.linear import move_linearly
 from lookahead_core.momentum import move_with_momentum
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Fraction, Leaves
@@ -36,6 +36,16 @@ def momentum_leaves(
     leaves = zip(slow, fast, buffer, strict=True)
     moved = [move_with_momentum(*leaf, lr, momentum, nesterov) for leaf in leaves]
     return tuple(s for s, _ in moved), tuple(b for _, b in moved)
+
+
+def linear_leaves(
+    slow: Leaves, fast: Leaves, slot: Leaves, decay: Any, gain: Any, ahead: Any, behind: Any
+) -> tuple[Leaves, Leaves]:
+    """Reference for `Kernel.linear`: pure, leaf by leaf."""
+    numbers = per_leaf(decay, len(slow)), per_leaf(gain, len(slow))
+    leaves = zip(slow, fast, slot, *numbers, strict=True)
+    moved = [move_linearly(*leaf, ahead, behind) for leaf in leaves]
+    return tuple(s for s, _ in moved), tuple(kept for _, kept in moved)
 
 
 def anchor_leaves(slow: Leaves, fast: Leaves) -> Leaves:
@@ -74,9 +84,9 @@ class Kernel(NamedTuple):
     anchor : callable, (slow, fast) -> slow'
         The slow weights taken from `fast` again; donates `slow` alone. A leaf in a wider dtype
         keeps its extra bits where `fast` still is its rounding (clause C26). Gets all leaves.
-    linear : callable, (slow, fast, slot, coefficients) -> (slow', slot')
+    linear : callable, (slow, fast, slot, decay, gain, ahead, behind) -> (slow', slot')
         `linear.move_linearly` leaf by leaf (clauses C85, C23). Donates `slow` and `slot`, and
-        changes nothing in `fast`.
+        changes nothing in `fast`. Of `decay` and `gain` there may be a list, of one for each leaf.
 
     Examples
     --------

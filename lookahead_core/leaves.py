@@ -68,11 +68,9 @@ def merged(picked: Leaves, others: Leaves, which: Sequence[bool]) -> Leaves:
     return tuple(next(rest) if mark else leaf for leaf, mark in zip(others, which, strict=True))
 
 
-def per_leaf(numbers: Sequence[Fraction] | Fraction, which: Sequence[bool]) -> list[Fraction]:
-    """One number for each leaf that `which` marks, of one for all or a sequence for all leaves."""
-    if not isinstance(numbers, list | tuple):
-        numbers = [numbers] * len(which)
-    return [number for number, mark in zip(numbers, which, strict=True) if mark]
+def per_leaf(numbers: Fraction | Sequence[Fraction], number_of_leaves: int) -> Sequence[Fraction]:
+    """One number for each leaf: `numbers`, or one for all of them."""
+    return numbers if isinstance(numbers, list | tuple) else [numbers] * number_of_leaves
 
 
 def zeros(leaves: Leaves) -> Leaves:

@@ -5,7 +5,6 @@ Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
@@ -84,9 +83,8 @@ class Nested:
         slow, first = self.first.update(slow, fast, first, context)
         due = every(self.period, context.syncs)
         if due is not False:
-            above = SyncContext(
-                context.syncs // self.period, context.kernel, inner_lr=context.inner_lr
-            )
+            syncs = context.syncs // self.period
+            above = context._replace(syncs=syncs, gradient=None, curvature=None)
             moved, after = self.second.update(deep, slow, second, above)
             back = context.kernel.move(slow, moved, self.restart)
             slow, deep, *second = selected(due, (back, moved, *after), (slow, deep, *second))
@@ -95,12 +93,10 @@ class Nested:
 
     def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
         """The super-slow weights that belong to these slow ones, or what their rule reads out."""
-        deep = self.super_slow(slow, state)
-        if not hasattr(self.second, "readout"):
-            return deep
-        second = state[len(self.first.init(())) : -1]
-        above = SyncContext(context.syncs // self.period)
-        return cast(Leaves, self.second.readout(deep, second, above))
+        deep, second = self.super_slow(slow, state), state[len(self.first.init(())) : -1]
+        above = context._replace(syncs=context.syncs // self.period)
+        read = getattr(self.second, "readout", None)
+        return deep if read is None else tuple(read(deep, second, above))
 
     def super_slow(self, slow: Leaves, state: Slots) -> Leaves:
         """The slow weights of the second rule."""

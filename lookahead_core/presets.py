@@ -497,9 +497,7 @@ def schedule_free(
     >>> rule.sync_period, rule.outer
     (1, PrimalAveraging(mu_x=RateWeights(power=2.0, r=0.0), mu_y=0.9))
     """
-    plain = not (weight_lr_power or r)
-    weights = _one_less_one_in_next if plain else RateWeights(weight_lr_power, r)
-    return SyncRule(sync_period, PrimalAveraging(weights, beta))
+    return SyncRule(sync_period, PrimalAveraging(RateWeights(weight_lr_power, r), beta))
 
 
 def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: int = 1) -> SyncRule:
@@ -638,10 +636,6 @@ def nested(first: SyncRule, second: SyncRule) -> SyncRule:
 # Named, so that rules compare equal and can be pickled.
 def _one_in_next(syncs: Count) -> float | Array:
     return 1 / as_real(syncs + 1)
-
-
-def _one_less_one_in_next(syncs: Count) -> float | Array:
-    return 1 - 1 / as_real(syncs + 1)
 
 
 def _one_in_next_but_one(syncs: Count) -> float | Array:

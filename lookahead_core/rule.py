@@ -381,7 +381,7 @@ class SyncRule:
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
-        rates = inner_lr if inner_lr is None else per_leaf(inner_lr, which)
+        rates = None if inner_lr is None else chosen(per_leaf(inner_lr, len(fast)), which)
         context = SyncContext(state.syncs, kernel, gradient, curvature, rates)
         alpha = self._fraction(slow, moving, state.outer, context)
         back = self.puts_back(state)

@@ -43,42 +43,27 @@ def int_at_least(least: int, name: str, value: Any, meaning: str = "") -> int:
 
 def fraction(name: str, value: Any, meaning: str) -> float:
     """`value` as a float in [0, 1], or ValueError; True and NaN are refused."""
-    number = _real(value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {value!r}")
-    return number
+    return _within("number in [0, 1]", lambda n: 0 <= n <= 1, name, value, meaning)
 
 
 def non_negative(name: str, value: Any, meaning: str) -> float:
     """`value` as a finite float >= 0, or ValueError; True and NaN are refused."""
-    number = _real(value)
-    if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0 ({meaning}), got {value!r}")
-    return number
+    return _within("finite number >= 0", lambda n: 0 <= n < math.inf, name, value, meaning)
 
 
 def finite(name: str, value: Any, meaning: str) -> float:
     """`value` as a finite float, or ValueError; True and NaN are refused."""
-    number = _real(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number ({meaning}), got {value!r}")
-    return number
+    return _within("finite number", math.isfinite, name, value, meaning)
 
 
 def positive(name: str, value: Any, meaning: str) -> float:
     """`value` as a finite float > 0, or ValueError; True and NaN are refused."""
-    number = _real(value)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0 ({meaning}), got {value!r}")
-    return number
+    return _within("finite number > 0", lambda n: 0 < n < math.inf, name, value, meaning)
 
 
 def below_one(name: str, value: Any, meaning: str) -> float:
     """`value` as a float in [0, 1), or ValueError; True and NaN are refused."""
-    number = _real(value)
-    if not 0 <= number < 1:
-        raise ValueError(f"{name} must be a number in [0, 1) ({meaning}), got {value!r}")
-    return number
+    return _within("number in [0, 1)", lambda n: 0 <= n < 1, name, value, meaning)
 
 
 def boolean(name: str, value: Any, meaning: str) -> bool:
@@ -95,6 +80,9 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     return str(value)
 
 
-def _real(value: Any) -> float:
-    """`value` as a float, NaN if it is not a real number."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+def _within(expected: str, holds: Any, name: str, value: Any, meaning: str) -> float:
+    """`value` as a float if it is a real number for which `holds`, else ValueError."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not (real and holds(float(value))):
+        raise ValueError(f"{name} must be a {expected} ({meaning}), got {value!r}")
+    return float(value)
