@@ -4,7 +4,13 @@ import pytest
 
 from lookahead_core import REFERENCE_KERNEL, Kernel, interpolate
 from lookahead_core.conformance import KERNEL_CHECKS, check_kernel
-from lookahead_core.kernel import anchored, interpolate_leaves, momentum_leaves, move_leaves
+from lookahead_core.kernel import (
+    anchored,
+    interpolate_leaves,
+    linear_leaves,
+    momentum_leaves,
+    move_leaves,
+)
 from lookahead_core.namespace import is_writeable
 
 
@@ -146,6 +152,24 @@ def forgets_a_buffer(slow, fast, buffer, lr, momentum, nesterov):
     return slow, buffer[:1]
 
 
+def from_the_slow_weights(slow, fast, slot, decay, gain, ahead, behind):
+    """The old slot is left where it was."""
+    return linear_leaves(slow, fast, slot, decay, gain, ahead, 0.0)
+
+
+def one_number_for_all(slow, fast, slot, decay, gain, *others):
+    return linear_leaves(slow, fast, slot, *map(first_of, (decay, gain)), *others)
+
+
+def first_of(numbers):
+    return numbers[0] if isinstance(numbers, list) else numbers
+
+
+def forgets_a_slot(slow, fast, slot, *numbers):
+    slow, slot = linear_leaves(slow, fast, slot, *numbers)
+    return slow, slot[:1]
+
+
 def in_place_for_later(slow, fast, alpha):
     """One pass over memory less: the slow weights are left to the next anchor."""
     moved, fast = interpolate_leaves(slow, fast, alpha)
@@ -186,6 +210,9 @@ BROKEN = [
     (Kernel(momentum=the_old_buffer), "C71"),
     (Kernel(momentum=dampened), "C71"),
     (Kernel(momentum=forgets_a_buffer), "C23"),
+    (Kernel(linear=from_the_slow_weights), "C85"),
+    (Kernel(linear=one_number_for_all), "C85"),
+    (Kernel(linear=forgets_a_slot), "C23"),
     (Kernel(anchor=never_anchors), "C26"),
     (Kernel(anchor=always_anchors), "C26"),
     (Kernel(anchor=aliases_fast), "C26"),

@@ -6,9 +6,12 @@ import pytest
 
 from lookahead_core import (
     AdaptiveAlpha,
+    EmaNesterov,
     Interpolate,
     Momentum,
     Nested,
+    PrimalAveraging,
+    RateWeights,
     SyncContext,
     SyncRule,
     SyncState,
@@ -75,6 +78,10 @@ RULES = {
     "nesterov": Momentum(0.7, 0.5),
     "nested": Nested(Interpolate(0.5), Momentum(0.7, 0.5), 2),
     "one's own": OuterAdam(),
+    "primal averaging": PrimalAveraging(0.75, 0.5),
+    "weighed steps": PrimalAveraging(RateWeights(power=0.0, r=1.0), 0.5),
+    "EMA-Nesterov": EmaNesterov(0.5, 0.75),
+    "nested averages": Nested(PrimalAveraging(0.75, 0.5), EmaNesterov(0.5, 0.75), 2),
 }
 
 
