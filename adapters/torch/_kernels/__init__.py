@@ -5,6 +5,7 @@ from functools import partial
 from lookahead_core import Kernel
 
 from .interpolation import anchor, interpolate, move
+from .linear import move_linearly
 from .momentum import move_with_momentum
 
 __all__ = ["KERNELS"]
@@ -16,6 +17,7 @@ KERNELS = {
         partial(anchor, "plain" if way == "plain" else "foreach"),
         partial(move, way),
         partial(move_with_momentum, way),
+        partial(move_linearly, way),
     )
     for way in ("foreach", "plain", "compiled")
 }

@@ -101,23 +101,23 @@ def compiled(step: Callable[..., None]) -> Any:
     return torch.compile(step)
 
 
-def pieces(row: Row, device: torch.device) -> Iterator[Row]:
+def pieces(row: Row, device: torch.device, most: int = CACHED) -> Iterator[Row]:
     """Views that together are the row, on one device: what is written to them is in the leaves.
 
     Slow weights and buffers of another device are brought to this one, and go back at the end.
     Copies from or to pinned memory do not wait; those of one stream keep their order.
     """
     here = tuple(leaf.to(device, non_blocking=True) for leaf in row)
-    yield from parted(here)
+    yield from parted(here, most)
     for result, leaf in zip((here[0], *here[2:]), (row[0], *row[2:]), strict=True):
         if result is not leaf:
             leaf.copy_(result, non_blocking=True)
 
 
-def parted(row: Row) -> Iterable[Row]:
+def parted(row: Row, most: int) -> Iterable[Row]:
     """The row in pieces, if they are faster than the whole or need less room; else as it is.
 
-    On a CPU a piece has no more than `CACHED` numbers, which stay in its cache from one call to the
+    On a CPU a piece has no more than `most` numbers, which stay in its cache from one call to the
     next. A move needs room for a cast alone, momentum for the pseudo-gradient: the room of a piece
     is less than a leaf, and that of a small leaf is nothing.
     """
@@ -126,7 +126,7 @@ def parted(row: Row) -> Iterable[Row]:
     needs_room = len(row) > 2 or slow.dtype != row[1].dtype
     count = PIECES if needs_room and size > LARGE else 1
     if slow.device.type == "cpu":
-        count = max(count, -(-size // CACHED))
+        count = max(count, -(-size // most))
     if count == 1:
         return [row]
     if all(leaf.is_contiguous() for leaf in row):

@@ -98,6 +98,25 @@ def test_with_a_rate_of_zero_the_slow_weights_are_bitwise_what_they_were(nestero
     assert torch.equal(stepped, before[0] - fast[0])
 
 
+@pytest.mark.clause("C23", "C85")
+@pytest.mark.parametrize(("first", "second"), DTYPES)
+@pytest.mark.parametrize("others", [(0.7, 0.7), (0.3, 0.0)])
+def test_a_linear_move_is_the_references_and_fast_weights_do_not_change(
+    others, first, second, kernel
+):
+    number = len(leaves(first, 1))
+    each = [torch.tensor(1 - 0.25 / (index + 1)) for index in range(number)]
+    for numbers in ((0.9967, 0.9967), (0.993, -0.01), (0.0, 0.0), (each, each)):
+        slow, fast, slot = leaves(first, 1), leaves(second, 2), leaves(first, 3)
+        before, given = [*map(copies, (slow, fast, slot))], [*slow, *slot]
+        expected = REFERENCE_KERNEL.linear(*before, *numbers, *others)
+        moved, after = kernel.linear(slow, fast, slot, *numbers, *others)
+        assert all(mine is own for mine, own in zip([*moved, *after], given, strict=True))
+        assert all(map(torch.equal, fast, before[1]))
+        assert_near(moved, expected[0], first, roundings=16)
+        assert_near(after, expected[1], first, roundings=16)
+
+
 class Far(torch.Tensor):
     """As on another device: to bring it here makes a copy."""
 
