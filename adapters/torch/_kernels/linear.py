@@ -73,18 +73,31 @@ def _move_lists(lists: Lists, numbers: Numbers) -> None:
         _move_row(row, numbers)
     small = [row for row in rows if not (on_cpu and row[0].numel() > LARGE)]
     if small:
-        _step(tuple(zip(*small, strict=True)), numbers)
+        _step(tuple(zip(*small, strict=True)), *numbers)
 
 
 def _move_row(row: Row, numbers: Numbers) -> None:
     """On the device of the fast weights."""
-    for slow, fast, slot in pieces(row, row[1].device, ROOM):
-        _step(((slow,), (fast,), (slot,)), numbers)
+    for piece in pieces(row, row[1].device, ROOM):
+        _step_piece(piece, *numbers)
 
 
-def _step(lists: Lists, numbers: Numbers) -> None:
+def _step_piece(piece: Row, decay: float, gain: float, ahead: float, behind: float) -> None:
+    """With the signs turned: so each pass is one that torch has, four for primal averaging."""
+    slow, fast, slot = piece
+    torch.sub(fast, slow, out=slow)
+    if gain == decay:
+        slow.lerp_(slot, 1 - decay)
+    else:
+        slow.mul_(gain).add_(slot, alpha=1 - decay)
+    slot.sub_(slow)
+    torch.add(fast, slow, alpha=-behind, out=slow)
+    if ahead != behind:
+        slow.add_(slot, alpha=ahead - behind)
+
+
+def _step(lists: Lists, decay: float, gain: float, ahead: float, behind: float) -> None:
     slow, fast, slot = lists
-    decay, gain, ahead, behind = numbers
     torch._foreach_sub_(slow, fast)
     torch._foreach_mul_(slow, gain)
     torch._foreach_add_(slow, slot, alpha=decay - 1)
