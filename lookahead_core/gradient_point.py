@@ -60,8 +60,7 @@ class RateWeights:
 
     def __post_init__(self) -> None:
         for name in ("power", "r"):
-            meaning = "exponent in the weight of a step"
-            object.__setattr__(self, name, non_negative(name, getattr(self, name), meaning))
+            object.__setattr__(self, name, non_negative(name, getattr(self, name), "exponent"))
 
     def init(self, slow: Leaves) -> Slots:
         """One slot, of two numbers for each leaf: the sum of its weights, and its largest rate."""
@@ -136,12 +135,12 @@ class PrimalAveraging:
     mu_x: Scheduled | RateWeights = 0.9967
     mu_y: float = 0.7
     leafwise: ClassVar[bool] = True
+    unrounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.mu_x, RateWeights):
             object.__setattr__(self, "mu_x", MU_X.checked(self.mu_x))
-        mu_y = fraction("mu_y", self.mu_y, "how near the average gradients are taken")
-        object.__setattr__(self, "mu_y", mu_y)
+        object.__setattr__(self, "mu_y", fraction("mu_y", self.mu_y, "nearness to the average"))
 
     @property
     def needs_inner_lr(self) -> bool:
@@ -213,11 +212,11 @@ class EmaNesterov:
     step_size: Scheduled = 0.3
     decay: float = 0.99
     leafwise: ClassVar[bool] = True
+    unrounded: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_size", STEP_SIZE.checked(self.step_size))
-        decay = below_one("decay", self.decay, "of the mean of the moves")
-        object.__setattr__(self, "decay", decay)
+        object.__setattr__(self, "decay", below_one("decay", self.decay, "of the mean of moves"))
 
     def init(self, slow: Leaves) -> Slots:
         """One slot: the mean of the moves."""
@@ -227,10 +226,9 @@ class EmaNesterov:
         self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
     ) -> tuple[Leaves, Slots]:
         """One sync: (slow', (mean',)). Donates `slow` and the mean to the kernel."""
-        (mean,) = state
         step_size, fresh = STEP_SIZE.at(self.step_size, context.syncs), 1 - self.decay
         decay = self.decay + fresh * self._last(context.syncs)
-        slow, mean = context.kernel.linear(slow, fast, mean, decay, -fresh, step_size, 0.0)
+        slow, mean = context.kernel.linear(slow, fast, state[0], decay, -fresh, step_size, 0.0)
         return slow, (mean,)
 
     def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:

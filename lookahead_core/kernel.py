@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lookahead_core.interpolation import interpolate
-from lookahead_core.leaves import averaged, chosen, copied, merged, per_leaf
+from lookahead_core.leaves import averaged, chosen, copied, each, merged
 from lookahead_core.linear import move_linearly
 from lookahead_core.momentum import move_with_momentum
 from lookahead_core.namespace import namespace
@@ -42,7 +42,7 @@ def linear_leaves(
     slow: Leaves, fast: Leaves, slot: Leaves, decay: Any, gain: Any, ahead: Any, behind: Any
 ) -> tuple[Leaves, Leaves]:
     """Reference for `Kernel.linear`: pure, leaf by leaf."""
-    numbers = per_leaf(decay, len(slow)), per_leaf(gain, len(slow))
+    numbers = each(decay, len(slow)), each(gain, len(slow))
     leaves = zip(slow, fast, slot, *numbers, strict=True)
     moved = [move_linearly(*leaf, ahead, behind) for leaf in leaves]
     return tuple(s for s, _ in moved), tuple(kept for _, kept in moved)

@@ -14,11 +14,12 @@ __all__ = [
     "check_match",
     "chosen",
     "copied",
+    "each",
     "in_precision_of",
     "is_averaged",
     "kind_of",
     "merged",
-    "per_leaf",
+    "unrounded",
     "widened",
     "zeros",
 ]
@@ -68,9 +69,17 @@ def merged(picked: Leaves, others: Leaves, which: Sequence[bool]) -> Leaves:
     return tuple(next(rest) if mark else leaf for leaf, mark in zip(others, which, strict=True))
 
 
-def per_leaf(numbers: Fraction | Sequence[Fraction], number_of_leaves: int) -> Sequence[Fraction]:
+def each(numbers: Fraction | Sequence[Fraction], number_of_leaves: int) -> Sequence[Fraction]:
     """One number for each leaf: `numbers`, or one for all of them."""
     return numbers if isinstance(numbers, list | tuple) else [numbers] * number_of_leaves
+
+
+def unrounded(slow: Leaves, fast: Leaves) -> Leaves:
+    """`slow` and the step of `fast` from its rounding, where `slow` is wider; else `fast`."""
+    return tuple(
+        f if s.dtype == f.dtype else s + (copied(f, s.dtype) - copied(copied(s, f.dtype), s.dtype))
+        for s, f in zip(slow, fast, strict=True)
+    )
 
 
 def zeros(leaves: Leaves) -> Leaves:

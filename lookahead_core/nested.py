@@ -63,6 +63,11 @@ class Nested:
         """Whether one of the rules asks for the inner learning rate."""
         return any(getattr(rule, "needs_inner_lr", False) for rule in (self.first, self.second))
 
+    @property
+    def unrounded(self) -> bool:
+        """Whether the first rule is to see the inner steps without rounding."""
+        return bool(getattr(self.first, "unrounded", False))
+
     def init(self, slow: Leaves) -> Slots:
         """Slots of both rules, and a distance of zero."""
         return (*self.first.init(slow), *self.second.init(slow), zeros(slow))

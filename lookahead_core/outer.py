@@ -64,10 +64,11 @@ class OuterRule(Protocol):
     the slow ones; of its context only the syncs so far are known. Attributes that are True: with
     `needs_gradient`, `context.gradient` is given, and `watch(state, gradient)` gets the gradient of
     the first inner step of each cycle and returns the state; with `needs_curvature`,
-    `context.curvature` is given, and with `needs_inner_lr`, `context.inner_lr`; `leafwise` promises
-    that each leaf moves by itself, and by the kernel alone; `interpolates`, that `update` is the
-    interpolation by `fraction` and nothing else. An attribute `alpha` may be overridden for a part
-    of the leaves.
+    `context.curvature` is given, and with `needs_inner_lr`, `context.inner_lr`; with `unrounded`,
+    `fast` is `slow` and what the inner steps did, where the fast weights are in a narrower dtype;
+    `leafwise` promises that each leaf moves by itself, and by the kernel alone; `interpolates`,
+    that `update` is the interpolation by `fraction` and nothing else. An attribute `alpha` may be
+    overridden for a part of the leaves.
 
     Examples
     --------

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
-from lookahead_core.leaves import averaged, check_match, chosen, merged, per_leaf, widened
+from lookahead_core.leaves import averaged, check_match, chosen, each, merged, unrounded, widened
 from lookahead_core.namespace import namespace
 from lookahead_core.outer import Interpolate, OuterRule, SyncContext
 from lookahead_core.schedule import (
@@ -148,6 +148,11 @@ class SyncRule:
         A kernel moves both copies at once then, and reads and writes each of them once.
         """
         return bool(getattr(self.outer, "interpolates", False)) and self.fast_carries_slow
+
+    @property
+    def unrounded(self) -> bool:
+        """Whether the outer rule sees the inner steps as if the fast weights had been as wide."""
+        return bool(getattr(self.outer, "unrounded", False))
 
     @property
     def needs_gradient(self) -> bool:
@@ -381,11 +386,12 @@ class SyncRule:
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
-        rates = None if inner_lr is None else chosen(per_leaf(inner_lr, len(fast)), which)
+        rates = None if inner_lr is None else chosen(each(inner_lr, len(fast)), which)
         context = SyncContext(state.syncs, kernel, gradient, curvature, rates)
         alpha = self._fraction(slow, moving, state.outer, context)
         back = self.puts_back(state)
-        seen = None if average is None else seen_by_all(slow, moving, average)
+        seen = unrounded(slow, moving) if self.unrounded else moving
+        seen = seen if average is None else seen_by_all(slow, seen, average)
         slow, moving, outer = self._moved(slow, moving, seen, state.outer, alpha, back, context)
         inner_slow = state.inner_slow
         if back is not False:
@@ -407,7 +413,7 @@ class SyncRule:
         self,
         slow: Leaves,
         fast: Leaves,
-        seen: Leaves | None,
+        seen: Leaves,
         outer: Slots,
         alpha: Any,
         back: bool | Array,
@@ -415,9 +421,9 @@ class SyncRule:
     ) -> tuple[Leaves, Leaves, Slots]:
         """Weights after the outer rule and, where they go `back`, the restart; the rule's state."""
         kernel = context.kernel
-        if self.interpolates and seen is None:
+        if self.interpolates and seen is fast:
             return *kernel.interpolate(slow, fast, alpha), outer
-        slow, outer = self.outer.update(slow, fast if seen is None else seen, outer, context)
+        slow, outer = self.outer.update(slow, seen, outer, context)
         if back is not False:
             restarted = kernel.move(fast, slow, self.restart)
             (fast,) = selected(back, (restarted,), (fast,))

@@ -24,8 +24,7 @@ def check_alike(rule: Any) -> None:
     if rule.needs_gradient or rule.needs_inner_lr or rule.start:
         raise ValueError(
             "a rule for many workers must not ask for gradients or learning rates nor have a "
-            "start: these, and the weights at a start, may be other ones on each worker; "
-            f"got {rule!r}"
+            f"start, because all these may be other ones on each worker; got {rule!r}"
         )
 
 

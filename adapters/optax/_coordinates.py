@@ -20,12 +20,19 @@ Pair = tuple[jax.Array, jax.Array]
 Leaf = tuple[jax.Array, jax.Array, jax.Array]
 
 
-class OnUpdates:
+class OnUpdates(NamedTuple):
     """With p the parameters before the step, slow weights are `slow - p` and fast ones the update.
 
     Every outer rule commutes with translation (clause C21). After a sync the parameters *are* the
     slow weights, bit for bit, whatever later transforms do to the update.
+
+    Attributes
+    ----------
+    unrounded : bool
+        Whether what wider slow weights have beyond the parameters is part of the fast weights too.
     """
+
+    unrounded: bool
 
     def enter(self, leaf: Leaf) -> Pair:
         """Slow and fast weights for the core, in the wider of the two dtypes."""
@@ -36,7 +43,9 @@ class OnUpdates:
             still = jnp.zeros_like(slow)
             return still, still
         dtype = jnp.result_type(slow, update)
-        return slow.astype(dtype) - param.astype(dtype), update
+        beyond = slow.astype(dtype) - param.astype(dtype)
+        wide = self.unrounded and slow.dtype != param.dtype
+        return beyond, update.astype(dtype) + beyond if wide else update
 
     def leave(self, back: Any, leaf: Leaf, moved: jax.Array, fast: jax.Array) -> Pair:
         """Slow weights to keep, and what to emit.
@@ -93,7 +102,7 @@ def coordinates(rule: SyncRule, *, shared: bool) -> OnUpdates | OnWeights:
     would be another set on each (clause C81).
     """
     if rule.fast_carries_slow and not shared:
-        return OnUpdates()
+        return OnUpdates(rule.unrounded)
     return OnWeights(lands=rule.restart == 1 and not shared)
 
 

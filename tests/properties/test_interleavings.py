@@ -18,7 +18,17 @@ from hypothesis.stateful import (
 )
 
 from drivers.plain import PlainDriver, PlainLookahead
-from lookahead_core.conformance import INNER_EDITS, Inner, Leaf, Oracle, Outer, Second, Setup
+from lookahead_core.conformance import (
+    INNER_EDITS,
+    Ahead,
+    Averaging,
+    Inner,
+    Leaf,
+    Oracle,
+    Outer,
+    Second,
+    Setup,
+)
 from lookahead_core.conformance.assertions import require_equal, require_within
 from lookahead_core.conformance.runs import policies
 
@@ -64,7 +74,10 @@ def setups(draw, driver):
 @st.composite
 def relatives(draw, setup, has):
     """`setup` with another rule of the family, as far as the driver has it."""
-    if "outer_momentum" in has and draw(st.booleans()):
+    averages = draw(st.booleans()) and setup.inner_state != "interpolate"
+    if "gradient_point" in has and averages:
+        setup = setup._replace(outer=draw(gradient_points("inner_lr" in has)))
+    elif "outer_momentum" in has and draw(st.booleans()):
         numbers = draw(st.floats(0, 1)), draw(st.floats(0, 0.5))
         setup = setup._replace(outer=Outer(*numbers, draw(st.booleans())))
     blends = setup.inner_state == "interpolate"  # by a fraction, which nested rules have not
@@ -78,6 +91,13 @@ def relatives(draw, setup, has):
     if "start" in has:
         setup = setup._replace(start=draw(st.integers(0, 4)))
     return setup
+
+
+def gradient_points(with_rates):
+    """Rules that decide where gradients are taken."""
+    mu_x = st.one_of([st.floats(0, 1), *([st.none()] if with_rates else [])])
+    averaging = st.builds(Averaging, mu_x, st.floats(0, 1), st.sampled_from([0.0, 2.0]))
+    return st.one_of(averaging, st.builds(Ahead, st.floats(-0.5, 0.9), st.floats(0, 0.99)))
 
 
 def machine(driver, setups):
@@ -155,7 +175,8 @@ def driver_of(backend):
 
 
 @pytest.mark.clause(
-    *("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29", "C71", "C72", "C73", "C74", "C78")
+    *("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29", "C71", "C72", "C73", "C74", "C78"),
+    *("C85", "C86", "C87"),
 )
 def test_the_adapter_stays_with_the_oracle_whatever_the_order(backend):
     driver, framework = driver_of(backend)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lookahead_core.leaves import per_leaf
+from lookahead_core.leaves import each
 from lookahead_core.typing import Leaves
 
 from .lists import LARGE, Lists, Row, compiled, pieces, sort
@@ -42,7 +42,7 @@ def move_linearly(
 def _floats(numbers: Any, leaves: int) -> Sequence[float]:
     """One for each leaf; for many tensors of one device the host waits once."""
     if not isinstance(numbers, list | tuple):
-        return per_leaf(float(numbers), leaves)
+        return each(float(numbers), leaves)
     if len({getattr(number, "device", None) for number in numbers} - {None}) == 1:
         floats: list[float] = torch.stack([*map(torch.as_tensor, numbers)]).tolist()
         return floats
