@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Sequence
 from textwrap import fill
 
+from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.outer import Interpolate, Momentum, OuterRule
 from lookahead_core.rule import SyncRule
@@ -51,6 +52,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _outer(options: argparse.Namespace) -> OuterRule:
+    if options.mu_x is not None:
+        return PrimalAveraging(options.mu_x, options.mu_y)
+    if options.step_size is not None:
+        return EmaNesterov(options.step_size)
     if options.outer_lr is None and options.outer_momentum is None:
         return Interpolate(0.5 if options.alpha is None else options.alpha)
     if options.alpha is not None:
@@ -71,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     rule.add_argument("--outer-lr", type=float, help="of a momentum rule, in the place of alpha")
     rule.add_argument("--outer-momentum", type=float, help="of that rule")
     rule.add_argument("--outer-heavy-ball", action="store_true", help="not Nesterov's form")
+    rule.add_argument("--mu-x", type=float, help="of primal averaging (GPA), with --sync-period 1")
+    rule.add_argument("--mu-y", type=float, default=0.7, help="of that rule; 0.7")
+    rule.add_argument("--step-size", type=float, help="of EMA-Nesterov, with --sync-period 1")
     rule.add_argument("--inner-state", choices=tuple(POLICIES), default="maintain", help="maintain")
     inner = parser.add_argument_group("inner optimizer: SGD")
     inner.add_argument("--lr", type=float, required=True, help="learning rate")

@@ -1,8 +1,9 @@
 """One cycle of k inner steps and a sync as a linear map, along one eigenvector of a quadratic.
 
 The state is (slow, v) at a sync, where fast equals slow and v is -learning_rate times the momentum
-buffer; with a momentum outer rule (slow, v, m). Everything depends on step = learning_rate *
-curvature alone. What is read off the map is contraction.py, stability.py and outer.py.
+buffer; with an outer rule that keeps a slot (slow, v, slot). Everything depends on step =
+learning_rate * curvature alone. What is read off the map is contraction.py, stability.py and
+outer.py.
 Derived in docs/theory.md, "One cycle as a matrix".
 """
 
@@ -12,7 +13,14 @@ from lookahead_core.typing import Array
 
 from .matrices import Matrix, add, congruent, product
 
-__all__ = ["Cycle", "after_inner_steps", "inner_map", "interpolating_cycle", "momentum_cycle"]
+__all__ = [
+    "Cycle",
+    "after_inner_steps",
+    "inner_map",
+    "interpolating_cycle",
+    "linear_cycle",
+    "momentum_cycle",
+]
 
 
 class Cycle(NamedTuple):
@@ -76,8 +84,19 @@ def momentum_cycle(
     return Cycle(add(keep, product(take, widened)), congruent(take, inner.noise))
 
 
+def linear_cycle(
+    inner: Cycle, decay: float, gain: float, ahead: float, behind: float, inner_state: str
+) -> Cycle:
+    """s' = decay * s + gain * (slow - fast); slow' = fast + ahead * s' - behind * s."""
+    from_start, from_end = _policy(inner_state, None)
+    take = ((1 - ahead * gain, 0), (0, from_end), (-gain, 0))
+    keep = ((ahead * gain, 0, ahead * decay - behind), (0, from_start, 0), (gain, 0, decay))
+    widened = tuple((*row, 0) for row in inner.matrix)
+    return Cycle(add(keep, product(take, widened)), congruent(take, inner.noise))
+
+
 def _policy(inner_state: str, fraction: Any) -> tuple[Any, Any]:
     """What v' takes from v at the start and at the end of the cycle."""
-    return {"maintain": (0, 1), "reset": (0, 0), "interpolate": (1 - fraction, fraction)}[
-        inner_state
-    ]
+    if inner_state == "interpolate":
+        return 1 - fraction, fraction
+    return {"maintain": (0, 1), "reset": (0, 0)}[inner_state]

@@ -13,7 +13,7 @@ from lookahead_core.validation import positive, positive_int
 from .arguments import all_of, inner_momentum
 from .cycle import Cycle, after_inner_steps, inner_map
 from .matrices import spectral_radius, steady_state_covariance
-from .rules import cycle_of, outer_gain
+from .rules import cycle_of, outer_gain, shipped_along
 
 __all__ = [
     "effective_learning_rate",
@@ -110,7 +110,7 @@ def variance_factor(
     momentum: float = 0.0,
     nesterov: bool = False,
 ) -> Any:
-    """Steady-state variance of the slow weights over that of the bare inner optimizer.
+    """Steady-state variance of the read-out over that of the bare inner optimizer.
 
     Both solve S = C S C' + N: C the map of one cycle, or of one inner step, N the noise it adds.
     Around plain SGD with interpolation this is `lookahead_variance_factor`.
@@ -152,14 +152,17 @@ def variance_factor(
     """
     step, momentum = learning_rate * curvature, inner_momentum(momentum, nesterov)
     inner = after_inner_steps(step, momentum, nesterov, rule.sync_period)
-    return _settled(cycle_of(rule, inner)) / _settled(inner_map(step, momentum, nesterov))
+    alone = _settled(inner_map(step, momentum, nesterov))
+    return _settled(cycle_of(rule, inner), shipped_along(rule)) / alone
 
 
-def _settled(cycle: Cycle) -> Any:
-    """Steady-state variance of the weights."""
+def _settled(cycle: Cycle, along: float = 0.0) -> Any:
+    """Steady-state variance of the weights, `along` the last of the state from them."""
     if not all_of(spectral_radius(cycle.matrix) < 1):
         raise ValueError(
             "learning_rate * curvature must be where the inner optimizer and the rule are stable; "
             "stability_limit and unstable_bands say where that is"
         )
-    return steady_state_covariance(cycle.matrix, cycle.noise)[0][0]
+    covariance = steady_state_covariance(cycle.matrix, cycle.noise)
+    slow, both, slot = covariance[0][0], covariance[0][-1], covariance[-1][-1]
+    return slow + along * (2 * both + along * slot)

@@ -107,10 +107,11 @@ def _control(s: Settings, step: float) -> str:
 
 def _memory(s: Settings) -> str:
     copied = 1 if s.rule.inner_state == "interpolate" and s.momentum else 0
-    outer = 1 if isinstance(s.rule.outer, Momentum) else 0
+    outer = 0 if isinstance(s.rule.outer, Interpolate) else 1
     total = extra_memory(s.parameters, outer_buffers=outer, interpolated_buffers=copied)
     parts = ["slow weights"]
-    parts += ["outer momentum"] if outer else []
+    kept = "outer momentum" if isinstance(s.rule.outer, Momentum) else "a difference of weights"
+    parts += [kept] if outer else []
     parts += ["a slow copy of the inner momentum"] if copied else []
     return f"{_bytes(total)} for {', '.join(parts)} in float32"
 

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging
 from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate, Momentum
 from lookahead_core.rule import SyncRule
 
-from .cycle import Cycle, interpolating_cycle, momentum_cycle
+from .cycle import Cycle, interpolating_cycle, linear_cycle, momentum_cycle
 
-__all__ = ["check_restarts", "cycle_of", "fixed_alpha", "outer_gain"]
+__all__ = ["check_restarts", "cycle_of", "fixed_alpha", "outer_gain", "shipped_along"]
 
 
 def cycle_of(rule: SyncRule, inner: Cycle) -> Cycle:
@@ -16,20 +17,23 @@ def cycle_of(rule: SyncRule, inner: Cycle) -> Cycle:
     if isinstance(rule.outer, Momentum):
         outer = _fixed_momentum(rule, rule.outer)
         return momentum_cycle(inner, *outer, rule.outer.nesterov, rule.inner_state)
+    if isinstance(rule.outer, PrimalAveraging | EmaNesterov):
+        return linear_cycle(inner, *_fixed_linear(rule), rule.inner_state)
     return interpolating_cycle(inner, fixed_alpha(rule), rule.inner_state)
 
 
 def outer_gain(rule: SyncRule) -> Any:
     """How far the slow weights move for each unit of pseudo-gradient, in the long run.
 
-    alpha of an interpolation, lr / (1 - momentum) of a momentum rule. It is the factor of the
+    alpha of an interpolation, lr / (1 - momentum) of a momentum rule, 1 of primal averaging, and
+    1 / (1 - step_size) of EMA-Nesterov. It is the factor of the
     variance of SGD in flat directions as well: above 1 the rule accelerates and makes slow weights
     noisier than the inner optimizer's; below 1 it averages.
 
     Parameters
     ----------
     rule : SyncRule
-        With `Interpolate` or `Momentum` as its outer rule.
+        With an outer rule of this library.
 
     Returns
     -------
@@ -54,7 +58,29 @@ def outer_gain(rule: SyncRule) -> Any:
     if isinstance(rule.outer, Momentum):
         lr, momentum = _fixed_momentum(rule, rule.outer)
         return lr / (1 - momentum)
+    if isinstance(rule.outer, PrimalAveraging | EmaNesterov):
+        _, _, ahead, behind = _fixed_linear(rule)
+        return 1 / (1 - (ahead - behind))
     return fixed_alpha(rule)
+
+
+def shipped_along(rule: SyncRule) -> float:
+    """How far along its slot the weights that a rule reads out are from its slow ones."""
+    if isinstance(rule.outer, PrimalAveraging):
+        return 1 - rule.outer.mu_y
+    return -_fixed_linear(rule)[2] if isinstance(rule.outer, EmaNesterov) else 0.0
+
+
+def _fixed_linear(rule: SyncRule) -> tuple[float, float, float, float]:
+    """Coefficients of `Kernel.linear`: those of primal averaging or of EMA-Nesterov."""
+    check_restarts(rule)
+    outer: Any = rule.outer
+    number = outer.mu_x if isinstance(outer, PrimalAveraging) else outer.step_size
+    if not isinstance(number, float):
+        raise ValueError(f"mu_x and step_size must be fixed numbers here, got {rule!r}")
+    if isinstance(outer, PrimalAveraging):
+        return number, number, outer.mu_y, outer.mu_y
+    return outer.decay + (1 - outer.decay) * number, outer.decay - 1, number, 0.0
 
 
 def fixed_alpha(rule: SyncRule) -> Any:

@@ -96,7 +96,8 @@ def relatives(draw, setup, has):
 def gradient_points(with_rates):
     """Rules that decide where gradients are taken."""
     mu_x = st.one_of([st.floats(0, 1), *([st.none()] if with_rates else [])])
-    averaging = st.builds(Averaging, mu_x, st.floats(0, 1), st.sampled_from([0.0, 2.0]))
+    powers = st.sampled_from([0.0, 2.0]), st.sampled_from([0.0, 1.0])
+    averaging = st.builds(Averaging, mu_x, st.floats(0, 1), *powers)
     return st.one_of(averaging, st.builds(Ahead, st.floats(-0.5, 0.9), st.floats(0, 0.99)))
 
 
