@@ -110,9 +110,11 @@ class Averaging(NamedTuple):
         Weight of the old average; None if the weights of the cycles decide ("inner_lr").
     mu_y : float
         How near the average gradients are taken.
-    power, r : float
+    power : float
         Without `mu_x`: the n-th cycle weighs n^r (the largest learning rate so far)^power, and mu_x
         is the sum of the weights before it over that with it.
+    r : float
+        As above.
     """
 
     mu_x: float | None = 0.75

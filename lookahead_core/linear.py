@@ -40,10 +40,12 @@ def move_linearly(
 
     Returns
     -------
-    slow, slot : array
-        New arrays, of the shape, dtype and device of `slow`. Each within 4 eps of the exact value,
-        times the largest of abs(slow), abs(fast) and abs(slot), and times
-        (1 + abs(decay) + abs(gain)) * (1 + abs(ahead) + abs(behind)) (clause C85).
+    slow : array
+        New array, of the shape, dtype and device of `slow`.
+    slot : array
+        Likewise. Both are within 4 eps of the exact values, times the largest of abs(slow),
+        abs(fast) and abs(slot), and times (1 + abs(decay) + abs(gain)) and
+        (1 + abs(ahead) + abs(behind)) (clause C85).
 
     Examples
     --------

@@ -385,14 +385,12 @@ class SyncRule:
             state = self._taken(before_first(state.count), fast, inner, state, kernel)
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
-        gradient, curvature = (g if g is None else chosen(g, which) for g in (gradient, curvature))
-        rates = None if inner_lr is None else chosen(each(inner_lr, len(fast)), which)
-        context = SyncContext(state.syncs, kernel, gradient, curvature, rates)
+        rates = None if inner_lr is None else each(inner_lr, len(fast))
+        told = (g if g is None else chosen(g, which) for g in (gradient, curvature, rates))
+        context = SyncContext(state.syncs, kernel, *told)
         alpha = self._fraction(slow, moving, state.outer, context)
         back = self.puts_back(state)
-        seen = unrounded(slow, moving) if self.unrounded else moving
-        seen = seen if average is None else seen_by_all(slow, seen, average)
-        slow, moving, outer = self._moved(slow, moving, seen, state.outer, alpha, back, context)
+        slow, moving, outer = self._moved(slow, moving, average, state.outer, alpha, back, context)
         inner_slow = state.inner_slow
         if back is not False:
             policy = POLICIES[self.inner_state]
@@ -413,7 +411,7 @@ class SyncRule:
         self,
         slow: Leaves,
         fast: Leaves,
-        seen: Leaves,
+        average: Average | None,
         outer: Slots,
         alpha: Any,
         back: bool | Array,
@@ -421,8 +419,10 @@ class SyncRule:
     ) -> tuple[Leaves, Leaves, Slots]:
         """Weights after the outer rule and, where they go `back`, the restart; the rule's state."""
         kernel = context.kernel
-        if self.interpolates and seen is fast:
+        if self.interpolates and average is None:
             return *kernel.interpolate(slow, fast, alpha), outer
+        seen = unrounded(slow, fast) if self.unrounded else fast
+        seen = seen if average is None else seen_by_all(slow, seen, average)
         slow, outer = self.outer.update(slow, seen, outer, context)
         if back is not False:
             restarted = kernel.move(fast, slow, self.restart)

@@ -65,6 +65,7 @@ def test_public_functions_and_classes_have_a_runnable_example(backend):
         # What needs a driver: docs/write-an-adapter.md has a whole one, which is run.
         *("AdapterDriver", "AdapterConformance", "KernelConformance", "check_adapter"),
         *("Inner", "Leaf", "Outcome", "Outer", "Second", "Setup"),
+        *("Ahead", "Averaging"),
     }
 
 
