@@ -247,7 +247,7 @@ class SyncRule:
     ) -> SyncState:
         """The slow weights and the slow copy of the inner state from the live ones, if `first`."""
         if first is not False and not self.fast_carries_slow:
-            first = first & (state.syncs == 0)
+            first = (state.syncs == 0) & first  # MLX has no `True & array`
         if first is False:
             return state
         check_match("fast", fast, "state.slow", state.slow)
