@@ -335,5 +335,5 @@ class Lookahead(MetaOptimizer):
 def _arrays(parameters: Tree) -> dict[str, mx.array]:
     """Arrays by their paths; a Module has more in it than parameters."""
     own = isinstance(parameters, Module)
-    tree = parameters.parameters() if own else parameters  # type: ignore[no-untyped-call]
+    tree = parameters.parameters() if own else parameters
     return dict(tree_flatten(tree))
