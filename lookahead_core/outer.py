@@ -61,7 +61,8 @@ class OuterRule(Protocol):
     `watch(state, gradient)` gets the gradient of the first inner step of each cycle and returns the
     state; with `needs_curvature`, `context.curvature` is given; `leafwise` promises that each leaf
     moves by itself, and by the kernel alone; `interpolates`, that `update` is the interpolation by
-    `fraction` and nothing else. An attribute `alpha` may be overridden for a part of the leaves.
+    `fraction` and nothing else. An attribute `alpha` may be overridden for a part of the leaves, and
+    `repeats_after` is an int: syncs after which a rule that counts them does the same again.
 
     Examples
     --------
