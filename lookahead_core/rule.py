@@ -166,7 +166,7 @@ class SyncRule:
 
     @property
     def repeats_after(self) -> int:
-        """Syncs after which what happens at some of them alone comes round (`schedule.one_more`)."""
+        """Syncs after which what is done at some of them alone comes round again."""
         return self.restart_period * int(getattr(self.outer, "repeats_after", 1))
 
     def with_alpha(self, alpha: Any) -> "SyncRule":
@@ -313,7 +313,8 @@ class SyncRule:
         counter it computes a sync at every step. `jax.lax.cond(rule.due(state), ...)` chooses
         between `sync` and this one, which selects nothing.
         """
-        return SyncState(state.slow, one_more(state.count), *state[2:])  # a third of `_replace`'s time
+        count = one_more(state.count)
+        return SyncState(state.slow, count, *state[2:])  # a third of `_replace`'s time
 
     def puts_back(self, state: SyncState) -> bool | Array:
         """Whether a sync now would put the fast weights back; a 0-d bool array likewise."""
