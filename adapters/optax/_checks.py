@@ -87,6 +87,11 @@ def check_arguments(updates: Any, state: Any, params: Any, sync: bool | None = N
             f"state must be the {name_of(LookaheadState)} that this optimizer's init or update "
             f"returned, got {name_of(type(state))}{way_out}"
         )
+    if not jax.tree_util.all_leaves([state.step]):
+        raise ValueError(
+            "state must be one of arrays (of flax's nnx.Optimizer nnx.as_pure(optimizer.opt_state)"
+            f"), got {name_of(type(state.step))} in it"
+        )
     check_arrays("params", params)
     check_tree("updates", updates, "params", params)
     if sync is False and is_parked(state):
