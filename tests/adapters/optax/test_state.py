@@ -128,7 +128,7 @@ def test_the_slow_weights_are_put_into_the_tree_that_is_given():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"a": jnp.ones(2)}, r"params\['b'\] an array of shape \(1,\), got absent \(None\)"),
+        ({"a": jnp.ones(1)}, r"params\['b'\] an array of shape \(1,\), got absent \(None\)"),
         (pair()["a"], r"params\['a'\] an array of shape \(1,\), got absent"),
         ({"a": jnp.ones(1), "b": jnp.ones(2)}, r"params\['b'\] .* \(1,\), got .* \(2,\)$"),
     ],
