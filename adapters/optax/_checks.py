@@ -12,7 +12,7 @@ from lookahead_core.leaves import is_averaged
 from lookahead_core.workers import Average, check_alike
 
 from ._slots import number_of_slots
-from ._state import LookaheadState, holds_ours, is_parked, name_of, refuse_parked, state_kind
+from ._state import LookaheadState, is_parked, name_of, ours_in, refuse_parked, state_kind
 from ._trees import by_path, described, shapes
 
 __all__ = [
@@ -81,7 +81,7 @@ def check_arguments(updates: Any, state: Any, params: Any, sync: bool | None = N
         raise ValueError("params must be given: update(updates, state, params), got None")
     if not isinstance(state, LookaheadState):
         way_out = ""
-        if holds_ours(state):
+        if ours_in(state):
             way_out = " with one inside: call the optimizer that made all of it, of the whole chain"
         raise ValueError(
             f"state must be the {name_of(LookaheadState)} that this optimizer's init or update "

@@ -37,7 +37,7 @@ from ._state import (
     begun,
     counters,
     find_state,
-    holds_ours,
+    ours_in,
     own_params,
     read_out,
     replaced,
@@ -252,7 +252,7 @@ class _Meta(NamedTuple):
         if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
             return cast(LookaheadState, jax.eval_shape(self.init, params))
         inner = self.inner.init(params)
-        not_wrapped(self.inner, holds_ours(inner))
+        not_wrapped(self.inner, bool(ours_in(inner)))
         self._acted_on(inner)  # raises for one that the policy cannot act on
         # Copies: an alias of the parameters cannot be donated together with them (optax#1059),
         # and zeros_like would lose their sharding under jit (jax#16080).

@@ -25,9 +25,9 @@ __all__ = [
     "begun",
     "counters",
     "find_state",
-    "holds_ours",
     "is_parked",
     "name_of",
+    "ours_in",
     "own_params",
     "read_out",
     "refuse_parked",
@@ -419,18 +419,18 @@ def replaced(
 
 def states_in(state: optax.OptState) -> list[LookaheadState]:
     """Every `LookaheadState` in an optax state; ValueError if there is none."""
-    found = [node for node in jax.tree.leaves(state, is_leaf=_is_ours) if _is_ours(node)]
+    found = ours_in(state)
     if not found:
         raise ValueError(
-            "state must hold a LookaheadState, as the optimizer's init and update return it (in "
-            f"flax's nnx.Optimizer it is opt_state), got none in {name_of(type(state))}"
+            f"state must hold a LookaheadState, got none in {name_of(type(state))}: give what the "
+            "optimizer's init and update return (in flax's nnx.Optimizer it is opt_state)"
         )
     return found
 
 
-def holds_ours(state: Any) -> bool:
-    """Whether a `LookaheadState` is anywhere in a tree."""
-    return any(map(_is_ours, jax.tree.leaves(state, is_leaf=_is_ours)))
+def ours_in(tree: Any) -> list[LookaheadState]:
+    """Every `LookaheadState` in any tree."""
+    return [node for node in jax.tree.leaves(tree, is_leaf=_is_ours) if _is_ours(node)]
 
 
 def name_of(kind: type) -> str:
