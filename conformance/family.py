@@ -21,12 +21,12 @@ __all__ = ["PRESETS"]
 
 def one_in_next(syncs: Any) -> Any:
     """1, 1/2, 1/3, ...: the average of all."""
-    return 1 / as_real(syncs + 1)
+    return 1 / (as_real(syncs) + 1)
 
 
 def one_in_next_but_one(syncs: Any) -> Any:
     """1/2, 1/3, ...: the same, with the start in it."""
-    return 1 / as_real(syncs + 2)
+    return 1 / (as_real(syncs) + 2)
 
 
 def falling(syncs: Any) -> Any:

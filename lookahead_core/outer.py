@@ -61,7 +61,8 @@ class OuterRule(Protocol):
     `watch(state, gradient)` gets the gradient of the first inner step of each cycle and returns the
     state; with `needs_curvature`, `context.curvature` is given; `leafwise` promises that each leaf
     moves by itself, and by the kernel alone; `interpolates`, that `update` is the interpolation by
-    `fraction` and nothing else. An attribute `alpha` may be overridden for a part of the leaves.
+    `fraction` and nothing else. An attribute `alpha` may be overridden for a part of the leaves. An
+    attribute `repeats_after`: syncs after which a rule that looks at their number does the same.
 
     Examples
     --------

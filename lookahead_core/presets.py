@@ -493,8 +493,8 @@ def nested(first: SyncRule, second: SyncRule) -> SyncRule:
 
 # Named, so that rules compare equal and can be pickled.
 def _one_in_next(syncs: Count) -> float | Array:
-    return 1 / as_real(syncs + 1)
+    return 1 / (as_real(syncs) + 1)
 
 
 def _one_in_next_but_one(syncs: Count) -> float | Array:
-    return 1 / as_real(syncs + 2)
+    return 1 / (as_real(syncs) + 2)

@@ -19,6 +19,7 @@ from lookahead_core.schedule import (
     begins,
     between,
     every,
+    one_more,
     selected,
     where,
 )
@@ -162,6 +163,11 @@ class SyncRule:
     def has_readout(self) -> bool:
         """Whether the weights to evaluate are others than the slow ones (`OuterRule`)."""
         return hasattr(self.outer, "readout")
+
+    @property
+    def repeats_after(self) -> int:
+        """Syncs after which what is done at some of them alone comes round again."""
+        return self.restart_period * int(getattr(self.outer, "repeats_after", 1))
 
     def with_alpha(self, alpha: Any) -> "SyncRule":
         """The same rule with another alpha.
@@ -307,7 +313,8 @@ class SyncRule:
         counter it computes a sync at every step. `jax.lax.cond(rule.due(state), ...)` chooses
         between `sync` and this one, which selects nothing.
         """
-        return SyncState(state.slow, state.count + 1, *state[2:])  # a third of `_replace`'s time
+        count = one_more(state.count)
+        return SyncState(state.slow, count, *state[2:])  # a third of `_replace`'s time
 
     def puts_back(self, state: SyncState) -> bool | Array:
         """Whether a sync now would put the fast weights back; a 0-d bool array likewise."""
@@ -381,7 +388,7 @@ class SyncRule:
             synced = policy.sync(inner, inner_slow, initial, alpha, kernel)
             inner, inner_slow = selected(back, synced, (inner, inner_slow))
         slow = merged(slow, live_copies(fast, which), which)
-        counters = state.count * 0, state.syncs + 1
+        counters = state.count * 0, one_more(state.syncs, self.repeats_after)
         state = SyncState(slow, *counters, outer, inner_slow, state.phase * 0)
         return merged(moving, fast, which), inner, state
 

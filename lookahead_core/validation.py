@@ -12,6 +12,7 @@ __all__ = [
     "int_at_least",
     "non_negative",
     "non_negative_int",
+    "not_wrapped",
     "one_of",
     "positive",
     "positive_int",
@@ -77,6 +78,15 @@ def boolean(name: str, value: Any, meaning: str) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False ({meaning}), got {value!r}")
     return value
+
+
+def not_wrapped(inner: Any, wrapped: bool) -> None:
+    """ValueError if the inner optimizer has slow weights already, which another sync goes past."""
+    if wrapped:
+        raise ValueError(
+            "inner must not be wrapped already (for one rule above another there is the rule "
+            f"nested(first, second), around the inner optimizer itself), got {inner!r}"
+        )
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

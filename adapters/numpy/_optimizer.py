@@ -18,6 +18,7 @@ from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
+from lookahead_core.validation import not_wrapped
 
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
@@ -77,6 +78,7 @@ class MetaOptimizer:
         slow_dtype: DType | None = None,
         slow_buffer: Buffers | None = None,
     ) -> None:
+        not_wrapped(inner, isinstance(inner, MetaOptimizer))
         missing = [name for name in ("params", "state", "step") if not hasattr(inner, name)]
         if missing:
             raise ValueError(

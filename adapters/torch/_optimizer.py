@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
-from lookahead_core.validation import non_negative
+from lookahead_core.validation import non_negative, not_wrapped
 
 from . import _captured as captured
 from . import _template as template
@@ -116,11 +116,7 @@ class MetaOptimizer(Optimizer):
         timeout: timedelta | None = None,
         check_replicas: bool = False,
     ) -> None:
-        if isinstance(inner, MetaOptimizer):
-            raise ValueError(
-                "inner must not be wrapped already (two cannot share the entries of one "
-                f"checkpoint), got {inner!r}"
-            )
+        not_wrapped(inner, isinstance(inner, MetaOptimizer))
         workers = None
         if process_group is not None or timeout is not None or check_replicas is not False:
             from ._workers.workers import workers_of  # a shelf: nobody else needs torch.distributed

@@ -307,6 +307,32 @@ def test_a_schedule_of_momentum_out_of_range_is_refused_before_anything_moves(xp
         rule.step((leaf(xp, 1.0),), (), rule.init((leaf(xp, 0.0),)))
 
 
+# --- a number of syncs that is as high as an array can count ---
+
+
+@pytest.mark.clause("C19", "C72", "C75", "C78")
+@pytest.mark.parametrize(
+    "rule",
+    [polyak(), swa(1), switch_ema(3, 0.5), nested(lookahead(1), nested(lookahead(2), snoo(6)))],
+    ids=["polyak", "swa", "switch_ema", "nested"],
+)
+def test_after_so_many_syncs_a_rule_goes_on_as_it_does_before(rule, xp):
+    def run(syncs):
+        start = (leaf(xp, 0.0),)
+        state = rule.init(start, count=xp.asarray(0, dtype=xp.int32))
+        state = state._replace(syncs=xp.asarray(syncs, dtype=xp.int32))
+        fast, trace = start, []
+        for _ in range(14):
+            fast, _, state = stepped(rule, state, fast)
+            assert 0 < int(state.syncs) < 2**31 - 1
+            trace += [*values(fast[0]), *values(state.slow[0])]
+        return trace
+
+    full = 2**31 - 8
+    early = full - 12 * (full // 24)  # far from the end, in step with it
+    assert run(full) == pytest.approx(run(early), rel=1e-6, abs=1e-6)
+
+
 # --- checkpoints ---
 
 

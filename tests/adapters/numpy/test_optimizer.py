@@ -240,6 +240,12 @@ def test_an_optimizer_of_a_users_own_can_be_wrapped():
     optimizer.load_state_dict(optimizer.state_dict())
 
 
+@pytest.mark.clause("C24")
+def test_an_optimizer_that_is_wrapped_already_is_refused():
+    with pytest.raises(ValueError, match=r"inner must not be wrapped already .*nested\(first, "):
+        Lookahead(Lookahead(SGD([np.zeros(2)], lr=0.1)))
+
+
 class Watched(np.ndarray):
     """Its kind counts how often one of them is read into another array, or written to."""
 

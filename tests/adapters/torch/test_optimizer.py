@@ -304,7 +304,7 @@ def test_the_slow_weights_hold_no_graph():
         (lambda inner: MetaOptimizer(inner, 5), "rule must be a SyncRule, got 5"),
         (
             lambda inner: Lookahead(Lookahead(inner)),
-            "inner must not be wrapped already .* got L",
+            r"inner must not be wrapped already .*nested\(first, second\).* got L",
         ),
         (lambda inner: Lookahead(inner, kernel="x"), "kernel must be one of 'foreach', .* got 'x'"),
         (
