@@ -18,6 +18,7 @@ from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
+from lookahead_core.words import translated
 
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
@@ -69,6 +70,7 @@ class MetaOptimizer:
 
     _kernel: ClassVar[Kernel] = IN_PLACE
 
+    @translated
     def __init__(
         self,
         inner: InnerOptimizer,
@@ -270,6 +272,7 @@ class Lookahead(MetaOptimizer):
     array([0.75, 1.75])
     """
 
+    @translated
     def __init__(
         self,
         inner: InnerOptimizer,

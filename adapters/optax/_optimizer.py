@@ -15,6 +15,7 @@ import optax
 from lookahead_core import SyncRule
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.typing import Count, DType, Fraction, Leaves
+from lookahead_core.words import translated
 from lookahead_core.workers import Average
 
 from ._checks import check_arguments, check_settings, check_state, check_tree, transformation
@@ -90,6 +91,7 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
         return self.init.__self__.slow_params
 
 
+@translated
 def lookahead(
     inner: optax.GradientTransformation,
     sync_period: int = 5,
@@ -155,6 +157,7 @@ def lookahead(
     return meta_optimizer(inner, rule, slow_dtype=slow_dtype, reset_all=reset_all, average=average)
 
 
+@translated
 def meta_optimizer(
     inner: optax.GradientTransformation,
     rule: SyncRule,

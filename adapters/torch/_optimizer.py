@@ -18,6 +18,7 @@ from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative
+from lookahead_core.words import translated
 
 from . import _captured as captured
 from . import _template as template
@@ -102,6 +103,7 @@ class MetaOptimizer(Optimizer):
     capturable: bool
     _parts: Parts
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,
@@ -485,6 +487,7 @@ class Lookahead(MetaOptimizer):
     ...     weights = {name: value.clone() for name, value in model.state_dict().items()}
     """
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule
 from lookahead_core.schedule import begins
 from lookahead_core.validation import non_negative_int
+from lookahead_core.words import translated
 
 from .._checkpoint import Loaded
 from .._checks import check_wrapped
@@ -110,6 +111,7 @@ class StreamingOptimizer(MetaOptimizer):
 
     _parts: Stream
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,
