@@ -137,7 +137,10 @@ class MetaOptimizer:
         self._apply(self.rule.sync, {})
 
     def slow_weights(self) -> Tree:
-        """Slow weights to evaluate or ship: a new tree like the parameters (clause C22)."""
+        """Slow weights to evaluate or ship: a new tree like the parameters (clause C22).
+
+        It is no context, as torch's is: `params` stay what they are, so use what it returns.
+        """
         slow = self.rule.slow(self._fast(), self._state)
         return self._layout.copied(self.params, [copied(leaf) for leaf in slow])
 

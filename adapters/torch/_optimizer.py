@@ -5,8 +5,7 @@ one owns the slow weights. What a sync means is lookahead_core. Here is what tor
 expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -28,6 +27,7 @@ from ._groups import Group, leaves_of
 from ._hooks import hooked
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
+from ._slow_weights import SlowWeights
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -243,22 +243,15 @@ class MetaOptimizer(Optimizer):
         for part in self._parts.parts:
             part.witness = None
 
-    @contextmanager
-    def slow_weights(self) -> Iterator[None]:
+    def slow_weights(self) -> SlowWeights:
         """Context in which the parameters hold the slow weights, to evaluate or to save a model.
 
-        The fast weights come back bit for bit, also after an exception (clause C22). Holds a
-        second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
-        weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
+        Use it by `with`: the call alone does nothing, and a warning says so. The fast weights come
+        back bit for bit, also after an exception (clause C22). Holds a second copy of them
+        meanwhile. Nested use is allowed. `state_dict` inside saves the fast weights too; `step`,
+        `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
         """
-        if self._parts.evaluating:
-            yield
-            return
-        try:
-            self.eval()
-            yield
-        finally:
-            self.train()
+        return SlowWeights(self)
 
     @torch.no_grad()
     def eval(self) -> None:

@@ -67,6 +67,51 @@ def test_the_fast_weights_come_back_after_an_exception():
     train(optimizer, model, 1)
 
 
+@pytest.mark.clause("C22")
+def test_a_call_without_with_says_that_it_does_nothing():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+    with pytest.warns(UserWarning, match=r"slow_weights\(\) did nothing") as warned:
+        optimizer.slow_weights()
+    assert [warning.filename for warning in warned] == [__file__]
+    assert model.x.tolist() == fast
+
+
+@pytest.mark.clause("C22")
+def test_a_context_can_be_entered_again_and_decorate_a_function():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+    context = optimizer.slow_weights()
+
+    @context
+    def read():
+        with context:
+            return model.x.tolist()
+
+    assert [read(), model.x.tolist(), read(), model.x.tolist()] == [list(START), fast] * 2
+
+
+@pytest.mark.clause("C22")
+def test_an_interrupt_while_the_slow_weights_go_in_brings_the_fast_ones_back(monkeypatch):
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+
+    def interrupted():
+        Lookahead.eval(optimizer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(optimizer, "eval", interrupted)
+    with pytest.raises(KeyboardInterrupt), optimizer.slow_weights():
+        pass
+    assert model.x.tolist() == fast
+
+
 @pytest.mark.clause("C25")
 @pytest.mark.parametrize("action", ["step", "sync", "load_state_dict"])
 def test_the_optimizer_refuses_to_act_while_the_slow_weights_are_in(action):
