@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from warnings import warn
+from weakref import finalize, ref
 
 import torch
 from torch.optim import Optimizer, optimizer
 
-__all__ = ["hooked"]
+from ._parts import Parts
+
+__all__ = ["StepsPast", "hooked"]
 
 
 def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,6 +31,38 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     # of one instance depend on which others have been made.
     stepped.hooked = True  # type: ignore[attr-defined]
     return stepped
+
+
+class StepsPast:
+    """Hook of an inner optimizer that counts the steps which do not come through ours.
+
+    Of `parts` a whole cycle of such steps is told of, once. It does not keep them alive.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = ref(parts)
+
+    @classmethod
+    def count(cls, parts: Parts) -> None:
+        """Have the steps of the inner optimizer counted from now on, if it has hooks."""
+        hooks = getattr(parts.inner, "_optimizer_step_post_hooks", None)
+        if hooks is None:  # an optimizer that has not called super().__init__()
+            return
+        if not any(isinstance(h, cls) and h.parts() is parts for h in hooks.values()):
+            handle = parts.inner.register_step_post_hook(cls(parts))
+            finalize(parts, handle.remove).atexit = False
+
+    def __call__(self, inner: Optimizer, args: Any, kwargs: Any) -> None:
+        parts = self.parts()
+        if parts is None or torch.compiler.is_compiling():
+            return
+        parts.past += 1  # a step of ours sets it to 0 again
+        if parts.past == parts.rule.sync_period + 1:
+            warn(
+                f"{type(inner).__name__}.step() was called {parts.past} times past the optimizer "
+                "around it, which then never syncs: call step() of that one alone",
+                stacklevel=3,
+            )
 
 
 def _asked_for(self: Optimizer) -> bool:

@@ -24,7 +24,7 @@ from . import _template as template
 from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
 from ._checks import check_group, parts_of
 from ._groups import Group, leaves_of
-from ._hooks import hooked
+from ._hooks import StepsPast, hooked
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
 from ._slow_weights import SlowWeights
@@ -349,6 +349,7 @@ class MetaOptimizer(Optimizer):
         super().__setstate__(state)
         for key in self.defaults.keys() - known:
             del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
+        StepsPast.count(self._parts)
 
     def _check_loaded(self, loaded: Loaded) -> None:
         """ValueError unless it can be this optimizer's."""
@@ -401,6 +402,7 @@ class MetaOptimizer(Optimizer):
         before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
         groups = [dict(group) for group in self.param_groups] if undo else []
         loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
+        self._parts.past = 0
         if len(self.state) != known:
             try:
                 for part in self._parts.parts:
