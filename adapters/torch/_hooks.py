@@ -34,9 +34,9 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class StepsPast:
-    """Hook of an inner optimizer that counts the steps which do not come through ours.
+    """Hook of an inner optimizer that says when a whole cycle of steps did not come through ours.
 
-    Of `parts` a whole cycle of such steps is told of, once. It does not keep them alive.
+    It does not keep `parts` alive, which are those of ours.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -56,11 +56,11 @@ class StepsPast:
         parts = self.parts()
         if parts is None or torch.compiler.is_compiling():
             return
-        parts.past += 1  # a step of ours sets it to 0 again
-        if parts.past == parts.rule.sync_period + 1:
+        parts.inner_steps += 1  # since our last step began, so it may be the first
+        if parts.inner_steps == parts.rule.sync_period + 1:
             warn(
-                f"{type(inner).__name__}.step() was called {parts.past} times past the optimizer "
-                "around it, which then never syncs: call step() of that one alone",
+                f"step() of {type(inner).__name__} was called by itself for a whole cycle: only "
+                "that of the optimizer around it counts and syncs, call that one instead",
                 stacklevel=3,
             )
 

@@ -200,6 +200,7 @@ class MetaOptimizer(Optimizer):
             If workers differ at a sync; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("step")
+        self._parts.inner_steps = 0
         if template.is_asked_for(self.inner, closure):
             return template.make(self._parts)
         if closure is None:
@@ -402,7 +403,6 @@ class MetaOptimizer(Optimizer):
         before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
         groups = [dict(group) for group in self.param_groups] if undo else []
         loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
-        self._parts.past = 0
         if len(self.state) != known:
             try:
                 for part in self._parts.parts:

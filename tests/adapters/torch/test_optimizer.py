@@ -373,8 +373,8 @@ def test_a_whole_cycle_of_steps_past_it_is_told_of_once(period):
     model = Quadratic()
     optimizer = Lookahead(sgd(model.parameters()), period, 0.5)
     train(optimizer, model, 4)
-    past(optimizer, model, period)
-    with pytest.warns(UserWarning, match=r"SGD.step\(\) was called . times past the") as warned:
+    past(optimizer, model, period - 1)
+    with pytest.warns(UserWarning, match=r"step\(\) of SGD was called by itself for") as warned:
         past(optimizer, model, 1)
     assert warned[0].filename == torch_runs.__file__
     past(optimizer, model, 3 * period)
@@ -393,7 +393,7 @@ def test_a_copy_counts_them_too_and_its_own_steps_are_none(copied):
     model = Quadratic()
     model, optimizer = COPIES[copied](model, Lookahead(sgd(model.parameters()), 1, 0.5))
     train(optimizer, model, 4)
-    with pytest.warns(UserWarning, match=r"SGD.step\(\) was called 2 times past the"):
+    with pytest.warns(UserWarning, match=r"step\(\) of SGD was called by itself for"):
         past(optimizer, model, 2)
 
 
