@@ -38,7 +38,8 @@ class MetaOptimizer(Optimizer):
     """Any `SyncRule` around any torch optimizer.
 
     Use it in the place of the inner optimizer: step it, hand it to learning-rate schedulers and
-    gradient scalers, save and load it. Never step `inner` yourself: that step would not count.
+    gradient scalers, save and load it. Never step `inner` yourself: that step would not count (a
+    whole cycle of such steps is warned of).
 
     Parameters
     ----------

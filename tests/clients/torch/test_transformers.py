@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     get_cosine_schedule_with_warmup,
 )
@@ -81,12 +81,12 @@ def of_the_average(folder):
     return state["lookahead_slow"], state.get("lookahead_fast")
 
 
-class SaveTheAverage(TrainerCallback):
-    """What docs/torch.md shows: the next training step puts the fast weights back."""
-
-    def on_step_end(self, args, state, control, optimizer=None, **kwargs):
-        if control.should_save:
-            optimizer.eval()
+def callback_of_the_page():
+    page = (Path(__file__).parents[3] / "docs/torch.md").read_text()
+    (block,) = [t for t in MarkdownIt().parse(page) if t.info == "python transformers"]
+    names = {"__name__": "page"}
+    exec(compile(block.content, "docs/torch.md", "exec"), names)
+    return names["SaveTheAverage"]()
 
 
 @pytest.mark.clause("C22", "C41")
@@ -95,7 +95,7 @@ def test_a_checkpoint_has_the_fast_weights_unless_there_was_an_evaluation(how, t
     evaluation = {"eval_strategy": "steps", "eval_steps": 7} if how == "evaluation" else {}
     run = trainer(tmp_path, save_steps=7, **evaluation)
     if how == "callback":
-        run.add_callback(SaveTheAverage())
+        run.add_callback(callback_of_the_page())
     run.train()
     folder = tmp_path / "checkpoint-7"
     slow, fast = of_the_average(folder)
@@ -107,7 +107,7 @@ def test_a_checkpoint_has_the_fast_weights_unless_there_was_an_evaluation(how, t
 def test_a_run_that_saves_the_average_resumes_bitwise(tmp_path):
     whole, second = (trainer(tmp_path, save_steps=7) for _ in range(2))
     for run in (whole, second):
-        run.add_callback(SaveTheAverage())
+        run.add_callback(callback_of_the_page())
     whole.train()
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
     assert_same(weights(second), weights(whole))
