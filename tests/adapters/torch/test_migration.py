@@ -200,3 +200,20 @@ def test_one_that_cannot_be_taken_is_refused_and_nothing_changes(message):
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(made())
     assert_same(flat(optimizer.state_dict()), before)
+
+
+@pytest.mark.clause("C48", "C42")
+def test_each_group_goes_on_at_its_own_place_in_the_cycle():
+    weights = [single(FAST.item()), single(FAST.item())]
+    groups = [{"params": [weight]} for weight in weights]
+    optimizer = Lookahead(torch.optim.SGD(groups, lr=1.0, momentum=0.9), 3, 0.5)
+    saved = timm()
+    saved["state"][1] = copy.deepcopy(saved["state"][0])
+    # A group that was added later has had two steps less.
+    saved["param_groups"] += timm(params=[1], lookahead_step=5)["param_groups"]
+    load(optimizer, saved)
+    pull_down(optimizer, *weights)
+    syncs = [group["lookahead_syncs"] for group in optimizer.state_dict()["param_groups"]]
+    assert syncs == [2, 2]
+    assert weights[0].item() == pytest.approx(4.0 - 2.8)
+    assert weights[1].item() == pytest.approx(8.0 + 0.25 * (4.0 - 2.8 - 8.0))
