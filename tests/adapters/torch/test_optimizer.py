@@ -6,13 +6,15 @@ import pickle
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.optim import SGD
 from torch.optim import optimizer as torch_optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.profiler import ProfilerActivity, profile
 
 import torch_runs
-from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
+from lookahead_core import lookahead
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer, StreamingOptimizer
 from reference_loop import (
     LEARNING_RATE,
     K,
@@ -393,6 +395,26 @@ def test_a_copy_counts_them_too_and_its_own_steps_are_none(copied):
     model = Quadratic()
     model, optimizer = COPIES[copied](model, Lookahead(sgd(model.parameters()), 1, 0.5))
     train(optimizer, model, 4)
+    with pytest.warns(UserWarning, match=r"step\(\) of SGD was called by itself for"):
+        past(optimizer, model, 2)
+
+
+@pytest.fixture
+def alone():
+    """A group of one worker."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+@pytest.mark.clause("C03")
+def test_one_that_streams_tells_of_them_too(alone):
+    model = Quadratic()
+    optimizer = StreamingOptimizer(
+        sgd(model.parameters()), lookahead(2), process_group=alone, fragments=2
+    )
+    train(optimizer, model, 4)
+    gc.collect()
     with pytest.warns(UserWarning, match=r"step\(\) of SGD was called by itself for"):
         past(optimizer, model, 2)
 
