@@ -140,6 +140,8 @@ def minimums(session: nox.Session) -> None:
 def clients(session: nox.Session, backend: str) -> None:
     """The adapters inside the real trainers, libraries and file formats that they are used with."""
     environment = install(session, backend, groups=[f"clients-{backend}"])
+    if backend == "torch":
+        environment.pip("--no-deps", *requirements("other-lookaheads"))
     run_tests(environment, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 

@@ -9,6 +9,7 @@ from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled, as_real
 from lookahead_core.typing import Array, Count
 from lookahead_core.validation import fraction
+from lookahead_core.words import translated
 
 __all__ = [
     "bmuf",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 
+@translated
 def lookahead(
     sync_period: int = 5,
     alpha: Scheduled | AdaptiveAlpha = 0.5,

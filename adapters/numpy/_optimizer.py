@@ -19,6 +19,7 @@ from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
 from lookahead_core.validation import not_wrapped
+from lookahead_core.words import translated
 
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
@@ -70,6 +71,7 @@ class MetaOptimizer:
 
     _kernel: ClassVar[Kernel] = IN_PLACE
 
+    @translated
     def __init__(
         self,
         inner: InnerOptimizer,
@@ -137,7 +139,10 @@ class MetaOptimizer:
         self._apply(self.rule.sync, {})
 
     def slow_weights(self) -> Tree:
-        """Slow weights to evaluate or ship: a new tree like the parameters (clause C22)."""
+        """Slow weights to evaluate or ship: a new tree like the parameters (clause C22).
+
+        It is no context, as torch's is: `params` stay what they are, so use what it returns.
+        """
         slow = self.rule.slow(self._fast(), self._state)
         return self._layout.copied(self.params, [copied(leaf) for leaf in slow])
 
@@ -272,6 +277,7 @@ class Lookahead(MetaOptimizer):
     array([0.75, 1.75])
     """
 
+    @translated
     def __init__(
         self,
         inner: InnerOptimizer,

@@ -18,6 +18,7 @@ from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.schedule import one_more
 from lookahead_core.typing import Count, DType, Fraction, Leaves
 from lookahead_core.validation import not_wrapped
+from lookahead_core.words import translated
 from lookahead_core.workers import Average
 
 from ._checks import (
@@ -113,6 +114,7 @@ def _made_by(optimizer: MetaTransformation) -> "_Meta":
     )
 
 
+@translated
 def lookahead(
     inner: optax.GradientTransformation,
     sync_period: int = 5,
@@ -178,6 +180,7 @@ def lookahead(
     return meta_optimizer(inner, rule, slow_dtype=slow_dtype, reset_all=reset_all, average=average)
 
 
+@translated
 def meta_optimizer(
     inner: optax.GradientTransformation,
     rule: SyncRule,

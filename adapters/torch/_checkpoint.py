@@ -23,6 +23,7 @@ from lookahead_core.validation import int_at_least, non_negative
 from ._groups import ALPHA, PERIOD, Group, leaves_of, rule_of
 from ._inner_state import COMMON, MOMENT
 from ._leaves import Kept, by_itself
+from ._migration import in_our_layout
 from ._parts import Part, Parts
 
 __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
@@ -117,6 +118,7 @@ def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
 @torch.no_grad()
 def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
+    state_dict = in_our_layout(state_dict, parts)
     _check_groups(state_dict, parts.inner)
     every = [*state_dict["param_groups"], *state_dict["state"].values()]
     bare = not any(_ours(entries).keys() - {"alpha", "sync_period"} for entries in every)

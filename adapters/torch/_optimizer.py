@@ -5,8 +5,7 @@ one owns the slow weights. What a sync means is lookahead_core. Here is what tor
 expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -18,15 +17,17 @@ from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative, not_wrapped
+from lookahead_core.words import translated
 
 from . import _captured as captured
 from . import _template as template
 from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
 from ._checks import check_group, parts_of
 from ._groups import Group, leaves_of
-from ._hooks import hooked
+from ._hooks import StepsPast, hooked
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
+from ._slow_weights import SlowWeights
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -37,7 +38,8 @@ class MetaOptimizer(Optimizer):
     """Any `SyncRule` around any torch optimizer.
 
     Use it in the place of the inner optimizer: step it, hand it to learning-rate schedulers and
-    gradient scalers, save and load it. Never step `inner` yourself: that step would not count.
+    gradient scalers, save and load it. Never step `inner` yourself: that step would not count (a
+    whole cycle of such steps is warned of).
 
     Parameters
     ----------
@@ -102,6 +104,7 @@ class MetaOptimizer(Optimizer):
     capturable: bool
     _parts: Parts
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,
@@ -194,6 +197,7 @@ class MetaOptimizer(Optimizer):
             If workers differ at a sync; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("step")
+        self._parts.inner_steps = 0
         if template.is_asked_for(self.inner, closure):
             return template.make(self._parts)
         if closure is None:
@@ -237,22 +241,15 @@ class MetaOptimizer(Optimizer):
         for part in self._parts.parts:
             part.witness = None
 
-    @contextmanager
-    def slow_weights(self) -> Iterator[None]:
+    def slow_weights(self) -> SlowWeights:
         """Context in which the parameters hold the slow weights, to evaluate or to save a model.
 
-        The fast weights come back bit for bit, also after an exception (clause C22). Holds a
-        second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
-        weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
+        Use it by `with`: the call alone does nothing, and a warning says so. The fast weights come
+        back bit for bit, also after an exception (clause C22). Holds a second copy of them
+        meanwhile. Nested use is allowed. `state_dict` inside saves the fast weights too; `step`,
+        `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
         """
-        if self._parts.evaluating:
-            yield
-            return
-        try:
-            self.eval()
-            yield
-        finally:
-            self.train()
+        return SlowWeights(self)
 
     @torch.no_grad()
     def eval(self) -> None:
@@ -350,6 +347,7 @@ class MetaOptimizer(Optimizer):
         super().__setstate__(state)
         for key in self.defaults.keys() - known:
             del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
+        StepsPast.count(self._parts)
 
     def _check_loaded(self, loaded: Loaded) -> None:
         """ValueError unless it can be this optimizer's."""
@@ -481,6 +479,7 @@ class Lookahead(MetaOptimizer):
     ...     weights = {name: value.clone() for name, value in model.state_dict().items()}
     """
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,

@@ -113,6 +113,8 @@ class Parts:
         What a StreamingOptimizer saves beside all this, by name; empty without one.
     seen : list
         Settings of the groups when they were last looked at.
+    inner_steps : int
+        Steps of the inner optimizer since the last of ours began (see _hooks.py).
     """
 
     inner: Optimizer
@@ -129,6 +131,7 @@ class Parts:
     unstepped: bool = False
     streaming: dict[str, Any] = field(default_factory=dict)
     seen: list[Any] = field(default_factory=list)
+    inner_steps: int = 0
 
     # --- which parts there are ---
 

@@ -18,10 +18,12 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule
 from lookahead_core.schedule import begins
 from lookahead_core.validation import non_negative_int
+from lookahead_core.words import translated
 
 from .._checkpoint import Loaded
 from .._checks import check_wrapped
 from .._groups import leaves_of
+from .._hooks import StepsPast
 from .._optimizer import MetaOptimizer
 from .._workers.workers import workers_of
 from .codecs import Codec, codec_of, name_of
@@ -110,6 +112,7 @@ class StreamingOptimizer(MetaOptimizer):
 
     _parts: Stream
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,
@@ -151,6 +154,7 @@ class StreamingOptimizer(MetaOptimizer):
         self._parts = Stream.of(
             self._parts, fragment=number, delay=delay, codec=decoder, codec_name=name
         )
+        StepsPast.count(self._parts)
 
     def sync(self) -> None:
         """Sync all fragments now, each once, and start the cycle again (clauses C05, C82).

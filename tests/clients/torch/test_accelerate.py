@@ -4,6 +4,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from lookahead_core.adapters.torch import Lookahead
@@ -73,3 +74,37 @@ def test_its_optimizer_forwards_eval_and_train():
     assert not torch.equal(training.model.weight, fast)
     training.optimizer.train()
     assert torch.equal(training.model.weight, fast)
+
+
+# --- which weights it saves ---
+
+
+@pytest.mark.clause("C22", "C41")
+@pytest.mark.parametrize("average", [False, True])
+def test_what_it_saves_are_the_fast_weights_and_after_eval_the_slow_ones(average, tmp_path):
+    training = Training()
+    training.run()
+    fast = training.model.weight.detach().clone()
+    if average:
+        training.optimizer.eval()
+    training.accelerator.save_state(str(tmp_path / "state"))
+    training.accelerator.save_model(training.model, str(tmp_path / "model"))
+    training.optimizer.train()
+    slow = training.optimizer.state_dict()["state"][0]["lookahead_slow"]
+    for folder in ("state", "model"):
+        saved = load_file(tmp_path / folder / "model.safetensors")["weight"]
+        assert torch.equal(saved, slow if average else fast), folder
+    assert not torch.equal(slow, fast)
+
+
+@pytest.mark.clause("C06", "C41")
+def test_a_run_resumes_bitwise_from_a_state_saved_with_the_average(tmp_path):
+    whole, first, second = Training(), Training(), Training()
+    whole.run()
+    whole.run()
+    first.run()
+    first.optimizer.eval()
+    first.accelerator.save_state(str(tmp_path))
+    second.accelerator.load_state(str(tmp_path))
+    second.run()
+    assert_same(second.state(), whole.state())
