@@ -30,7 +30,7 @@ def register(array_type: type, array_namespace: Any) -> None:
     array_namespace : module or object
         Has the functions of the array API that the core calls, with the standard's arguments:
         `astype`, `where`, `zeros_like`, `ones_like`, `result_type`, `isfinite`, `all`, `sum`,
-        `real`, `conj`, `asarray`, `zeros`, and the floating dtypes.
+        `real`, `conj`, `asarray`, `zeros`, `iinfo`, and the floating dtypes.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The array namespace of MLX for the core: what `mlx.core` lacks of the standard, or has otherwise.
 
-Of mlx 0.32: `astype` has no `copy`, `bool` has another name, `zeros` and `asarray` take no device, `iinfo`
-has no `bits`.
+Of mlx 0.32: `astype` has no `copy`, `bool` has another name, `zeros` and `asarray` take no device,
+`iinfo` has no `bits`.
 """
 
 from types import SimpleNamespace
