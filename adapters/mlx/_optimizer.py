@@ -15,6 +15,8 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from lookahead_core import AdaptiveAlpha, SyncRule, SyncState, lookahead
 from lookahead_core.settings import Scheduled
+from lookahead_core.validation import not_wrapped
+from lookahead_core.words import translated
 
 from ._inner_state import check_policy, counters, moments, put
 
@@ -66,14 +68,13 @@ class MetaOptimizer(Optimizer):
     inner: Optimizer
     rule: SyncRule
 
+    @translated
     def __init__(
         self, inner: Optimizer, rule: SyncRule, *, slow_dtype: mx.Dtype | None = None
     ) -> None:
-        if not isinstance(inner, Optimizer) or isinstance(inner, MetaOptimizer):
-            raise ValueError(
-                "inner must be an mlx.optimizers.Optimizer that is not wrapped already, got "
-                f"{inner!r}"
-            )
+        not_wrapped(inner, isinstance(inner, MetaOptimizer))
+        if not isinstance(inner, Optimizer):
+            raise ValueError(f"inner must be an mlx.optimizers.Optimizer, got {inner!r}")
         if not isinstance(rule, SyncRule):
             raise ValueError(f"rule must be a SyncRule, got {rule!r}")
         if rule.needs_curvature:
@@ -320,6 +321,7 @@ class Lookahead(MetaOptimizer):
     ...     optimizer.update(model, grads)
     """
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,

@@ -152,8 +152,12 @@ def test_the_state_of_the_inner_optimizer_alone_starts_anew_with_a_warning():
 
 @pytest.mark.clause("C25")
 def test_what_cannot_be_is_refused_in_the_users_words():
-    with pytest.raises(ValueError, match="inner must be an mlx"):
+    with pytest.raises(ValueError, match="inner must not be wrapped already"):
         Lookahead(Lookahead(adam()))
+    with pytest.raises(ValueError, match="inner must be an mlx"):
+        Lookahead([adam()])
+    with pytest.raises(TypeError, match="has no argument k: write sync_period=6"):
+        Lookahead(adam(), k=6)
     with pytest.raises(ValueError, match="rule must be a SyncRule, got 5"):
         MetaOptimizer(adam(), 5)
     with pytest.raises(ValueError, match="curvature"):
