@@ -69,7 +69,7 @@ def test_the_fast_weights_come_back_after_an_exception():
     train(optimizer, model, 1)
 
 
-@pytest.mark.clause("C22")
+@pytest.mark.clause("C49")
 def test_a_call_without_with_says_that_it_does_nothing():
     model = Quadratic()
     optimizer = make(model)

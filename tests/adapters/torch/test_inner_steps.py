@@ -18,7 +18,7 @@ def past(optimizer, model, steps):
     train(optimizer.inner, model, steps)
 
 
-@pytest.mark.clause("C03")
+@pytest.mark.clause("C49")
 @pytest.mark.parametrize("period", [1, 3])
 def test_a_whole_cycle_of_steps_past_it_is_told_of_once(period):
     model = Quadratic()
@@ -38,7 +38,7 @@ COPIES = {
 }
 
 
-@pytest.mark.clause("C03")
+@pytest.mark.clause("C49")
 @pytest.mark.parametrize("copied", COPIES)
 def test_a_copy_counts_them_too_and_its_own_steps_are_none(copied):
     model = Quadratic()
@@ -56,7 +56,7 @@ def alone():
     dist.destroy_process_group()
 
 
-@pytest.mark.clause("C03")
+@pytest.mark.clause("C49")
 def test_one_that_streams_tells_of_them_too(alone):
     model = Quadratic()
     optimizer = StreamingOptimizer(
@@ -68,7 +68,7 @@ def test_one_that_streams_tells_of_them_too(alone):
         past(optimizer, model, 2)
 
 
-@pytest.mark.clause("C03")
+@pytest.mark.clause("C49")
 def test_an_optimizer_that_is_gone_says_nothing_of_the_one_that_it_was_around():
     model = Quadratic()
     inner = sgd(model.parameters())
