@@ -14,6 +14,7 @@ from lookahead_core.leaves import averaged, check_match, chosen, merged, widened
 from lookahead_core.namespace import namespace
 from lookahead_core.outer import Interpolate, OuterRule, SyncContext
 from lookahead_core.schedule import (
+    INT32_MAX,
     advance,
     before_first,
     begins,
@@ -168,6 +169,16 @@ class SyncRule:
     def repeats_after(self) -> int:
         """Syncs after which what is done at some of them alone comes round again."""
         return self.restart_period * int(getattr(self.outer, "repeats_after", 1))
+
+    def check_counts(self) -> None:
+        """ValueError for numbers that an int32 cannot count to: for adapters that have such."""
+        numbers = {name: getattr(self, name) for name in ("sync_period", "restart_period", "start")}
+        numbers["syncs of the first rule between two of the second"] = self.repeats_after
+        for name, number in numbers.items():
+            if number > INT32_MAX:
+                raise ValueError(
+                    f"{name} must be at most {INT32_MAX}, as far as an int32 counts, got {number}"
+                )
 
     def with_alpha(self, alpha: Any) -> "SyncRule":
         """The same rule with another alpha.

@@ -13,6 +13,7 @@ from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Count, Leaves
 
 __all__ = [
+    "INT32_MAX",
     "advance",
     "before_first",
     "begins",
@@ -25,6 +26,8 @@ __all__ = [
     "selected",
     "where",
 ]
+
+INT32_MAX = 2**31 - 1
 
 
 def begins(count: Count) -> bool | Array:
@@ -121,10 +124,10 @@ def one_more(number: Count, repeats_after: int = 1) -> Count:
     if isinstance(number, int) or kind_of(number.dtype) != "int":
         return number + 1  # a float64 that counts cannot wrap
     xp = namespace(number)
-    limits = xp.iinfo(number.dtype)
-    if limits.bits > 32:
-        return number + 1  # out of reach: at a million syncs a second it takes 292,000 years
-    return xp.where(number < limits.max - 1, number + 1, number - (repeats_after - 1))
+    largest = int(xp.iinfo(number.dtype).max)
+    if largest > INT32_MAX:
+        return number + 1  # 64 bits: at a million syncs a second it takes 292,000 years
+    return xp.where(number < largest - 1, number + 1, number - (repeats_after - 1))
 
 
 def selected(due: bool | Array, outcome: Sequence[Leaves], other: Sequence[Leaves]) -> Any:

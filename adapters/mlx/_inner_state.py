@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from lookahead_core import SyncRule
 
-__all__ = ["check_policy", "counters", "moments", "put"]
+__all__ = ["check_policy", "counters", "moments", "optimizers_in", "put"]
 
 
 def moments(inner: Optimizer, paths: Iterable[str]) -> dict[str, mx.array]:
@@ -47,7 +47,7 @@ def check_policy(inner: Optimizer, rule: SyncRule) -> None:
     """ValueError where a reset would have to restart a counter that a schedule reads, too."""
     if rule.inner_state != "reset":
         return
-    for optimizer in _leaves(inner):
+    for optimizer in optimizers_in(inner):
         counts = isinstance(optimizer, Adafactor) or getattr(optimizer, "bias_correction", False)
         if counts and optimizer._schedulers:
             raise ValueError(
@@ -57,10 +57,11 @@ def check_policy(inner: Optimizer, rule: SyncRule) -> None:
             )
 
 
-def _leaves(inner: Optimizer) -> Iterator[Optimizer]:
+def optimizers_in(inner: Optimizer) -> Iterator[Optimizer]:
+    """An optimizer by itself, or those of a MultiOptimizer."""
     if isinstance(inner, MultiOptimizer):
         for optimizer in inner.optimizers:
-            yield from _leaves(optimizer)
+            yield from optimizers_in(optimizer)
     else:
         yield inner
 

@@ -1,10 +1,8 @@
 """The array namespace of MLX for the core: what `mlx.core` lacks of the standard, or has otherwise.
 
-Of mlx 0.32: `astype` has no `copy`, `bool` has another name, `zeros` and `asarray` take no device,
-`iinfo` has no `bits`.
+Of mlx 0.32: `astype` has no `copy`, `bool` has another name, `zeros` and `asarray` take no device.
 """
 
-from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
@@ -31,11 +29,6 @@ class Namespace:
     ) -> mx.array:
         """Likewise."""
         return mx.array(value, dtype=dtype)
-
-    def iinfo(self, dtype: mx.Dtype) -> Any:
-        """With the number of bits, which MLX' own lacks."""
-        own = mx.iinfo(dtype)
-        return SimpleNamespace(bits=8 * dtype.size, min=own.min, max=own.max)
 
 
 NAMESPACE = Namespace()

@@ -18,7 +18,7 @@ from lookahead_core.settings import Scheduled
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import translated
 
-from ._inner_state import check_policy, counters, moments, put
+from ._inner_state import check_policy, counters, moments, optimizers_in, put
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -72,11 +72,12 @@ class MetaOptimizer(Optimizer):
     def __init__(
         self, inner: Optimizer, rule: SyncRule, *, slow_dtype: mx.Dtype | None = None
     ) -> None:
-        not_wrapped(inner, isinstance(inner, MetaOptimizer))
+        not_wrapped(inner, any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner)))
         if not isinstance(inner, Optimizer):
             raise ValueError(f"inner must be an mlx.optimizers.Optimizer, got {inner!r}")
         if not isinstance(rule, SyncRule):
             raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+        rule.check_counts()
         if rule.needs_curvature:
             raise ValueError(f"rule must not ask for the inner optimizer's curvature, got {rule!r}")
         check_policy(inner, rule)

@@ -24,9 +24,6 @@ __all__ = [
     "transformation",
 ]
 
-# The largest number of an int32, which the counters are.
-MOST = 2**31 - 1
-
 
 def transformation(name: str, value: Any) -> optax.GradientTransformationExtraArgs:
     """`value` as a transformation that takes extra arguments, or ValueError."""
@@ -44,13 +41,7 @@ def check_settings(rule: Any, slow_dtype: Any, reset_all: Any, average: Any) -> 
     """Raise ValueError unless these can make an optimizer."""
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-    numbers = {name: getattr(rule, name) for name in ("sync_period", "restart_period", "start")}
-    numbers["syncs of the first rule between two of the second"] = rule.repeats_after
-    for name, number in numbers.items():
-        if number > MOST:
-            raise ValueError(
-                f"{name} must be at most {MOST}, as far as an int32 counts, got {number}"
-            )
+    rule.check_counts()
     if slow_dtype is not None and not _is_floating(slow_dtype):
         raise ValueError(f"slow_dtype must be a floating dtype, got {slow_dtype!r}")
     if not isinstance(reset_all, bool) or (reset_all and rule.inner_state != "reset"):

@@ -402,8 +402,8 @@ def own_params(ours: LookaheadState, params: optax.Params, name: str = "params")
         if got is None or (got != shape and not isinstance(ours, SharedState)):
             way_out = (OF_NNX if path else FLATTENED) if given and got is None else ""
             raise ValueError(
-                f"{name} must be the tree that init was given, {name}{path} {described(shape)}, "
-                f"got {described(got)}{way_out}"
+                f"{name} must be a tree like the one given to init, {name}{path} "
+                f"{described(shape)}, got {described(got)}{way_out}"
             )
     return owned(params, ours.slow)
 

@@ -152,10 +152,14 @@ def test_the_state_of_the_inner_optimizer_alone_starts_anew_with_a_warning():
 
 @pytest.mark.clause("C25")
 def test_what_cannot_be_is_refused_in_the_users_words():
-    with pytest.raises(ValueError, match="inner must not be wrapped already"):
+    with pytest.raises(ValueError, match=r"inner must not be wrapped already .*nested\(first, "):
         Lookahead(Lookahead(adam()))
+    with pytest.raises(ValueError, match="inner must not be wrapped already"):
+        Lookahead(optim.MultiOptimizer([adam(), Lookahead(adam())], [lambda *_: True]))
     with pytest.raises(ValueError, match="inner must be an mlx"):
         Lookahead([adam()])
+    with pytest.raises(ValueError, match=r"sync_period must be at most .* 2147483648"):
+        Lookahead(adam(), sync_period=2**31)
     with pytest.raises(TypeError, match="has no argument k: write sync_period=6"):
         Lookahead(adam(), k=6)
     with pytest.raises(ValueError, match="rule must be a SyncRule, got 5"):
