@@ -162,10 +162,13 @@ class MetaOptimizer(Optimizer):
         Returns
         -------
         tree of arrays
-            The new parameters: those with gradients, and those that a sync may have moved.
+            The new parameters: those with gradients, and those that a sync may have moved. Without
+            any gradient nothing moves, and the step is not counted (clause C03).
         """
         given = _arrays(parameters)
         rates = dict(tree_flatten(gradients))
+        if not rates:
+            return self.inner.apply_gradients(gradients, parameters)
         if not rates.keys() <= self._slow().keys():
             self.init(tree_unflatten([(path, given[path]) for path in rates]))
         state, fast, inner = self._core_state(given)

@@ -19,10 +19,11 @@ from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative, not_wrapped
 from lookahead_core.words import translated
 
+from . import _applied as applied
 from . import _captured as captured
 from . import _template as template
 from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
-from ._checks import check_group, parts_of
+from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
 from ._leaves import assign, wait_for_pinned
@@ -32,6 +33,18 @@ from ._slow_weights import SlowWeights
 __all__ = ["Lookahead", "MetaOptimizer"]
 
 Closure = Callable[[], Any]
+
+# What to do for each name that cannot be set: ours, and those of other wrappers.
+MAKE_ANEW = "make a new optimizer, around the same inner one or another"
+IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
+READ_ONLY = {
+    **dict.fromkeys(("alpha", "la_alpha", "slow_step_size"), IN_GROUPS.format("alpha")),
+    **dict.fromkeys(("sync_period", "k", "la_steps"), IN_GROUPS.format("sync_period")),
+    **dict.fromkeys(("inner", "rule", "inner_state", "slow_dtype", "slow_device"), MAKE_ANEW),
+    **dict.fromkeys(("kernel", "capturable", "state_kinds", "process_group"), MAKE_ANEW),
+    **dict.fromkeys(("timeout", "check_replicas", "fragments", "delay", "codec"), MAKE_ANEW),
+    **dict.fromkeys(("optimizer", "base_optimizer", "pullback_momentum"), MAKE_ANEW),
+}
 
 
 class MetaOptimizer(Optimizer):
@@ -119,12 +132,15 @@ class MetaOptimizer(Optimizer):
         timeout: timedelta | None = None,
         check_replicas: bool = False,
     ) -> None:
-        not_wrapped(inner, isinstance(inner, MetaOptimizer))
+        wrapped = (inner, held_by(inner))
+        not_wrapped(inner, any(isinstance(one, MetaOptimizer) for one in wrapped))
         workers = None
         if process_group is not None or timeout is not None or check_replicas is not False:
             from ._workers.workers import workers_of  # a shelf: nobody else needs torch.distributed
 
             workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
+        if workers is None:
+            warn_of_no_group()
         parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
         if capturable and slow_device is not None:
             raise ValueError(
@@ -190,18 +206,24 @@ class MetaOptimizer(Optimizer):
         Raises
         ------
         RuntimeError
-            Inside `slow_weights()` or after `eval()`, if no parameter has a gradient, or if another
-            worker does not come to a sync; nothing is changed. If one goes while the mean travels,
-            the inner step is done: start again from a checkpoint.
+            Inside `slow_weights()` or after `eval()`, or if another worker does not come to a sync;
+            nothing is changed. If one goes while the mean travels, the inner step is done: start
+            again from a checkpoint.
         ValueError
             If workers differ at a sync; the message names the difference, and nothing is changed.
+
+        Notes
+        -----
+        A step that the inner optimizer does not apply, because it skips it or because no parameter
+        has a gradient, is not counted (clause C03).
         """
         self._refuse_while_evaluating("step")
         self._parts.inner_steps = 0
         if template.is_asked_for(self.inner, closure):
             return template.make(self._parts)
-        if closure is None:
-            self._require_gradient("step")
+        if closure is None and not self._has_gradient():
+            self._warn_without_gradient()
+            return self.inner.step()
         template.drop(self._parts)
         return self._captured_step(closure) if self.capturable else self._branching_step(closure)
 
@@ -218,8 +240,11 @@ class MetaOptimizer(Optimizer):
             If workers differ; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("sync")
-        if self.rule.needs_gradient:
-            self._require_gradient("sync")
+        if self.rule.needs_gradient and not self._has_gradient():
+            raise RuntimeError(
+                "sync() needs a gradient: no parameter has one (.grad is None for all); call "
+                "loss.backward() before it"
+            )
         parts, current = self._parts, self._parts.current()
         for part in current:
             parts.participating(part)
@@ -253,23 +278,30 @@ class MetaOptimizer(Optimizer):
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does."""
-        parts = self._parts
+        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does.
+
+        An inner optimizer with an `eval` of its own (schedule-free ones) then does it to them.
+        """
+        parts, inner_eval = self._parts, getattr(self.inner, "eval", None)
         if parts.evaluating:
             return
         for part in parts.current():
             state = parts.filled(part, {}, part.on_host())
-            if part.rule.fast_is_slow(state) and not part.rule.has_readout:
+            if part.rule.fast_is_slow(state) and not (part.rule.has_readout or inner_eval):
                 continue
             slow = part.rule.slow(part.members, state)
             for leaf in part.members:
                 parts.kept[leaf].fast = leaf.clone()
             assign(part.members, slow)
         parts.evaluating = True
+        if inner_eval:
+            inner_eval()
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the fast weights back, bit for bit, after `eval()`; nothing without it."""
+        """Put the fast weights back, bit for bit, after `eval()`; the inner's `train`, if any."""
+        if inner_train := getattr(self.inner, "train", None):
+            inner_train()
         for leaf, kept in self._parts.kept.items():
             if kept.fast is not None:
                 leaf.copy_(kept.fast)
@@ -278,7 +310,8 @@ class MetaOptimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the inner optimizer's."""
-        self.inner.zero_grad(set_to_none)
+        # Some of a third party's take no argument.
+        self.inner.zero_grad() if set_to_none else self.inner.zero_grad(set_to_none=False)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the inner optimizer; its slow weights are captured at once.
@@ -286,13 +319,17 @@ class MetaOptimizer(Optimizer):
         The one counter goes on, so that all groups sync together.
         """
         self._refuse_while_evaluating("add_param_group")
-        check_group(param_group, self.rule)
-        self.inner.add_param_group(param_group)
         parts = self._parts
+        self.inner.add_param_group(param_group)
         added = self.param_groups[-1]
-        own = next(p for p in parts.current() if any(group is added for group in p.groups))
-        if parts.workers is not None:
-            parts.workers.start([Part(own.rule, [added], own.state)])
+        try:
+            check_group(added, self.rule)
+            own = next(p for p in parts.current() if any(group is added for group in p.groups))
+            if parts.workers is not None:
+                parts.workers.start([Part(own.rule, [added], own.state)])
+        except (ValueError, RuntimeError):
+            self.param_groups.pop()
+            raise
         parts.hold(own, [added])
 
     def state_dict(self) -> dict[str, Any]:
@@ -335,6 +372,14 @@ class MetaOptimizer(Optimizer):
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Schedulers, scalers and trainers set names of their own.
+        if name in READ_ONLY:
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be set: {READ_ONLY[name]}"
+            )
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.rule!r}, {self.inner!r})"
 
@@ -369,7 +414,9 @@ class MetaOptimizer(Optimizer):
             refuse_ours_in(self.inner)
             parts.begin(starting)
         average = parts.meet(due)
-        loss = self._inner_step(closure)
+        loss, is_applied = self._inner_step(closure)
+        if not is_applied:
+            return loss
         if starting:
             parts.watch(starting)
         parts.elapsed += 1
@@ -385,21 +432,25 @@ class MetaOptimizer(Optimizer):
         """The step for a graph: the counters are on the device, and nothing here waits for them."""
         self._parts.current()
         captured.begin(self._parts)
-        loss = self._inner_step(closure)
-        captured.count_and_sync(self._parts)
+        loss, is_applied = self._inner_step(closure)
+        if is_applied:
+            captured.count_and_sync(self._parts)
         return loss
 
-    def _inner_step(self, closure: Closure | None) -> Any:
-        """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
+    def _inner_step(self, closure: Closure | None) -> tuple[Any, bool]:
+        """Step the inner optimizer: what it returns, and whether the step was applied.
 
-        At the first step of all, weights and groups go back to what they were then.
+        Refuses a state that it makes and that the policy does not know. At the first step of all,
+        weights and groups go back to what they were then.
         """
         known = len(self.state)
         first = not self.capturable and self._parts.elapsed == -self.rule.start
         undo = first and known == 0 and self.rule.inner_state != "maintain"
         before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
         groups = [dict(group) for group in self.param_groups] if undo else []
-        loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
+        have_gradient: list[bool] = []
+        watched = closure and self._watched(closure, have_gradient)
+        loss, is_applied = applied.step(self._parts, watched)
         if len(self.state) != known:
             try:
                 for part in self._parts.parts:
@@ -410,23 +461,29 @@ class MetaOptimizer(Optimizer):
                     self.state.clear()
                     template.restore_groups(self.param_groups, groups)
                 raise
-        return loss
+        if have_gradient and not any(have_gradient):
+            self._warn_without_gradient()
+            return loss, False
+        return loss, is_applied
 
-    def _checked(self, closure: Closure) -> Closure:
-        def checked() -> Any:
+    def _watched(self, closure: Closure, have_gradient: list[bool]) -> Closure:
+        """`closure`, after which it is asked whether there is a gradient: a step may clear them."""
+
+        def watched() -> Any:
             loss = closure()
-            self._require_gradient("step")
+            have_gradient.append(self._has_gradient())
             return loss
 
-        return checked
+        return watched
 
-    def _require_gradient(self, action: str) -> None:
-        for leaf in leaves_of(self.param_groups):
-            if leaf.grad is not None:
-                return
-        raise RuntimeError(
-            f"{action}() needs a gradient: no parameter has one (.grad is None for all); "
-            "call loss.backward() before it"
+    def _has_gradient(self) -> bool:
+        return any(leaf.grad is not None for leaf in leaves_of(self.param_groups))
+
+    def _warn_without_gradient(self) -> None:
+        self._parts.warn_once(
+            "step() without a gradient: no parameter has one (.grad is None for all), so the step "
+            "moves nothing and is not counted; is loss.backward() missing?",
+            stacklevel=4,
         )
 
     def _refuse_while_evaluating(self, action: str) -> None:

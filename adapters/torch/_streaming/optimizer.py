@@ -136,8 +136,9 @@ class StreamingOptimizer(MetaOptimizer):
         workers = workers_of(process_group, None, False, rule, False)
         if workers is None:
             raise ValueError(
-                "process_group must be a torch.distributed.ProcessGroup (without other workers "
-                f"use MetaOptimizer), got {process_group!r}"
+                "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD is None "
+                "before dist.init_process_group(); without other workers use MetaOptimizer), got "
+                f"{process_group!r}"
             )
         name = name_of(codec)
         workers.agree({"fragments": [*number.values()], "delay": delay, "codec": name})
@@ -209,7 +210,9 @@ class StreamingOptimizer(MetaOptimizer):
         # move.
         shares = {n: stream.meet_fragment(n) for n in stream.numbers(1 + stream.delay)}
         stream.bring_on()
-        loss = self._inner_step(closure)
+        loss, is_applied = self._inner_step(closure)
+        if not is_applied:
+            return loss
         due = [part for part in stream.parts if part.rule.due(part.state)]
         for number, share in shares.items():
             stream.take(number, share)

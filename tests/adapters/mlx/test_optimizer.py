@@ -187,3 +187,18 @@ def test_a_reset_that_would_restart_a_schedule_is_refused():
 def test_a_rule_that_asks_for_gradients_gets_them():
     run = Training(Lookahead(optim.SGD(learning_rate=0.01), 2, AdaptiveAlpha())).steps(4)
     assert all(math.isfinite(leaf.sum().item()) for _, leaf in tree_flatten(run.model.state))
+
+
+@pytest.mark.clause("C03")
+@pytest.mark.parametrize("inner", [lambda: optim.SGD(learning_rate=1.0), adam], ids=["sgd", "adam"])
+@pytest.mark.parametrize("steps", [0, 2], ids=["cycle start", "sync due"])
+def test_a_step_without_any_gradient_is_mlxs_and_does_not_count(steps, inner):
+    weights, gradients = {"w": mx.array([1.0])}, {"w": mx.array([1.0])}
+    optimizer = Lookahead(inner(), 3, 0.5)
+    optimizer.init(weights)
+    for _ in range(steps):
+        weights = optimizer.apply_gradients(gradients, weights)
+    before = [weights["w"].item(), optimizer.state["lookahead"]["count"].item()]
+    assert optimizer.apply_gradients({}, weights) == {}
+    assert [weights["w"].item(), optimizer.state["lookahead"]["count"].item()] == before
+    assert optimizer.step.item() == steps + 1  # MLX counts it
