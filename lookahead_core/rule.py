@@ -260,8 +260,8 @@ class SyncRule:
         Raises
         ------
         ValueError
-            If `fast` does not match `state` in number or shape, or an argument is not what it should
-            be; nothing has been changed.
+            If `fast` does not match `state` in number or shape, or `state` is not one; nothing has
+            been changed.
         """
         _check_state(state)
         return self._taken(begins(state.count), fast, inner, state, kernel)

@@ -513,5 +513,5 @@ def test_what_is_no_list_of_arrays_is_refused_in_the_users_words(case, xp, count
 def test_arguments_in_the_wrong_order_are_named(call, order, xp, counter):
     rule, fast = lookahead(5), (leaf(xp, 1.0),)
     given = {"fast": fast, "inner": (), "state": rule.init(fast, count=counter)}
-    with pytest.raises(ValueError, match="state must be the SyncState .* as the third argument"):
+    with pytest.raises(ValueError, match=r"state must be the SyncState .* as the third"):
         getattr(rule, call)(*(given[name] for name in order.split()))

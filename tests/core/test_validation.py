@@ -9,6 +9,7 @@ from lookahead_core import AdaptiveAlpha, Momentum, SyncRule, ema, lookahead, ou
 from lookahead_core.validation import shown
 
 HUGE = 10**400
+VALUES = {"int": HUGE, "minus": -HUGE, "Fraction": Fraction(HUGE), "unprintable": 10**5000}
 MADE = {
     "alpha": lambda value: lookahead(alpha=value),
     "decay": lambda value: ema(decay=value),
@@ -39,7 +40,7 @@ def test_a_schedule_may_not_give_one_either():
 
 @pytest.mark.clause("C24")
 def test_an_int_that_python_will_not_print_is_named_all_the_same():
-    with pytest.raises(ValueError, match="sync_period must be an int >= 1 .* a number of 16610 bi"):
+    with pytest.raises(ValueError, match=r"sync_period must be .* got a number of 16610 bits"):
         lookahead(sync_period=-(10**5000))
 
 
