@@ -78,6 +78,7 @@ MODULES_OF = {
     "test_with_data.py": {"torch"},
     "test_surgery.py": {"torch"},
     "test_damaged_files.py": {"numpy"},
+    "test_many_leaves.py": {"numpy"},
     "test_edited_moments.py": {"numpy", "torch", "jax"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
     "test_bench.py": {"torch"},
