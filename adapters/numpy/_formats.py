@@ -195,7 +195,8 @@ def _write_safetensors(file: IO[bytes], header: str, arrays: Arrays) -> None:
     text = _table(header, entries)
     file.write(len(text).to_bytes(8, "little") + text)
     for array in arrays.values():
-        file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view("u1"))
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        file.write(memoryview(little.reshape(-1).view("u1")))
 
 
 def _table(header: str, entries: Mapping[str, Entry]) -> bytes:
