@@ -65,7 +65,9 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     ...     load(f"{folder}/run.npz", optimizer)
     """
     form = _format(Path(path))
-    arrays, numbers = _told(optimizer)
+    weights, _ = _weights(optimizer)
+    state, numbers = _state(optimizer)
+    arrays = {**weights, **state}
     for name, value in numbers.items():
         if not isinstance(value, int | float | str):
             raise ValueError(f"{name} must be an array, a number or a text, got {value!r}")
@@ -114,9 +116,10 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     ([array([1., 1.])], 0.1)
     """
     path = Path(path)
-    form, (own, numbers) = _format(path), _told(optimizer)
-    kinds = {name: Kind.of(name, leaf) for name, leaf in own.items()}
-    del own  # copies of the state, in the room of which the file is read
+    form, (weights, layout) = _format(path), _weights(optimizer)
+    state, numbers = _state(optimizer)
+    kinds = {name: Kind.of(name, leaf) for name, leaf in {**weights, **state}.items()}
+    del state  # copies, in the room of which the file is read
     with _opened(path) as file, _named(path):
         entries = {name: kind.entry for name, kind in kinds.items()}
         contents = form.open(file, _header(numbers, kinds), entries)
@@ -126,37 +129,29 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
             for name in kinds
             if name in contents.names
         }
-    weights = _weights(optimizer)
-    state = {name: arrays[name] for name in arrays.keys() - weights.keys()}
+    saved = numbers | {name: arrays[name] for name in arrays.keys() - weights.keys()}
     try:
-        optimizer.load_state_dict(
-            {name.removeprefix("state/"): value for name, value in (numbers | state).items()}
-        )
+        optimizer.load_state_dict({n.removeprefix("state/"): v for n, v in saved.items()})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    _put_weights(optimizer, weights, arrays)
-
-
-def _told(optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Weights and state of an optimizer, under their names in a file: arrays, and the rest."""
-    state = {f"state/{name}": value for name, value in optimizer.state_dict().items()}
-    own = {name: value for name, value in state.items() if is_array(value)}
-    numbers = {name: value for name, value in state.items() if name not in own}
-    return {**_weights(optimizer), **own}, numbers
-
-
-def _weights(optimizer: Optimizer) -> dict[str, Array]:
-    layout = Layout(optimizer.params)
-    names = [f"params/{name}" for name in layout.names]
-    return dict(zip(names, layout.distinct(optimizer.params), strict=True))
-
-
-def _put_weights(optimizer: Optimizer, old: dict[str, Array], new: dict[str, Array]) -> None:
-    layout = Layout(optimizer.params)
-    arrays = [written(leaf, new[name]) for name, leaf in old.items()]
-    params = layout.rebuilt(optimizer.params, arrays)
+    new = [written(leaf, arrays[name]) for name, leaf in weights.items()]
+    params = layout.rebuilt(optimizer.params, new)
     if params is not optimizer.params:
         optimizer.params = params
+
+
+def _weights(optimizer: Optimizer) -> tuple[dict[str, Array], Layout]:
+    """The weights under their names in a file, and where in `params` they are."""
+    layout = Layout(optimizer.params)
+    names = [f"params/{name}" for name in layout.names]
+    return dict(zip(names, layout.distinct(optimizer.params), strict=True)), layout
+
+
+def _state(optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Copies of the arrays of the state under their names in a file, and what is no array."""
+    state = {f"state/{name}": value for name, value in optimizer.state_dict().items()}
+    arrays = {name: value for name, value in state.items() if is_array(value)}
+    return arrays, {name: value for name, value in state.items() if name not in arrays}
 
 
 # --- the header ---
