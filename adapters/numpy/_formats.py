@@ -196,7 +196,7 @@ def _write_safetensors(file: IO[bytes], header: str, arrays: Arrays) -> None:
     file.write(len(text).to_bytes(8, "little") + text)
     for array in arrays.values():
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        file.write(memoryview(little.reshape(-1).view("u1")))
+        file.write(little.reshape(-1).view("u1").data)
 
 
 def _table(header: str, entries: Mapping[str, Entry]) -> bytes:
@@ -265,7 +265,10 @@ def _exactly(file: IO[bytes], size: int) -> bytes:
 
 
 def _filled(file: IO[bytes], entry: Entry) -> np.ndarray:
-    """The array that begins here; a piece at a time, for `file` may copy what it reads."""
+    """The array that begins here; a large one piece by piece, for `file` may copy what it reads."""
+    if entry.nbytes <= PIECE:
+        buffer = bytearray(_exactly(file, entry.nbytes))
+        return np.ndarray(entry.shape, entry.dtype, buffer)
     array = entry.room()
     flat = array.reshape(-1).view("u1")
     for start in range(0, flat.size, PIECE):
