@@ -80,6 +80,7 @@ MODULES_OF = {
     "test_damaged_files.py": {"numpy"},
     "test_many_leaves.py": {"numpy"},
     "test_array_pages.py": {"numpy"},
+    "test_excerpts.py": {"numpy"},
     "test_edited_moments.py": {"numpy", "torch", "jax"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
     "test_bench.py": {"torch"},
