@@ -43,6 +43,12 @@ def torch_inner(
         What is taken from the weights, times the learning rate.
     moments : list of list of Decimal
         After the step.
+
+    Examples
+    --------
+    >>> from lookahead_core.conformance import Inner
+    >>> torch_inner(Inner(momentum=0.5), [[Decimal(1)]], [Decimal(2)], 1)
+    ([Decimal('2.5')], [[Decimal('2.5')]])
     """
     if inner.kind == "sgd":
         momentum = Decimal(inner.momentum)
