@@ -11,7 +11,7 @@ from . import clauses as _clauses  # noqa: F401 (fills the register)
 from . import family as _family  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
-from .oracle import Oracle
+from .oracle import Oracle, torch_inner
 from .registry import CLAUSES
 from .report import Outcome, check_adapter
 from .rules import sync_rule
@@ -38,6 +38,7 @@ __all__ = [
     "check_adapter",
     "check_kernel",
     "sync_rule",
+    "torch_inner",
 ]
 
 

@@ -10,9 +10,25 @@ from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
-from lookahead_core.leaves import averaged, check_match, chosen, merged, widened
+from lookahead_core.leaves import (
+    averaged,
+    check_arrays,
+    check_match,
+    check_sequence,
+    chosen,
+    merged,
+    told,
+    widened,
+)
 from lookahead_core.namespace import namespace
-from lookahead_core.outer import Interpolate, OuterRule, SyncContext
+from lookahead_core.outer import (
+    Interpolate,
+    OuterRule,
+    SyncContext,
+    check_outer,
+    check_slots,
+    check_updated,
+)
 from lookahead_core.schedule import (
     INT32_MAX,
     advance,
@@ -93,11 +109,7 @@ class SyncRule:
     start: int = 0
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("init", "update") if not hasattr(self.outer, name)]
-        if missing or isinstance(self.outer, type):
-            raise ValueError(
-                f"outer must be an outer rule (init and update, see OuterRule), got {self.outer!r}"
-            )
+        check_outer(self.outer)
         one_of("inner_state", self.inner_state, tuple(POLICIES))
         checks = {
             "sync_period": (positive_int, "inner steps between syncs"),
@@ -218,10 +230,19 @@ class SyncRule:
         slow_dtype : dtype, optional
             Keep floating slow weights in this dtype where it is wider than the leaf's own: in
             bfloat16 a small move is rounded away (clause C15).
+
+        Raises
+        ------
+        ValueError
+            If `fast` or `inner` is no sequence of arrays, or the outer rule gives no state.
         """
+        check_arrays("fast", fast)
+        check_sequence("inner", inner)
         slow = tuple(widened(leaf, slow_dtype) for leaf in fast)
         inner_slow = POLICIES[self.inner_state].init(inner)
-        outer = self.outer.init(chosen(slow, averaged(slow)))
+        moving = chosen(slow, averaged(slow))
+        outer = self.outer.init(moving)
+        check_slots(outer, len(moving))
         return SyncState(slow, count - self.start, count * 0, outer, inner_slow)
 
     def begin(
@@ -250,8 +271,10 @@ class SyncRule:
         Raises
         ------
         ValueError
-            If `fast` does not match `state` in number or shape; nothing has been changed.
+            If `fast` does not match `state` in number or shape, or `state` is not one; nothing has
+            been changed.
         """
+        _check_state(state)
         return self._taken(begins(state.count), fast, inner, state, kernel)
 
     def _taken(
@@ -294,6 +317,7 @@ class SyncRule:
         Call it after every inner step that changed `fast`, and after no other (clause C03).
         Parameters and result are those of `sync`.
         """
+        _check_state(state)
         state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period, state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
@@ -376,6 +400,7 @@ class SyncRule:
             alpha gives a number that is not in [0, 1], or `average` is given to a rule that asks
             for gradients or has a start, which differ between workers; nothing has been changed.
         """
+        _check_state(state)
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
@@ -423,7 +448,9 @@ class SyncRule:
         kernel = context.kernel
         if self.interpolates and seen is None:
             return *kernel.interpolate(slow, fast, alpha), outer
-        slow, outer = self.outer.update(slow, fast if seen is None else seen, outer, context)
+        updated = self.outer.update(slow, fast if seen is None else seen, outer, context)
+        check_updated(updated, slow, outer)
+        slow, outer = updated
         if back is not False:
             restarted = kernel.move(fast, slow, self.restart)
             (fast,) = selected(back, (restarted,), (fast,))
@@ -478,6 +505,15 @@ class SyncRule:
         state stays. Donates the slow weights of `state` to `kernel`.
         """
         return self._taken(True, fast, None, state, kernel)
+
+
+def _check_state(state: Any) -> None:
+    """Raise ValueError unless `state` is one: that tells arguments in the wrong order too."""
+    if not isinstance(state, SyncState):
+        raise ValueError(
+            "state must be the SyncState that rule.init or the last call returned, as the third "
+            f"argument after fast and inner (which may be ()), got {told(state)}"
+        )
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:

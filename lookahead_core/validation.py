@@ -16,7 +16,10 @@ __all__ = [
     "one_of",
     "positive",
     "positive_int",
+    "shown",
 ]
+
+LONGEST = 200  # characters of a value in a message
 
 
 def positive_int(name: str, value: Any, meaning: str) -> int:
@@ -37,7 +40,7 @@ def int_at_least(least: int, name: str, value: Any, meaning: str = "") -> int:
         number = least - 1
     if isinstance(value, bool) or number < least:
         meant = f" ({meaning})" if meaning else ""
-        raise ValueError(f"{name} must be an int >= {least}{meant}, got {value!r}")
+        raise ValueError(f"{name} must be an int >= {least}{meant}, got {shown(value)}")
     return number
 
 
@@ -45,7 +48,7 @@ def fraction(name: str, value: Any, meaning: str) -> float:
     """`value` as a float in [0, 1], or ValueError; True and NaN are refused."""
     number = _real(value)
     if not 0 <= number <= 1:
-        raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {value!r}")
+        raise ValueError(f"{name} must be a number in [0, 1] ({meaning}), got {shown(value)}")
     return number
 
 
@@ -53,7 +56,7 @@ def non_negative(name: str, value: Any, meaning: str) -> float:
     """`value` as a finite float >= 0, or ValueError; True and NaN are refused."""
     number = _real(value)
     if not 0 <= number < math.inf:
-        raise ValueError(f"{name} must be a finite number >= 0 ({meaning}), got {value!r}")
+        raise ValueError(f"{name} must be a finite number >= 0 ({meaning}), got {shown(value)}")
     return number
 
 
@@ -61,7 +64,7 @@ def positive(name: str, value: Any, meaning: str) -> float:
     """`value` as a finite float > 0, or ValueError; True and NaN are refused."""
     number = _real(value)
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0 ({meaning}), got {value!r}")
+        raise ValueError(f"{name} must be a finite number > 0 ({meaning}), got {shown(value)}")
     return number
 
 
@@ -69,14 +72,14 @@ def below_one(name: str, value: Any, meaning: str) -> float:
     """`value` as a float in [0, 1), or ValueError; True and NaN are refused."""
     number = _real(value)
     if not 0 <= number < 1:
-        raise ValueError(f"{name} must be a number in [0, 1) ({meaning}), got {value!r}")
+        raise ValueError(f"{name} must be a number in [0, 1) ({meaning}), got {shown(value)}")
     return number
 
 
 def boolean(name: str, value: Any, meaning: str) -> bool:
     """`value` if it is True or False, else ValueError: 0.9 in its place is a slip."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False ({meaning}), got {value!r}")
+        raise ValueError(f"{name} must be True or False ({meaning}), got {shown(value)}")
     return value
 
 
@@ -91,11 +94,27 @@ def not_wrapped(inner: Any, wrapped: bool) -> None:
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """`value` if it is one of `choices`, else ValueError."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}"
+        )
     return str(value)
 
 
+def shown(value: Any) -> str:
+    """`value` as it prints, cut short; Python refuses to print an int of 4,300 digits and more."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "an object"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def _real(value: Any) -> float:
-    """`value` as a float, NaN if it is not a real number."""
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    """`value` as a float, NaN if it is not a real number, infinite if it is too large for one."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return -math.inf if value < 0 else math.inf

@@ -81,6 +81,11 @@ class MetaOptimizer:
         slow_buffer: Buffers | None = None,
     ) -> None:
         not_wrapped(inner, isinstance(inner, MetaOptimizer))
+        if isinstance(inner, list | tuple) and any(hasattr(one, "step") for one in inner):
+            raise ValueError(
+                f"inner must be one optimizer, got a {type(inner).__name__} of {len(inner)}: put "
+                "each into a Lookahead of its own, or all parameters into one tree"
+            )
         missing = [name for name in ("params", "state", "step") if not hasattr(inner, name)]
         if missing:
             raise ValueError(

@@ -40,9 +40,10 @@ def check_wrapped(inner: Any, rule: Any) -> None:
     """ValueError unless `rule` can be put around `inner`."""
     if not isinstance(inner, Optimizer):
         # Not its repr as a whole: of a list of parameters that is every weight.
+        several = isinstance(inner, list | tuple) and any(isinstance(o, Optimizer) for o in inner)
+        way_out = "put each into one of its own" if several else "of parameters, make one first"
         raise ValueError(
-            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} (of parameters, "
-            "make one first)"
+            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} ({way_out})"
         )
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")

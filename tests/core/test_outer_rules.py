@@ -380,3 +380,79 @@ def test_a_bool_or_an_array_in_a_checkpoint_is_no_number(name, xp):
     for value in (bool(saved[name]), leaf(xp, saved[name])):
         with pytest.raises(ValueError, match=f"{name}.*{re.escape(repr(value))}"):
             counters({**saved, name: value}, rule)
+
+
+# --- a rule of one's own that is not whole ---
+
+
+class Forgetful:
+    """Moves halfway, and does in `init` and `update` what a test asks for."""
+
+    def __init__(self, state=(), result=lambda slow, state: (slow, state)):
+        self.state, self.result = state, result
+
+    def init(self, slow):
+        return self.state(slow) if callable(self.state) else self.state
+
+    def update(self, slow, fast, state, context):
+        return self.result([0.5 * (s + f) for s, f in zip(slow, fast, strict=True)], state)
+
+
+class WithoutContext(Forgetful):
+    def update(self, slow, fast, state):
+        return slow, state
+
+
+class InitWithoutArgument(Forgetful):
+    def init(self):
+        return ()
+
+
+@pytest.mark.clause("C24", "C76")
+@pytest.mark.parametrize(
+    ("outer", "message"),
+    [
+        (WithoutContext(), r"outer.update must take \(slow, fast, state, context\), got update\("),
+        (InitWithoutArgument(), r"outer.init must take \(slow\), got init\(\) of InitWithout"),
+        (Forgetful, r"outer must be an outer rule \(init and update, see OuterRule\)"),
+    ],
+    ids=["no context", "no slow", "a class"],
+)
+def test_a_rule_with_the_wrong_arguments_is_refused_when_it_is_made(outer, message):
+    with pytest.raises(ValueError, match=message):
+        SyncRule(2, outer)
+
+
+INITS = {
+    "nothing": (None, "outer.init must return its state, a tuple of slots .* got None"),
+    "an array": (lambda slow: slow[0], "a tuple of slots .* got an array"),
+    "a bare slot": (lambda slow: tuple(slow), "one array for each of the 2 leaves of slow, got an"),
+    "a short slot": (lambda slow: (slow[:1],), "each of the 2 leaves of slow, got 1 in slot 0"),
+}
+
+
+@pytest.mark.clause("C25", "C76")
+@pytest.mark.parametrize("case", INITS)
+def test_a_rule_that_makes_no_state_is_told_so(case, xp):
+    state, message = INITS[case]
+    with pytest.raises(ValueError, match=message):
+        SyncRule(2, Forgetful(state)).init([leaf(xp, 1.0), leaf(xp, 2.0)])
+
+
+UPDATES = {
+    "nothing": (lambda slow, state: None, r"`return slow, state`\), got None"),
+    "its state forgotten": (lambda slow, state: slow, r"`return slow, state`\), got a list"),
+    "leaves lost": (lambda slow, state: (slow[:1], state), "returns must have as many leaves as"),
+    "a slot lost": (lambda slow, state: (slow, ()), "1 slots of 2 arrays, got a tuple"),
+    "no state": (lambda slow, state: (slow, None), "1 slots of 2 arrays, got None"),
+}
+
+
+@pytest.mark.clause("C25", "C76")
+@pytest.mark.parametrize("case", UPDATES)
+def test_a_rule_that_forgets_a_result_is_told_which(case, xp):
+    result, message = UPDATES[case]
+    rule = SyncRule(1, Forgetful(lambda slow: (slow,), result))
+    fast = [leaf(xp, 1.0), leaf(xp, 2.0)]
+    with pytest.raises(ValueError, match=message):
+        rule.step(fast, (), rule.init(fast))
