@@ -9,7 +9,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar, cast
 
-__all__ = ["translated"]
+__all__ = ["OURS", "translated"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -17,7 +17,7 @@ from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative, not_wrapped
-from lookahead_core.words import translated
+from lookahead_core.words import OURS, translated
 
 from . import _applied as applied
 from . import _captured as captured
@@ -38,12 +38,13 @@ Closure = Callable[[], Any]
 MAKE_ANEW = "make a new optimizer, around the same inner one or another"
 IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
 READ_ONLY = {
-    **dict.fromkeys(("alpha", "la_alpha", "slow_step_size"), IN_GROUPS.format("alpha")),
-    **dict.fromkeys(("sync_period", "k", "la_steps"), IN_GROUPS.format("sync_period")),
-    **dict.fromkeys(("inner", "rule", "inner_state", "slow_dtype", "slow_device"), MAKE_ANEW),
-    **dict.fromkeys(("kernel", "capturable", "state_kinds", "process_group"), MAKE_ANEW),
-    **dict.fromkeys(("timeout", "check_replicas", "fragments", "delay", "codec"), MAKE_ANEW),
-    **dict.fromkeys(("optimizer", "base_optimizer", "pullback_momentum"), MAKE_ANEW),
+    **dict.fromkeys(("inner", "rule", "slow_dtype", "slow_device", "kernel"), MAKE_ANEW),
+    **dict.fromkeys(("capturable", "state_kinds", "process_group", "timeout"), MAKE_ANEW),
+    **dict.fromkeys(("check_replicas", "fragments", "delay", "codec"), MAKE_ANEW),
+    **{
+        word: IN_GROUPS.format(name) if name in ("alpha", "sync_period") else MAKE_ANEW
+        for word, name in OURS.items()
+    },
 }
 
 
