@@ -42,7 +42,7 @@ nox.options.tags = ["check"]
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
-CPU, GPU = ("numpy", "torch", "jax", "dask"), ("cupy", "torch-cuda", "jax-gpu")
+CPU, GPU = ("numpy", "torch", "jax", "mlx", "dask"), ("cupy", "torch-cuda", "jax-gpu")
 # The backends of the matrix: all that need no GPU, unless somebody says which.
 ASKED = [n.strip() for n in os.environ.get("LOOKAHEAD_BACKENDS", "").split(",") if n.strip()] or CPU
 if unknown := set(ASKED) - {*CPU, *GPU}:
@@ -56,7 +56,7 @@ BACKENDS = [
     for name in (*CPU, *GPU)
 ]
 # Dask has no adapter and no extra: the pure core runs on it, and nothing else.
-ALL = ("numpy", "torch", "jax")
+ALL = ("numpy", "torch", "jax", "mlx")
 # The installed copy is tested: no path of the user's may put another one in front.
 ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
 # The programs of `experiments/` run in the checkout's folder, which must not be on the path either:
@@ -140,6 +140,8 @@ def minimums(session: nox.Session) -> None:
 def clients(session: nox.Session, backend: str) -> None:
     """The adapters inside the real trainers, libraries and file formats that they are used with."""
     environment = install(session, backend, groups=[f"clients-{backend}"])
+    if backend == "torch":
+        environment.pip("--no-deps", *requirements("other-lookaheads"))
     run_tests(environment, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 
@@ -222,7 +224,9 @@ def demo(session: nox.Session) -> None:
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--backend", default="numpy")
     backend = parser.parse_known_args(session.posargs)[0].backend
-    extras = {"numpy", backend} if backend in {"numpy", "torch", "jax", "cupy"} else {"numpy"}
+    extras = (
+        {"numpy", backend} if backend in {"numpy", "torch", "jax", "mlx", "cupy"} else {"numpy"}
+    )
     environment = install(session, *sorted(extras), groups=["demo"], environment="demo")
     run_program(environment, "demo.digits")
 

@@ -12,7 +12,7 @@ from . import family as _family  # noqa: F401 (likewise)
 from . import gradient_point as _gradient_point  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
-from .oracle import Oracle
+from .oracle import Oracle, torch_inner
 from .registry import CLAUSES
 from .report import Outcome, check_adapter
 from .rules import sync_rule
@@ -41,6 +41,7 @@ __all__ = [
     "check_adapter",
     "check_kernel",
     "sync_rule",
+    "torch_inner",
 ]
 
 

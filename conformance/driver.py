@@ -10,7 +10,7 @@ from .setup import Gradients, Setup, Values
 
 __all__ = ["CAPABILITIES", "INNER_EDITS", "AdapterDriver"]
 
-# Beside float64, which every adapter has.
+# Beside the driver's own dtype, float64 unless it says another.
 DTYPES = ("float32", "float16", "bfloat16", "int32", "complex128", "complex64")
 # What an adapter may lack; a clause that needs it is then not applicable, and the report says so.
 CAPABILITIES = {
@@ -55,6 +55,13 @@ class AdapterDriver(Protocol):
     eager : bool
         Whether arithmetic runs as it is written. A compiler may contract multiply and add, or an
         adapter emit updates: clauses that say "bit for bit" then hold within rounding.
+    dtype : str, optional
+        Of leaves that the suite has no wish for, "float64" if there is no such attribute. A
+        framework without float64 says "float32".
+    inner_step : callable, optional
+        What the inner optimizers do, in exact numbers, where that is not what torch's do (the eps
+        of Adam in another place, no correction of its bias): `(inner, moments, gradient, count)` to
+        `(direction, moments)`, as `torch_inner`: a function or a staticmethod.
     """
 
     capabilities: frozenset[str]

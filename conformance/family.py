@@ -4,29 +4,27 @@ As in clauses.py, which is Lookahead alone. What an adapter lacks of this it doe
 """
 
 import math
-from itertools import product
 from typing import Any
 
 from lookahead_core.settings import as_real
 
 from .assertions import require_equal, require_within
-from .driver import AdapterDriver
-from .oracle import Oracle
 from .registry import clause
 from .runs import LEAVES, MOMENTUM, SGD_EPS, STEPS, K, advance, follow, gradients, policies, resume
 from .setup import Ahead, Averaging, Inner, Outer, Second, Setup
+from .worked import Worked
 
 __all__ = ["PRESETS", "evaluate_all"]
 
 
 def one_in_next(syncs: Any) -> Any:
     """1, 1/2, 1/3, ...: the average of all."""
-    return 1 / as_real(syncs + 1)
+    return 1 / (as_real(syncs) + 1)
 
 
 def one_in_next_but_one(syncs: Any) -> Any:
     """1/2, 1/3, ...: the same, with the start in it."""
-    return 1 / as_real(syncs + 2)
+    return 1 / (as_real(syncs) + 2)
 
 
 def falling(syncs: Any) -> Any:
@@ -55,7 +53,7 @@ PRESETS: dict[str, Setup] = {
 
 
 @clause("C71", "momentum on the pseudo-gradient, heavy ball and Nesterov", "outer_momentum")
-def c71_momentum(driver: AdapterDriver) -> None:
+def c71_momentum(driver: Worked) -> None:
     for nesterov in (True, False):
         outer = Outer(0.75, 0.5, nesterov)
         follow(driver, Setup(LEAVES, 3, outer=outer), f"nesterov={nesterov}")
@@ -67,11 +65,11 @@ def c71_momentum(driver: AdapterDriver) -> None:
     poisoned(driver, Setup(LEAVES, 3, outer=Outer()))
 
 
-def poisoned(driver: AdapterDriver, setup: Setup) -> None:
+def poisoned(driver: Worked, setup: Setup) -> None:
     """Weights that are NaN for one step between two syncs must not be in the buffer."""
     if "edit" not in driver.capabilities:
         return
-    run, oracle = driver.make(setup), Oracle(setup)
+    run, oracle = driver.make(setup), driver.oracle(setup)
     for step in range(1, 7):
         if step == 5:
             good = driver.fast(run)
@@ -82,11 +80,11 @@ def poisoned(driver: AdapterDriver, setup: Setup) -> None:
             continue
         advance(driver, run, oracle, step)
     case = "after a sync whose cycle had a NaN that was thrown away"
-    require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, case)
+    require_within(driver.fast(run), oracle.fast, oracle.setup.leaves, SGD_EPS, case)
 
 
 @clause("C72", "fast weights go back in part, now and then, or never", "restart")
-def c72_restart(driver: AdapterDriver) -> None:
+def c72_restart(driver: Worked) -> None:
     for restart, period in ((0.0, 1), (0.5, 1), (1.0, 3), (0.25, 2)):
         setup = Setup(LEAVES, 2, 0.25, restart=restart, restart_period=period)
         follow(driver, setup, f"restart={restart}, restart_period={period}")
@@ -105,17 +103,17 @@ def c72_restart(driver: AdapterDriver) -> None:
         require_equal(driver.fast(run), driver.fast(alone), f"restart=0, fast after step {step}")
 
 
-def evaluate_all(driver: AdapterDriver, setup: Setup, case: str) -> None:
+def evaluate_all(driver: Worked, setup: Setup, case: str) -> None:
     """The weights to evaluate are the read-out at every step."""
-    run, oracle = driver.make(setup), Oracle(setup)
+    run, oracle = driver.make(setup), driver.oracle(setup)
     for step in range(1, 10):
         advance(driver, run, oracle, step)
         where = f"evaluate: {case}, step {step}"
-        require_within(driver.evaluate(run), oracle.slow, LEAVES, SGD_EPS, where)
+        require_within(driver.evaluate(run), oracle.slow, oracle.setup.leaves, SGD_EPS, where)
 
 
 @clause("C73", "the first cycle begins after `start` steps", "start")
-def c73_start(driver: AdapterDriver) -> None:
+def c73_start(driver: Worked) -> None:
     for start in (1, 4, 7):
         started(driver, Setup(LEAVES, 3, 0.25, start=start))
     forced = (1, 3) if "forced_sync" in driver.capabilities else ()
@@ -123,43 +121,41 @@ def c73_start(driver: AdapterDriver) -> None:
         setup = Setup(LEAVES, 3, 0.25, policy, MOMENTUM, start=4)
         for when in (None, *forced):
             started(driver, setup, when)
-        for when in range(1, 5):
-            resume(driver, setup, when, 16, f"{policy}, saved after {when} of {setup.start}")
+        resume(driver, setup, range(1, 5), 16, f"{policy}, start={setup.start}")
 
 
-def started(driver: AdapterDriver, setup: Setup, forced: int | None = None) -> None:
+def started(driver: Worked, setup: Setup, forced: int | None = None) -> None:
     """Compare weights with the oracle's, from before the start; with a sync after step `forced`."""
-    run, oracle = driver.make(setup), Oracle(setup)
+    run, oracle = driver.make(setup), driver.oracle(setup)
     for step in range(1, STEPS):
         advance(driver, run, oracle, step)
         if step == forced:
             driver.sync(run)
             oracle.sync()
         case = f"start={setup.start}, {setup.inner_state}, sync after {forced}, step {step}"
-        require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
+        require_within(driver.fast(run), oracle.fast, oracle.setup.leaves, SGD_EPS, f"fast: {case}")
         if "evaluate" in driver.capabilities:
             got = driver.evaluate(run)
-            require_within(got, oracle.slow, LEAVES, SGD_EPS, f"evaluate: {case}")
+            require_within(got, oracle.slow, oracle.setup.leaves, SGD_EPS, f"evaluate: {case}")
 
 
 @clause("C74", "the state of the outer rule is saved, and resumes exactly", "outer_momentum")
-def c74_resume(driver: AdapterDriver) -> None:
+def c74_resume(driver: Worked) -> None:
     setups = [Setup(LEAVES, 3, outer=Outer(), inner=Inner(lr=0.1))]
     if {"restart", "start"} <= driver.capabilities:
         setups.append(Setup(LEAVES, 3, outer=Outer(), restart=0.5, restart_period=2, start=2))
-    for setup, when in product(setups, range(1, 9)):
-        case = f"{setup.outer}, start={setup.start}, saved after {when}"
-        resume(driver, setup, when, 16, case)
+    for setup in setups:
+        resume(driver, setup, range(1, 9), 16, f"{setup.outer}, start={setup.start}")
 
 
 @clause("C75", "alpha may be a schedule of the syncs so far", "schedule")
-def c75_schedule(driver: AdapterDriver) -> None:
+def c75_schedule(driver: Worked) -> None:
     for schedule in (one_in_next, one_in_next_but_one, falling):
         follow(driver, Setup(LEAVES, 2, schedule), f"alpha {schedule.__name__}")
 
 
 @clause("C78", "a second rule syncs with the slow weights of the first, and is read out", "nested")
-def c78_nested(driver: AdapterDriver) -> None:
+def c78_nested(driver: Worked) -> None:
     seconds = (Second(1, 0.5), Second(2, 0.5, restart=0.0), Second(2, 0.5, restart=0.5))
     for setup in (
         *(Setup(LEAVES, 2, 0.5, second=second) for second in seconds),
@@ -172,12 +168,11 @@ def c78_nested(driver: AdapterDriver) -> None:
             if "evaluate" in driver.capabilities:
                 evaluate_all(driver, setup, case)
     setup = Setup(LEAVES, 2, second=Second(3, 0.25))
-    for when in range(1, 8):
-        resume(driver, setup, when, 16, f"nested, saved after {when}")
+    resume(driver, setup, range(1, 8), 16, "nested")
 
 
 @clause("C79", "the presets are their texts' methods", "outer_momentum")
-def c79_presets(driver: AdapterDriver) -> None:
+def c79_presets(driver: Worked) -> None:
     for name, setup in PRESETS.items():
         if needed(setup) <= driver.capabilities:
             follow(driver, setup, name)

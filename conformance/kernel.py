@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from lookahead_core import Kernel
-from lookahead_core.namespace import is_writeable
+from lookahead_core.namespace import device, is_writeable
 
 __all__ = ["KERNEL_CHECKS", "check_kernel"]
 
@@ -285,7 +285,7 @@ def _share(one: Any, other: Any) -> bool:
 
 
 def _layout(leaf: Any) -> tuple[tuple[int, ...], str, str]:
-    return tuple(leaf.shape), str(leaf.dtype), str(leaf.device)
+    return tuple(leaf.shape), str(leaf.dtype), str(device(leaf))
 
 
 def _require(condition: bool, message: str) -> None:

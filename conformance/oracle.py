@@ -6,16 +6,61 @@ on the pseudo-gradient, are torch's documented forms. Rules that decide where gr
 arXiv:2405.15682, arXiv:2512.17131 and arXiv:2605.25395.
 """
 
+from collections.abc import Callable
 from decimal import Context, Decimal, localcontext
+from typing import TypeAlias
 
 from .setup import Ahead, Averaging, Gradients, Inner, Outer, Setup
 
-__all__ = ["Oracle"]
+__all__ = ["InnerStep", "Oracle", "torch_inner"]
 
 DIGITS = Context(prec=60)
 # Floats, as the frameworks have them: their 1 - 0.999 is not a thousandth.
 ADAM = (0.9, 0.999, 1e-8)
 Vector = list[Decimal]
+Moments = list[Vector]
+InnerStep: TypeAlias = Callable[[Inner, Moments, Vector, int], tuple[Vector, Moments]]
+
+
+def torch_inner(
+    inner: Inner, moments: Moments, gradient: Vector, count: int
+) -> tuple[Vector, Moments]:
+    """One step of SGD or Adam on one leaf, as torch writes it.
+
+    Parameters
+    ----------
+    inner : Inner
+        The optimizer and its settings.
+    moments : list of list of Decimal
+        One of SGD, two of Adam; zero at the start, and after a reset.
+    gradient : list of Decimal
+        Of the leaf.
+    count : int
+        Steps since the start or a reset, this one included.
+
+    Returns
+    -------
+    direction : list of Decimal
+        What is taken from the weights, times the learning rate.
+    moments : list of list of Decimal
+        After the step.
+
+    Examples
+    --------
+    >>> from lookahead_core.conformance import Inner
+    >>> torch_inner(Inner(momentum=0.5), [[Decimal(1)]], [Decimal(2)], 1)
+    ([Decimal('2.5')], [[Decimal('2.5')]])
+    """
+    if inner.kind == "sgd":
+        momentum = Decimal(inner.momentum)
+        velocity = [momentum * v + g for v, g in zip(moments[0], gradient, strict=True)]
+        return velocity, [velocity]
+    b1, b2, eps = map(Decimal, ADAM)
+    first = [b1 * m + (1 - b1) * g for m, g in zip(moments[0], gradient, strict=True)]
+    second = [b2 * n + (1 - b2) * g * g for n, g in zip(moments[1], gradient, strict=True)]
+    c1, c2 = 1 - b1**count, 1 - b2**count
+    pairs = zip(first, second, strict=True)
+    return [(m / c1) / ((n / c2).sqrt() + eps) for m, n in pairs], [first, second]
 
 
 class Oracle:
@@ -25,6 +70,8 @@ class Oracle:
     ----------
     setup : Setup
         Leaves, inner optimizer and Lookahead's settings.
+    inner_step : callable, optional
+        The formula of the inner optimizer, in the place of `torch_inner`.
 
     Attributes
     ----------
@@ -43,8 +90,9 @@ class Oracle:
     0.5
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, inner_step: InnerStep = torch_inner) -> None:
         self.setup = setup
+        self.inner_step = inner_step
         self.lr = setup.inner.lr
         self.fast = [[Decimal(v) for v in leaf.values] for leaf in setup.leaves]
         self.trained = [leaf.trained for leaf in setup.leaves]
@@ -245,31 +293,13 @@ class Oracle:
         return min(Decimal(1), lr * (1 + momentum) if outer.nesterov else lr)
 
     def _move(self, i: int, gradient: Vector) -> None:
-        inner = self.setup.inner
-        direction = (
-            self._adam(i, gradient) if inner.kind == "adam" else self._sgd(i, gradient, inner)
-        )
+        inner, moments = self.setup.inner, self.moments[i]
+        direction, self.moments[i] = self.inner_step(inner, moments, gradient, self.count)
         lr = self._rate(i)
         self.fast[i] = [w - lr * d for w, d in zip(self.fast[i], direction, strict=True)]
 
     def _rate(self, i: int) -> Decimal:
         return Decimal(self.lr) * Decimal(self.setup.leaves[i].rate)
-
-    def _sgd(self, i: int, gradient: Vector, inner: Inner) -> Vector:
-        momentum = Decimal(inner.momentum)
-        (old,) = self.moments[i]
-        velocity = [momentum * v + g for v, g in zip(old, gradient, strict=True)]
-        self.moments[i] = [velocity]
-        return velocity
-
-    def _adam(self, i: int, gradient: Vector) -> Vector:
-        b1, b2, eps = map(Decimal, ADAM)
-        old_first, old_second = self.moments[i]
-        first = [b1 * m + (1 - b1) * g for m, g in zip(old_first, gradient, strict=True)]
-        second = [b2 * n + (1 - b2) * g * g for n, g in zip(old_second, gradient, strict=True)]
-        self.moments[i] = [first, second]
-        c1, c2 = 1 - b1**self.count, 1 - b2**self.count
-        return [(m / c1) / ((n / c2).sqrt() + eps) for m, n in zip(first, second, strict=True)]
 
 
 def _sum(one: Vector, other: Vector) -> Vector:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .driver import AdapterDriver
+from .worked import Worked
 
 __all__ = ["CLAUSES", "Clause", "clause"]
 
@@ -17,16 +18,20 @@ class Clause(NamedTuple):
         Its number in docs/spec.md.
     title : str
         What it says, in a few words.
-    check : callable, (driver) -> None
-        Raises AssertionError if the adapter does not hold it.
+    checked : callable, (worked) -> None
+        What `check` runs.
     needs : frozenset of str
-        Capabilities of the driver that it uses.
+        Capabilities of the driver that it uses; of those with a bar between them one is enough.
     """
 
     name: str
     title: str
-    check: Callable[[AdapterDriver], None]
+    checked: Callable[[Worked], None]
     needs: frozenset[str]
+
+    def check(self, driver: AdapterDriver, thorough: bool = False) -> None:
+        """Raise AssertionError if the adapter behind `driver` does not hold the clause."""
+        self.checked(Worked(driver, thorough))
 
 
 CLAUSES: dict[str, Clause] = {}
@@ -35,7 +40,7 @@ CLAUSES: dict[str, Clause] = {}
 def clause(name: str, title: str, *needs: str) -> Callable[[Any], Any]:
     """Register a check under the number of its clause."""
 
-    def register(check: Callable[[AdapterDriver], None]) -> Callable[[AdapterDriver], None]:
+    def register(check: Callable[[Worked], None]) -> Callable[[Worked], None]:
         CLAUSES[name] = Clause(name, title, check, frozenset(needs))
         return check
 

@@ -29,10 +29,13 @@ class AdapterConformance:
     expected_failures : mapping of str to str
         Clauses that are known to fail, each with the reason: strict, so that one that passes
         fails the run. An unknown name is refused when the class is made.
+    thorough : bool
+        Try every case of clauses that take long, as for `check_adapter`.
     """
 
     driver: ClassVar[AdapterDriver]
     expected_failures: ClassVar[Mapping[str, str]] = {}
+    thorough: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -47,7 +50,7 @@ class AdapterConformance:
             pytest.skip(f"{name} is not applicable: the driver has no {lacking}")
         if reason := self.expected_failures.get(name):
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
-        clause.check(self.driver)
+        clause.check(self.driver, self.thorough)
 
 
 class KernelConformance:

@@ -14,9 +14,11 @@ from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
 from lookahead_core.schedule import remaining
 from lookahead_core.state import SyncState
-from lookahead_core.validation import int_at_least
+from lookahead_core.validation import int_at_least, shown
 
-__all__ = ["check_settings", "counters", "settings"]
+__all__ = ["check_settings", "counter", "counters", "settings"]
+
+MOST = 2**63 - 1
 
 
 def settings(rule: SyncRule) -> dict[str, int | float | str]:
@@ -58,7 +60,7 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
     """
     check_settings(saved, settings(rule))
     count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
-    syncs = int_at_least(0, "the checkpoint's syncs", saved.get("syncs"))
+    syncs = counter("the checkpoint's syncs", saved.get("syncs"))
     # A cycle is longer where its period was, or where its mean is still on its way.
     least = -abs(count) - rule.sync_period
     phase = int_at_least(least, "the checkpoint's phase", saved.get("phase", 0))
@@ -67,6 +69,14 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
         )
     return SyncState((), count, syncs, (), (), phase)
+
+
+def counter(name: str, value: Any) -> int:
+    """`value` as an int that a schedule can be called with, or ValueError."""
+    number = int_at_least(0, name, value)
+    if number > MOST:
+        raise ValueError(f"{name} must be below 2**63, got {shown(value)}")
+    return number
 
 
 def _told(value: Any) -> Any:

@@ -5,13 +5,16 @@ keys) have no halfway point: the live value stays as it is and the slow copy tak
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from lookahead_core.namespace import is_array, namespace
 from lookahead_core.typing import Array, DType, Fraction, Leaves
 
 __all__ = [
     "averaged",
+    "check_arrays",
     "check_match",
+    "check_sequence",
     "chosen",
     "copied",
     "each",
@@ -110,16 +113,47 @@ def in_precision_of(leaf: Array, number: float | Array) -> float | Array:
 
 def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> None:
     """Raise ValueError unless `leaves` and `others` agree in number and in every shape."""
+    check_sequence(name, leaves)
     if len(leaves) != len(others):
         raise ValueError(
             f"{name} must have as many leaves as {other_name} ({len(others)}), got {len(leaves)}"
         )
     # All at once first: a third of the time of the loop, which is there to say which one it is.
-    if [leaf.shape for leaf in leaves] == [other.shape for other in others]:
-        return
+    try:
+        if [leaf.shape for leaf in leaves] == [other.shape for other in others]:
+            return
+    except AttributeError:
+        check_arrays(name, leaves)
+        raise
     for index, (leaf, other) in enumerate(zip(leaves, others, strict=True)):
         if leaf.shape != other.shape:
             raise ValueError(
                 f"{name}[{index}] must have the shape of {other_name}[{index}], "
                 f"{tuple(other.shape)}, got {tuple(leaf.shape)}"
             )
+
+
+def check_sequence(name: str, leaves: Any) -> None:
+    """Raise ValueError unless `leaves` is a list, a tuple or the like: trees belong to adapters."""
+    if type(leaves) in (list, tuple) or isinstance(leaves, Sequence):
+        return
+    raise ValueError(
+        f"{name} must be a list or tuple of arrays ([weights] for one, list(params.values()) for a "
+        f"flat dict), got {told(leaves)}"
+    )
+
+
+def check_arrays(name: str, leaves: Any) -> None:
+    """Raise ValueError unless `leaves` is a list, a tuple or the like, and all in it are arrays."""
+    check_sequence(name, leaves)
+    for index, leaf in enumerate(leaves):
+        if not is_array(leaf):
+            raise ValueError(f"{name}[{index}] must be an array, got {told(leaf)}")
+
+
+def told(value: Any) -> str:
+    """What `value` is, in a few words: not the numbers of an array."""
+    kind = type(value).__name__
+    if is_array(value):
+        return f"an array ({kind}) of shape {tuple(value.shape)}"
+    return repr(value) if isinstance(value, bool | int | float | None) else f"a {kind}"

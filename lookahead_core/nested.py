@@ -68,6 +68,12 @@ class Nested:
         """Whether the first rule is to see the inner steps without rounding."""
         return bool(getattr(self.first, "unrounded", False))
 
+    @property
+    def repeats_after(self) -> int:
+        """Syncs of the first rule after which both begin their patterns again."""
+        first, second = (getattr(rule, "repeats_after", 1) for rule in (self.first, self.second))
+        return int(first * self.period * second)
+
     def init(self, slow: Leaves) -> Slots:
         """Slots of both rules, and a distance of zero."""
         return (*self.first.init(slow), *self.second.init(slow), zeros(slow))

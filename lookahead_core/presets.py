@@ -10,6 +10,7 @@ from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled, as_real
 from lookahead_core.typing import Array, Count
 from lookahead_core.validation import fraction
+from lookahead_core.words import translated
 
 __all__ = [
     "bmuf",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 
+@translated
 def lookahead(
     sync_period: int = 5,
     alpha: Scheduled | AdaptiveAlpha = 0.5,
@@ -635,8 +637,8 @@ def nested(first: SyncRule, second: SyncRule) -> SyncRule:
 
 # Named, so that rules compare equal and can be pickled.
 def _one_in_next(syncs: Count) -> float | Array:
-    return 1 / as_real(syncs + 1)
+    return 1 / (as_real(syncs) + 1)
 
 
 def _one_in_next_but_one(syncs: Count) -> float | Array:
-    return 1 / as_real(syncs + 2)
+    return 1 / (as_real(syncs) + 2)

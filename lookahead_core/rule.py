@@ -11,15 +11,35 @@ from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
-from lookahead_core.leaves import averaged, check_match, chosen, each, merged, unrounded, widened
+from lookahead_core.leaves import (
+    averaged,
+    check_arrays,
+    check_match,
+    check_sequence,
+    chosen,
+    each,
+    merged,
+    told,
+    unrounded,
+    widened,
+)
 from lookahead_core.namespace import namespace
-from lookahead_core.outer import Interpolate, OuterRule, SyncContext
+from lookahead_core.outer import (
+    Interpolate,
+    OuterRule,
+    SyncContext,
+    check_outer,
+    check_slots,
+    check_updated,
+)
 from lookahead_core.schedule import (
+    INT32_MAX,
     advance,
     before_first,
     begins,
     between,
     every,
+    one_more,
     selected,
     where,
 )
@@ -92,11 +112,7 @@ class SyncRule:
     start: int = 0
 
     def __post_init__(self) -> None:
-        missing = [name for name in ("init", "update") if not hasattr(self.outer, name)]
-        if missing or isinstance(self.outer, type):
-            raise ValueError(
-                f"outer must be an outer rule (init and update, see OuterRule), got {self.outer!r}"
-            )
+        check_outer(self.outer)
         one_of("inner_state", self.inner_state, tuple(POLICIES))
         checks = {
             "sync_period": (positive_int, "inner steps between syncs"),
@@ -174,6 +190,21 @@ class SyncRule:
         """Whether the weights to evaluate are others than the slow ones (`OuterRule`)."""
         return hasattr(self.outer, "readout")
 
+    @property
+    def repeats_after(self) -> int:
+        """Syncs after which what is done at some of them alone comes round again."""
+        return self.restart_period * int(getattr(self.outer, "repeats_after", 1))
+
+    def check_counts(self) -> None:
+        """ValueError for numbers that an int32 cannot count to: for adapters that have such."""
+        numbers = {name: getattr(self, name) for name in ("sync_period", "restart_period", "start")}
+        numbers["syncs of the first rule between two of the second"] = self.repeats_after
+        for name, number in numbers.items():
+            if number > INT32_MAX:
+                raise ValueError(
+                    f"{name} must be at most {INT32_MAX}, as far as an int32 counts, got {number}"
+                )
+
     def with_alpha(self, alpha: Any) -> "SyncRule":
         """The same rule with another alpha.
 
@@ -212,10 +243,19 @@ class SyncRule:
         slow_dtype : dtype, optional
             Keep floating slow weights in this dtype where it is wider than the leaf's own: in
             bfloat16 a small move is rounded away (clause C15).
+
+        Raises
+        ------
+        ValueError
+            If `fast` or `inner` is no sequence of arrays, or the outer rule gives no state.
         """
+        check_arrays("fast", fast)
+        check_sequence("inner", inner)
         slow = tuple(widened(leaf, slow_dtype) for leaf in fast)
         inner_slow = POLICIES[self.inner_state].init(inner)
-        outer = self.outer.init(chosen(slow, averaged(slow)))
+        moving = chosen(slow, averaged(slow))
+        outer = self.outer.init(moving)
+        check_slots(outer, len(moving))
         return SyncState(slow, count - self.start, count * 0, outer, inner_slow)
 
     def begin(
@@ -244,8 +284,10 @@ class SyncRule:
         Raises
         ------
         ValueError
-            If `fast` does not match `state` in number or shape; nothing has been changed.
+            If `fast` does not match `state` in number or shape, or `state` is not one; nothing has
+            been changed.
         """
+        _check_state(state)
         return self._taken(begins(state.count), fast, inner, state, kernel)
 
     def _taken(
@@ -258,7 +300,7 @@ class SyncRule:
     ) -> SyncState:
         """The slow weights and the slow copy of the inner state from the live ones, if `first`."""
         if first is not False and not self.fast_carries_slow:
-            first = first & (state.syncs == 0)
+            first = (state.syncs == 0) & first  # MLX has no `True & array`
         if first is False:
             return state
         check_match("fast", fast, "state.slow", state.slow)
@@ -289,6 +331,7 @@ class SyncRule:
         Call it after every inner step that changed `fast`, and after no other (clause C03).
         Parameters and result are those of `sync`.
         """
+        _check_state(state)
         state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period, state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
@@ -319,7 +362,8 @@ class SyncRule:
         counter it computes a sync at every step. `jax.lax.cond(rule.due(state), ...)` chooses
         between `sync` and this one, which selects nothing.
         """
-        return SyncState(state.slow, state.count + 1, *state[2:])  # a third of `_replace`'s time
+        count = one_more(state.count)
+        return SyncState(state.slow, count, *state[2:])  # a third of `_replace`'s time
 
     def puts_back(self, state: SyncState) -> bool | Array:
         """Whether a sync now would put the fast weights back; a 0-d bool array likewise."""
@@ -374,6 +418,7 @@ class SyncRule:
             for gradients or learning rates or has a start, which differ between workers; nothing
             has been changed.
         """
+        _check_state(state)
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
@@ -386,8 +431,8 @@ class SyncRule:
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         rates = None if inner_lr is None else each(inner_lr, len(fast))
-        told = (g if g is None else chosen(g, which) for g in (gradient, curvature, rates))
-        context = SyncContext(state.syncs, kernel, *told)
+        given = (g if g is None else chosen(g, which) for g in (gradient, curvature, rates))
+        context = SyncContext(state.syncs, kernel, *given)
         alpha = self._fraction(slow, moving, state.outer, context)
         back = self.puts_back(state)
         slow, moving, outer = self._moved(slow, moving, average, state.outer, alpha, back, context)
@@ -397,7 +442,7 @@ class SyncRule:
             synced = policy.sync(inner, inner_slow, initial, alpha, kernel)
             inner, inner_slow = selected(back, synced, (inner, inner_slow))
         slow = merged(slow, live_copies(fast, which), which)
-        counters = state.count * 0, state.syncs + 1
+        counters = state.count * 0, one_more(state.syncs, self.repeats_after)
         state = SyncState(slow, *counters, outer, inner_slow, state.phase * 0)
         return merged(moving, fast, which), inner, state
 
@@ -423,7 +468,9 @@ class SyncRule:
             return *kernel.interpolate(slow, fast, alpha), outer
         seen = unrounded(slow, fast) if self.unrounded else fast
         seen = seen if average is None else seen_by_all(slow, seen, average)
-        slow, outer = self.outer.update(slow, seen, outer, context)
+        updated = self.outer.update(slow, seen, outer, context)
+        check_updated(updated, slow, outer)
+        slow, outer = updated
         if back is not False:
             restarted = kernel.move(fast, slow, self.restart)
             (fast,) = selected(back, (restarted,), (fast,))
@@ -479,6 +526,15 @@ class SyncRule:
         state stays. Donates the slow weights of `state` to `kernel`.
         """
         return self._taken(True, fast, None, state, kernel)
+
+
+def _check_state(state: Any) -> None:
+    """Raise ValueError unless `state` is one: that tells arguments in the wrong order too."""
+    if not isinstance(state, SyncState):
+        raise ValueError(
+            "state must be the SyncState that rule.init or the last call returned, as the third "
+            f"argument after fast and inner (which may be ()), got {told(state)}"
+        )
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:

@@ -8,21 +8,26 @@ must. No arrays but counters and what is selected.
 from collections.abc import Sequence
 from typing import Any
 
+from lookahead_core.leaves import kind_of
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Count, Leaves
 
 __all__ = [
+    "INT32_MAX",
     "advance",
     "before_first",
     "begins",
     "between",
     "every",
     "in_phase",
+    "one_more",
     "phases",
     "remaining",
     "selected",
     "where",
 ]
+
+INT32_MAX = 2**31 - 1
 
 
 def begins(count: Count) -> bool | Array:
@@ -107,7 +112,22 @@ def phases(parts: int, sync_period: int) -> list[int]:
 
 def every(period: int, syncs: Count) -> bool | Array:
     """Whether the sync that follows `syncs` others is a period-th one."""
-    return True if period == 1 else (syncs + 1) % period == 0
+    return True if period == 1 else syncs % period == period - 1
+
+
+def one_more(number: Count, repeats_after: int = 1) -> Count:
+    """One more of what is counted without an end; a counter of 32 bits or fewer never wraps.
+
+    It stays as high as it can, one below the largest number, so that a schedule may add one to it.
+    There it goes back by `repeats_after` at a time: what happens at every so many syncs goes on.
+    """
+    if isinstance(number, int) or kind_of(number.dtype) != "int":
+        return number + 1  # a float64 that counts cannot wrap
+    xp = namespace(number)
+    largest = int(xp.iinfo(number.dtype).max)
+    if largest > INT32_MAX:
+        return number + 1  # 64 bits: at a million syncs a second it takes 292,000 years
+    return xp.where(number < largest - 1, number + 1, number - (repeats_after - 1))
 
 
 def selected(due: bool | Array, outcome: Sequence[Leaves], other: Sequence[Leaves]) -> Any:

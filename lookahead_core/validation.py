@@ -13,10 +13,14 @@ __all__ = [
     "int_at_least",
     "non_negative",
     "non_negative_int",
+    "not_wrapped",
     "one_of",
     "positive",
     "positive_int",
+    "shown",
 ]
+
+LONGEST = 200  # characters of a value in a message
 
 
 def positive_int(name: str, value: Any, meaning: str) -> int:
@@ -37,7 +41,7 @@ def int_at_least(least: int, name: str, value: Any, meaning: str = "") -> int:
         number = least - 1
     if isinstance(value, bool) or number < least:
         meant = f" ({meaning})" if meaning else ""
-        raise ValueError(f"{name} must be an int >= {least}{meant}, got {value!r}")
+        raise ValueError(f"{name} must be an int >= {least}{meant}, got {shown(value)}")
     return number
 
 
@@ -69,20 +73,50 @@ def below_one(name: str, value: Any, meaning: str) -> float:
 def boolean(name: str, value: Any, meaning: str) -> bool:
     """`value` if it is True or False, else ValueError: 0.9 in its place is a slip."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False ({meaning}), got {value!r}")
+        raise ValueError(f"{name} must be True or False ({meaning}), got {shown(value)}")
     return value
+
+
+def not_wrapped(inner: Any, wrapped: bool) -> None:
+    """ValueError if the inner optimizer has slow weights already, which another sync goes past."""
+    if wrapped:
+        raise ValueError(
+            "inner must not be wrapped already (for one rule above another there is the rule "
+            f"nested(first, second), around the inner optimizer itself), got {inner!r}"
+        )
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """`value` if it is one of `choices`, else ValueError."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, choices))}, got {shown(value)}"
+        )
     return str(value)
 
 
 def _within(expected: str, holds: Any, name: str, value: Any, meaning: str) -> float:
     """`value` as a float if it is a real number for which `holds`, else ValueError."""
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    if not (real and holds(float(value))):
-        raise ValueError(f"{name} must be a {expected} ({meaning}), got {value!r}")
-    return float(value)
+    number = _real(value)
+    if not holds(number):
+        raise ValueError(f"{name} must be a {expected} ({meaning}), got {shown(value)}")
+    return number
+
+
+def shown(value: Any) -> str:
+    """`value` as it prints, cut short; Python refuses to print an int of 4,300 digits and more."""
+    try:
+        text = repr(value)
+    except ValueError:
+        text = f"a number of {value.bit_length()} bits" if isinstance(value, int) else "an object"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def _real(value: Any) -> float:
+    """`value` as a float, NaN if it is not a real number, infinite if it is too large for one."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return -math.inf if value < 0 else math.inf

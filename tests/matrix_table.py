@@ -31,6 +31,7 @@ COLUMNS = {
     "jax-scan": "JAX in a scan, the optax adapter included",
     "jax-vmap": "JAX under vmap, the optax adapter included",
     "jax-arrays": "JAX arrays through the array loop, which replaces them",
+    "mlx": "MLX on the CPU, its adapter included, as it is and compiled",
     "dask": "Dask, the pure core alone: it has no adapter",
     "cupy": "CuPy, its adapter included; needs a GPU",
     "torch-cuda": "torch on a GPU, its adapter and the array loop included",

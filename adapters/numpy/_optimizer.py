@@ -18,6 +18,8 @@ from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
+from lookahead_core.validation import not_wrapped
+from lookahead_core.words import translated
 
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
@@ -69,6 +71,7 @@ class MetaOptimizer:
 
     _kernel: ClassVar[Kernel] = IN_PLACE
 
+    @translated
     def __init__(
         self,
         inner: InnerOptimizer,
@@ -77,6 +80,12 @@ class MetaOptimizer:
         slow_dtype: DType | None = None,
         slow_buffer: Buffers | None = None,
     ) -> None:
+        not_wrapped(inner, isinstance(inner, MetaOptimizer))
+        if isinstance(inner, list | tuple) and any(hasattr(one, "step") for one in inner):
+            raise ValueError(
+                f"inner must be one optimizer, got a {type(inner).__name__} of {len(inner)}: put "
+                "each into a Lookahead of its own, or all parameters into one tree"
+            )
         missing = [name for name in ("params", "state", "step") if not hasattr(inner, name)]
         if missing:
             raise ValueError(
@@ -133,7 +142,10 @@ class MetaOptimizer:
         self._apply(self.rule.sync, rates)
 
     def slow_weights(self) -> Tree:
-        """Slow weights to evaluate or ship: a new tree like the parameters (clause C22)."""
+        """Slow weights to evaluate or ship: a new tree like the parameters (clause C22).
+
+        It is no context, as torch's is: `params` stay what they are, so use what it returns.
+        """
         slow = self.rule.slow(self._fast(), self._state)
         return self._layout.copied(self.params, [copied(leaf) for leaf in slow])
 
@@ -283,6 +295,7 @@ class Lookahead(MetaOptimizer):
     array([0.75, 1.75])
     """
 
+    @translated
     def __init__(
         self,
         inner: InnerOptimizer,

@@ -5,11 +5,19 @@ with them. All checks raise ValueError with the path of the leaf, before anythin
 """
 
 from collections.abc import Iterable
+from enum import Enum
 from operator import is_
 from typing import Any
 
 import numpy as np
-import optree
+
+try:
+    import optree
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "lookahead_core.adapters.numpy needs the package optree, which reads trees of arrays: "
+        "pip install optree"
+    ) from error
 
 from lookahead_core.leaves import is_averaged, kind_of
 from lookahead_core.namespace import is_array, is_writeable, namespace
@@ -19,6 +27,7 @@ __all__ = ["Layout", "StateDict", "Tree", "checked_gradients", "written"]
 
 Tree = Any
 StateDict = dict[str, Any]
+PLAIN_KEYS = (str, bytes, int, float, type(None), Enum)
 
 
 class Layout:
@@ -35,19 +44,23 @@ class Layout:
     """
 
     def __init__(self, params: Tree) -> None:
-        paths, leaves, spec = optree.tree_flatten_with_path(params)
-        for accessor, leaf in zip(spec.accessors(), leaves, strict=True):
+        paths, leaves, spec = _flattened(params)
+        for index, leaf in enumerate(leaves):
             if not is_array(leaf):
-                raise ValueError(f"{accessor.codify('params')} must be an array, got {leaf!r}")
+                path = spec.accessors()[index].codify("params")
+                raise ValueError(f"{path} must be an array, got {leaf!r}")
         if not leaves:
             raise ValueError(f"params must hold at least one array, got {params!r}")
+        _check_keys(paths)
         names = ["/".join(map(str, path)) for path in paths]
         if len(set(names)) < len(names):
             raise ValueError(f"params must give each leaf a name of its own, got {names}")
-        number_of: dict[int, int] = {}
-        # For each place of the tree the number of its array; for each array its first place.
-        self._numbers = [number_of.setdefault(id(leaf), len(number_of)) for leaf in leaves]
-        self._first = [self._numbers.index(number) for number in range(len(number_of))]
+        # For each array its number and the place that it has first; for each place the number.
+        found: dict[int, tuple[int, int]] = {}
+        for place, leaf in enumerate(leaves):
+            found.setdefault(id(leaf), (len(found), place))
+        self._numbers = [found[id(leaf)][0] for leaf in leaves]
+        self._first = [place for _, place in found.values()]
         self.names = [names[place] for place in self._first]
         _check_apart(self.names, self.distinct(params))
 
@@ -126,6 +139,36 @@ def checked_gradients(grads: Tree, params: Tree) -> list[Array | None]:
             names = path.codify("grads"), path.codify("params")
             raise ValueError(_mismatch(leaf, gradient, *names))
     return list(gradients)
+
+
+def _flattened(params: Tree) -> tuple[list[tuple[Any, ...]], list[Any], optree.PyTreeSpec]:
+    """Paths, leaves and structure of `params`."""
+    try:
+        return optree.tree_flatten_with_path(params)
+    except RecursionError as error:
+        raise ValueError(
+            f"params must be nested less than {optree.MAX_RECURSION_DEPTH} deep, got a deeper tree"
+        ) from error
+
+
+def _check_keys(paths: list[tuple[Any, ...]]) -> None:
+    """Refuse keys that print as something else in the next run: a checkpoint has their texts."""
+    kinds = {type(key) for path in paths for key in path}
+    if all(issubclass(kind, PLAIN_KEYS) for kind in kinds):
+        return
+    for path in paths:
+        for key in path:
+            if not _is_plain(key):
+                raise ValueError(
+                    "params must have keys that are texts or numbers, or tuples of them: they name "
+                    f"the leaves in a checkpoint; got the key {key!r}"
+                )
+
+
+def _is_plain(key: Any) -> bool:
+    if isinstance(key, tuple):
+        return all(map(_is_plain, key))
+    return isinstance(key, PLAIN_KEYS)
 
 
 def _mismatch(leaf: Array, gradient: Array, grad: str = "", param: str = "") -> str | None:

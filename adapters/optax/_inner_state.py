@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import optax
 
+from ._trees import arrays
+
 __all__ = ["acted_on", "picked", "restored"]
 
 _PARAMETERS = object()  # stands for a whole parameter-shaped subtree
@@ -97,7 +99,7 @@ def _children(node: Any) -> list[Any]:
 
 def picked(state: optax.OptState, acts_on: list[bool]) -> list[jax.Array]:
     """Leaves of `state` that a policy acts on."""
-    return [leaf for leaf, acted in zip(jax.tree.leaves(state), acts_on, strict=True) if acted]
+    return [leaf for leaf, acted in zip(arrays(state), acts_on, strict=True) if acted]
 
 
 def restored(

@@ -4,9 +4,10 @@ What a sync means, and every question about time, is the core's rule; here it ge
 trees, and gives back updates. JAX communicates, not this: `average` does.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,20 @@ import optax
 
 from lookahead_core import SyncRule
 from lookahead_core import lookahead as lookahead_rule
+from lookahead_core.schedule import one_more
 from lookahead_core.typing import Count, DType, Fraction, Leaves
+from lookahead_core.validation import not_wrapped
+from lookahead_core.words import translated
 from lookahead_core.workers import Average
 
-from ._checks import check_arguments, check_settings, check_state, check_tree, transformation
+from ._checks import (
+    check_arguments,
+    check_arrays,
+    check_settings,
+    check_state,
+    check_tree,
+    transformation,
+)
 from ._coordinates import coordinates
 from ._evidence import evidence
 from ._inner_state import acted_on, picked, restored
@@ -27,6 +38,7 @@ from ._state import (
     begun,
     counters,
     find_state,
+    ours_in,
     own_params,
     read_out,
     replaced,
@@ -46,7 +58,7 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     """What `meta_optimizer` returns: an optax transformation, and what its rule can do beside it.
 
     A tuple of two functions, as every transformation of optax, so that it can be copied and mapped
-    over like one. `sync` and `slow_params` are those of the object whose method `init` is.
+    over like one. `sync` and `slow_params` are those of the object whose methods these are.
 
     Parameters
     ----------
@@ -82,14 +94,27 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     @property
     def sync(self) -> Any:
         """Sync on demand: (state, params, gradient=None) -> (updates, state)."""
-        return self.init.__self__.sync
+        return _made_by(self).sync
 
     @property
     def slow_params(self) -> Any:
         """What to evaluate: (state, params) -> parameters."""
-        return self.init.__self__.slow_params
+        return _made_by(self).slow_params
 
 
+def _made_by(optimizer: MetaTransformation) -> "_Meta":
+    """The object whose methods `init` and `update` are; jax.jit may be around them."""
+    for function in optimizer:
+        meta = getattr(inspect.unwrap(function), "__self__", None)
+        if isinstance(meta, _Meta):
+            return meta
+    raise AttributeError(
+        "sync and slow_params are those of the optimizer that init or update belongs to, and "
+        f"neither of these belongs to one: {tuple(optimizer)}"
+    )
+
+
+@translated
 def lookahead(
     inner: optax.GradientTransformation,
     sync_period: int = 5,
@@ -155,6 +180,7 @@ def lookahead(
     return meta_optimizer(inner, rule, slow_dtype=slow_dtype, reset_all=reset_all, average=average)
 
 
+@translated
 def meta_optimizer(
     inner: optax.GradientTransformation,
     rule: SyncRule,
@@ -209,6 +235,7 @@ def meta_optimizer(
     >>> params, slow_params(state, params)
     (Array([0.5, 0.5], dtype=float32), Array([0.75, 0.75], dtype=float32))
     """
+    not_wrapped(inner, isinstance(inner, MetaTransformation))
     check_settings(rule, slow_dtype, reset_all, average)
     meta = _Meta(transformation("inner", inner), rule, slow_dtype, reset_all, average)
     return MetaTransformation(meta.init, meta.update)
@@ -224,7 +251,11 @@ class _Meta(NamedTuple):
     average: Average | None
 
     def init(self, params: optax.Params) -> LookaheadState:
+        check_arrays("params", params)
+        if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+            return cast(LookaheadState, jax.eval_shape(self.init, params))
         inner = self.inner.init(params)
+        not_wrapped(self.inner, bool(ours_in(inner)))
         self._acted_on(inner)  # raises for one that the policy cannot act on
         # Copies: an alias of the parameters cannot be donated together with them (optax#1059),
         # and zeros_like would lose their sharding under jit (jax#16080).
@@ -276,12 +307,12 @@ class _Meta(NamedTuple):
 
     def sync(self, state: Any, params: Any, gradient: Any = None) -> tuple[Any, Any]:
         ours = find_state(state)
+        check_arrays("params", params)
         own, still = own_params(ours, params), jax.tree.map(jnp.zeros_like, params)
         check_arguments(own, ours, own)
         check_state(self.rule, self.average, ours)
         if gradient is not None:
-            gradient = own_params(ours, gradient)
-            check_tree("gradient", gradient, "params", own)
+            gradient = own_params(ours, gradient, "gradient")
         given = evidence(self.rule, self.inner, gradient, ours.inner, own, {})
         ours = self._begun(ours, own)
         updates, synced = self._synced(own_params(ours, still), ours, own, given)
@@ -338,11 +369,14 @@ class _Meta(NamedTuple):
             given = {**given, "average": only_when_due(self.average, due, before.slow, fast)}
         run = self.rule.step if select else self.rule.sync
         fast, live, after = run(fast, live, before, **given)
+        # Counted here again in 32 bits, which get full.
+        one_more_sync = one_more(state.syncs, self.rule.repeats_after)
+        syncs = jnp.where(after.syncs == before.syncs, state.syncs, one_more_sync)
         ends = zip(leaves, after.slow, fast, strict=True)
         out = [within.leave(back, leaf, *end) for leaf, *end in ends]
         return like(updates, [update for _, update in out]), state._replace(
             step=after.count,
-            syncs=after.syncs.astype(state.syncs.dtype),
+            syncs=syncs,
             slow=like(state.slow, [kept for kept, _ in out]),
             inner=restored(state.inner, acts_on, live),
             outer=slots_like(state.outer, after.outer),

@@ -83,6 +83,8 @@ def unpark(state: optax.OptState, parked: Parked) -> optax.OptState:
     >>> find_state(unpark(*park(state))).slow
     Array([1., 1.], dtype=float32)
     """
+    if not isinstance(parked, tuple):
+        raise ValueError(f"parked must be what park returned beside the state, got {parked!r}")
     found = states_in(state)
     if len(found) != len(parked) or not all(map(is_parked, found)):
         raise ValueError(

@@ -3,6 +3,7 @@
 When a cycle begins and what is read out is the core's to say. What moves weights is _optimizer.py.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from lookahead_core import SyncRule, SyncState
 from lookahead_core.workers import Average
 
 from ._slots import flat
-from ._trees import arrays, filled, like, owned
+from ._trees import arrays, by_path, described, filled, like, owned, shapes
 
 __all__ = [
     "PARKED",
@@ -25,6 +26,8 @@ __all__ = [
     "counters",
     "find_state",
     "is_parked",
+    "name_of",
+    "ours_in",
     "own_params",
     "read_out",
     "refuse_parked",
@@ -39,6 +42,13 @@ __all__ = [
 # A state does not know its rule. Where one is read or started again by itself, these stand for it:
 # all rules that put the parameters back at every sync answer alike, and so do all others.
 CARRIED, PERSISTENT = SyncRule(inner_state="interpolate"), SyncRule(restart=0.0)
+
+# For errors: how the parameters are given where the optimizer sees them in another shape.
+FLATTENED = (
+    "; inside of optax.flatten: flat, back = jax.flatten_util.ravel_pytree(params), and then "
+    "back(slow_params(state, flat))"
+)
+OF_NNX = "; of a flax model it is nnx.state(model, nnx.Param)"
 
 
 class LookaheadState(NamedTuple):
@@ -230,11 +240,11 @@ def slow_params(state: optax.OptState, params: optax.Params) -> optax.Params:
                 "others: call optimizer.slow_params(state, params), with the optimizer that "
                 "meta_optimizer returned"
             )
-    paths = [path for ours in found for path, _ in jax.tree_util.tree_leaves_with_path(ours.slow)]
-    if twice := [path for path in paths if paths.count(path) > 1]:
+    times = Counter(path for ours in found for path in by_path(ours.slow))
+    if twice := [path for path, number in times.items() if number > 1]:
         raise ValueError(
             "state must hold one LookaheadState for each parameter, got several for "
-            f"params{jax.tree_util.keystr(twice[0])}"
+            f"params{twice[0]}"
         )
     for ours in found:
         rule = PERSISTENT if isinstance(ours, PersistentState) else CARRIED
@@ -341,7 +351,8 @@ def refuse_parked(state: LookaheadState) -> None:
 
 def counters(ours: LookaheadState) -> SyncState:
     """What the core carries from step to step, without the arrays: for questions about time."""
-    return SyncState((), ours.step, ours.syncs, (), ())
+    step, syncs = arrays((ours.step, ours.syncs))  # flax's nnx.Optimizer has variables there
+    return SyncState((), step, syncs, (), ())
 
 
 def sync_state(ours: LookaheadState) -> SyncState:
@@ -381,9 +392,19 @@ def read_out(rule: SyncRule, ours: LookaheadState, params: optax.Params) -> opta
     return filled(like(ours.slow, slow), params)
 
 
-def own_params(ours: LookaheadState, params: optax.Params) -> optax.Params:
-    """The parameters that a state has."""
+def own_params(ours: LookaheadState, params: optax.Params, name: str = "params") -> optax.Params:
+    """The parameters that a state has, or what else is in a tree like them, by the name `name`."""
     refuse_parked(ours)
+    given = shapes(params)
+    for path, shape in shapes(ours.slow).items():
+        got = given.get(path)
+        # The parameters of many workers may be given at once, which their slow weights are not.
+        if got is None or (got != shape and not isinstance(ours, SharedState)):
+            way_out = (OF_NNX if path else FLATTENED) if given and got is None else ""
+            raise ValueError(
+                f"{name} must be a tree like the one given to init, {name}{path} "
+                f"{described(shape)}, got {described(got)}{way_out}"
+            )
     return owned(params, ours.slow)
 
 
@@ -397,10 +418,24 @@ def replaced(
 
 
 def states_in(state: optax.OptState) -> list[LookaheadState]:
-    found = [node for node in jax.tree.leaves(state, is_leaf=_is_ours) if _is_ours(node)]
+    """Every `LookaheadState` in an optax state; ValueError if there is none."""
+    found = ours_in(state)
     if not found:
-        raise ValueError(f"state must hold a LookaheadState, got none in {type(state).__name__}")
+        raise ValueError(
+            f"state must hold a LookaheadState, got none in {name_of(type(state))}: give what the "
+            "optimizer's init and update return (in flax's nnx.Optimizer it is opt_state)"
+        )
     return found
+
+
+def ours_in(tree: Any) -> list[LookaheadState]:
+    """Every `LookaheadState` in any tree."""
+    return [node for node in jax.tree.leaves(tree, is_leaf=_is_ours) if _is_ours(node)]
+
+
+def name_of(kind: type) -> str:
+    """A class by its module too: optax has a `LookaheadState` of its own."""
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
 
 
 def _is_ours(node: Any) -> bool:

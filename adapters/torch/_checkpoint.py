@@ -4,6 +4,10 @@ Tensors go into `state[i]`, numbers into every entry of `param_groups`: the only
 torch.distributed.checkpoint takes, since it drops other top-level keys in silence. They are taken
 out again before the inner optimizer loads: it would cast slow weights to the parameter's dtype,
 and Adam fails on a state that is not empty and not its own.
+
+The bare inner optimizer may load the file, train on and save: our entries are then still in it, and
+stale. `lookahead_inner_step` tells: what the inner optimizer had counted when they were saved, in
+integers, which torch makes floats of when it loads.
 """
 
 from collections.abc import Iterator
@@ -23,6 +27,7 @@ from lookahead_core.validation import int_at_least, non_negative
 from ._groups import ALPHA, PERIOD, Group, leaves_of, rule_of
 from ._inner_state import COMMON, MOMENT
 from ._leaves import Kept, by_itself
+from ._migration import in_our_layout
 from ._parts import Part, Parts
 
 __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
@@ -30,6 +35,14 @@ __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
 STREAMING = "lookahead_streaming_"
+SEAL = "inner_step"
+AS_NEW = "as new"
+BARE = "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone"
+STALE = (
+    "the lookahead_* entries of the checkpoint are older than the rest of it (another optimizer "
+    "has loaded and saved them), so it is taken for one of the inner optimizer alone"
+)
+FROM_HERE = "slow weights are taken from the current parameters"
 
 StateDict = dict[str, Any]
 
@@ -81,20 +94,25 @@ def pack(parts: Parts) -> StateDict:
         common["work"] = parts.work
     common |= {f"streaming_{name}": value for name, value in parts.streaming.items()}
     entries: dict[Tensor, StateDict] = {}
+    as_new: set[Tensor] = set()
     clocks: dict[Tensor, SyncState] = {}
     for part in parts.current():
-        entries |= _saved_leaves(parts, part)
+        found = _saved_leaves(parts, part)
+        as_new |= {leaf for leaf in found if _is_as_new(parts, part, leaf, found[leaf])}
+        entries |= {leaf: own for leaf, own in found.items() if leaf not in as_new}
         clock = part.on_host()
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
     groups = []
     for saved, group in _groups(packed, parts):
         for i, leaf in zip(saved["params"], group["params"], strict=True):
             if leaf in entries:
-                states.setdefault(i, {}).update(_prefixed(entries[leaf]))
+                own = states.setdefault(i, {})
+                own.update(_prefixed({**entries[leaf], SEAL: _seal(own)}))
         clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
         numbers = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
-        tensors = [_tensors(states.get(i, {})) for i in saved["params"]]
-        ours = {**settings(rule_of(group, parts.rule)), **common, **numbers, "entries": tensors}
+        pairs = zip(saved["params"], group["params"], strict=True)
+        names = [AS_NEW if leaf in as_new else _names(states.get(i, {})) for i, leaf in pairs]
+        ours = {**settings(rule_of(group, parts.rule)), **common, **numbers, "entries": names}
         groups.append({**saved, **_prefixed(ours)})
     return {**packed, "state": states, "param_groups": groups}
 
@@ -114,18 +132,60 @@ def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
     return found
 
 
+def _is_as_new(parts: Parts, part: Part, leaf: Tensor, entries: StateDict) -> bool:
+    """Whether nothing needs to be saved of `leaf`, because it has not been stepped.
+
+    Then nothing may be: bare Adam fails on a state that is not empty and not its own. Of an
+    optimizer that has no state at all this can only be known before the first step.
+    """
+    state, rule = parts.inner.state, parts.rule
+    first = int(parts.elapsed) == -rule.start and not any(int(p.state.syncs) for p in parts.parts)
+    if state.get(leaf) or parts.unstepped or not (state or first):
+        return False
+    new = parts.home.new(part.rule, leaf)
+    fresh = {"slow": new.slow, **{f"outer_{i}": slot for i, slot in enumerate(new.slots)}}
+    return entries.keys() == fresh.keys() and all(
+        value.is_meta or torch.equal(value, fresh[name]) for name, value in entries.items()
+    )
+
+
+def _seal(theirs: StateDict) -> Tensor:
+    """What the inner optimizer has counted of a parameter, in integers; 0 where it counts none."""
+    step = theirs.get("step")
+    count = step if _is_number(step) else 0
+    return torch.as_tensor(count).detach().to(torch.int64, copy=True)
+
+
+def _is_number(step: Any) -> bool:
+    return isinstance(step, int | float) or (type(step) is Tensor and step.dim() == 0)
+
+
+def _is_stale(state_dict: StateDict) -> bool:
+    """Whether an optimizer of another kind has loaded our entries, and saved them again."""
+    for saved in state_dict["param_groups"]:
+        expected = saved.get(f"{PREFIX}entries")
+        names = expected if isinstance(expected, list) else []
+        for i, name in zip(saved["params"], names, strict=False):
+            entries = state_dict["state"].get(i, {})
+            step, seal = entries.get("step"), entries.get(f"{PREFIX}{SEAL}")
+            if name == AS_NEW and entries:
+                return True
+            if isinstance(seal, Tensor) and (
+                seal.dtype != torch.int64 or (_is_number(step) and int(step) != int(seal))
+            ):
+                return True
+    return False
+
+
 @torch.no_grad()
 def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
+    state_dict = in_our_layout(state_dict, parts)
     _check_groups(state_dict, parts.inner)
     every = [*state_dict["param_groups"], *state_dict["state"].values()]
     bare = not any(_ours(entries).keys() - {"alpha", "sync_period"} for entries in every)
-    if bare:
-        warn(
-            "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone: "
-            "slow weights are taken from the current parameters",
-            stacklevel=3,
-        )
+    if anew := bare or _is_stale(state_dict):
+        warn(f"{BARE if bare else STALE}: {FROM_HERE}", stacklevel=3)
         state_dict = _started_anew(state_dict, parts)
     common = _common(state_dict["param_groups"], parts.rule)
     states = dict(state_dict["state"])
@@ -135,17 +195,20 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
         groups.append({**_theirs(saved), **overrides})
         rule = rule_of(overrides, parts.rule)
         clocks.append(_clock(saved, rule, common["elapsed"]))
-        for i, leaf in zip(saved["params"], group["params"], strict=True):
+        expected = _expected(saved)
+        for i, leaf, names in zip(saved["params"], group["params"], expected, strict=True):
             entries = state_dict["state"].get(i, {})
             _check_moments(i, entries, leaf, parts.inner)
             states.pop(i, None)
             if theirs := _theirs(entries):
                 states[i] = theirs
-            if bare and leaf.requires_grad:
+            if names == AS_NEW or (anew and leaf.requires_grad):
                 kept[leaf] = parts.home.new(rule, leaf)
             elif _ours(entries):
                 kept[leaf] = _loaded_leaf(i, entries, leaf, parts.home.new(rule, leaf))
-        _check_nothing_is_missing(saved, group, state_dict["state"])
+            # torch.distributed.checkpoint does not carry the state of frozen parameters.
+            if entries or leaf.requires_grad:
+                _check_nothing_is_missing(i, entries, names)
     inner = {**state_dict, "state": states, "param_groups": groups}
     return Loaded(inner, clocks, kept, **common)
 
@@ -156,22 +219,25 @@ def refuse_ours_in(inner: Optimizer) -> None:
     ZeroRedundancyOptimizer does, around an optimizer of this kind, and loses the counters.
     """
     entries = next(iter(inner.state.values()), None)
-    if isinstance(entries, dict) and SLOW in entries:
-        raise RuntimeError(
-            f"the state of {type(inner).__name__} holds {SLOW!r}: the checkpoint was loaded past "
-            "load_state_dict() of the optimizer around it (ZeroRedundancyOptimizer does that: put "
-            "it inside, and not around)"
-        )
+    for held, key in ((entries, SLOW), (inner.param_groups[0], f"{PREFIX}elapsed")):
+        if isinstance(held, dict) and key in held:
+            raise RuntimeError(
+                f"the state of {type(inner).__name__} holds {key!r}: the checkpoint was loaded "
+                "past load_state_dict() of the optimizer around it (ZeroRedundancyOptimizer does "
+                "that: put it inside, and not around)"
+            )
 
 
 def _started_anew(state_dict: StateDict, parts: Parts) -> StateDict:
     """What was saved by the inner optimizer alone, with the numbers of a start and our settings."""
     groups = []
     for saved, group in _groups(state_dict, parts):
-        start, none = -parts.rule.start, [0] * len(saved["params"])
+        start, none = -parts.rule.start, [""] * len(saved["params"])
         numbers = {"elapsed": start, "count": start, "syncs": 0, "entries": none}
-        groups.append({**saved, **_prefixed({**settings(rule_of(group, parts.rule)), **numbers})})
-    return {**state_dict, "param_groups": groups}
+        ours = {**settings(rule_of(group, parts.rule)), **numbers}
+        groups.append({**_theirs(saved), **_prefixed(ours)})
+    states = {i: _theirs(entries) for i, entries in state_dict["state"].items()}
+    return {**state_dict, "state": states, "param_groups": groups}
 
 
 def _common(groups: list[Group], rule: SyncRule) -> StateDict:
@@ -216,6 +282,7 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
 def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
     """`kept`, which is new, with a copy of what is ours of the entries of the `i`-th parameter."""
     ours = _ours(entries)
+    ours.pop(SEAL, None)
     slots = {f"outer_{number}": slot for number, slot in enumerate(kept.slots)}
     own = {"slow": kept.slow, **slots}
     # A slow copy is like what it is a copy of, and all else but slots like the parameter.
@@ -256,9 +323,9 @@ def _prefixed(entries: StateDict) -> StateDict:
     return {f"{PREFIX}{name}": value for name, value in entries.items()}
 
 
-def _tensors(entries: StateDict) -> int:
-    """How many tensors there are: None and numbers may be lost on the way, tensors may not."""
-    return sum(isinstance(value, Tensor) for value in entries.values())
+def _names(entries: StateDict) -> str:
+    """The names of the tensors: None and numbers may be lost on the way, tensors may not."""
+    return ", ".join(str(key) for key, value in entries.items() if isinstance(value, Tensor))
 
 
 # --- what is refused ---
@@ -280,20 +347,29 @@ def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
             raise ValueError(f"state_dict['state'] must hold numbers of parameters, got {i!r}")
 
 
-def _check_nothing_is_missing(saved: Group, group: Group, states: dict[int, StateDict]) -> None:
+def _expected(saved: Group) -> list[Any]:
+    """What there was of each parameter of a group when it was saved."""
+    names, number = saved.get(f"{PREFIX}entries"), len(saved["params"])
+    if not isinstance(names, list) or len(names) != number:
+        raise ValueError(f"{PREFIX}entries must be a list of {number} strings, got {names!r}")
+    return names
+
+
+def _check_nothing_is_missing(i: int, entries: StateDict, names: Any) -> None:
     """Without a slow copy the next sync would blend with whatever was there before."""
-    expected, number = saved.get(f"{PREFIX}entries"), len(saved["params"])
-    if not isinstance(expected, list) or len(expected) != number:
-        raise ValueError(f"{PREFIX}entries must be a list of {number} ints, got {expected!r}")
-    for i, leaf, least in zip(saved["params"], group["params"], expected, strict=True):
-        present = states.get(i, {})
-        # torch.distributed.checkpoint does not carry the state of frozen parameters.
-        dropped = not present and not leaf.requires_grad
-        if _tensors(present) < int_at_least(0, f"{PREFIX}entries", least) and not dropped:
-            raise ValueError(
-                f"state_dict['state'][{i}] must hold {least} tensors, got {_tensors(present)} "
-                f"({', '.join(map(str, present)) or 'none'}): the checkpoint was cut short"
-            )
+    present = [str(key) for key, value in entries.items() if value is not None]
+    if isinstance(names, str):
+        wanted = [] if names == AS_NEW else names.split(", ")
+        missing = [name for name in wanted if name and name not in present]
+    else:  # the first versions only said how many tensors there were; `step` may be a number now
+        least = int_at_least(0, f"{PREFIX}entries", names)
+        found = sum(isinstance(v, Tensor) or key == "step" for key, v in entries.items())
+        missing = [] if found >= least else [f"{least} tensors"]
+    if missing:
+        raise ValueError(
+            f"state_dict['state'][{i}] must hold {', '.join(missing)}, got "
+            f"{', '.join(present) or 'nothing'}: the checkpoint was cut short"
+        )
 
 
 def _check_moments(i: int, entries: StateDict, leaf: Tensor, inner: Optimizer) -> None:

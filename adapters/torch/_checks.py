@@ -1,9 +1,13 @@
 """What the torch adapter accepts: each argument is checked before anything is changed."""
 
+import os
 import reprlib
 from typing import Any
+from warnings import warn
 
 import torch
+import torch.distributed as dist
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule
@@ -16,7 +20,7 @@ from ._kernels import KERNELS
 from ._leaves import Home
 from ._parts import Parts
 
-__all__ = ["check_group", "check_wrapped", "parts_of"]
+__all__ = ["check_group", "check_wrapped", "held_by", "parts_of", "warn_of_no_group"]
 
 
 def parts_of(
@@ -36,13 +40,16 @@ def check_wrapped(inner: Any, rule: Any) -> None:
     """ValueError unless `rule` can be put around `inner`."""
     if not isinstance(inner, Optimizer):
         # Not its repr as a whole: of a list of parameters that is every weight.
+        several = isinstance(inner, list | tuple) and any(isinstance(o, Optimizer) for o in inner)
+        way_out = "put each into one of its own" if several else "of parameters, make one first"
         raise ValueError(
-            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} (of parameters, "
-            "make one first)"
+            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} ({way_out})"
         )
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
     _check_zero(inner, rule)
+    _check_around(inner)
+    _check_form(inner)
     for group in inner.param_groups:
         check_group(group, rule)
         check_evidence(rule_of(group, rule), inner)
@@ -55,7 +62,61 @@ def check_group(group: Group, rule: SyncRule) -> None:
             "differentiable must be False in the inner optimizer (a sync writes into the "
             "parameters in place, and no gradient flows through that), got True"
         )
+    for number, leaf in enumerate(group["params"]):
+        if is_lazy(leaf):
+            raise ValueError(
+                f"params[{number}] must have a shape, got an {type(leaf).__name__} of a lazy "
+                "module: run one forward of the model first"
+            )
     rule_of(group, rule)
+
+
+def held_by(inner: Any) -> Any:
+    """What a wrapper, such as accelerate's, is around; None for an optimizer that is none."""
+    return getattr(inner, "optimizer", None)
+
+
+def _check_around(inner: Optimizer) -> None:
+    """ValueError where nobody can tell whether `inner` has stepped what it is around."""
+    held = held_by(inner)
+    if hasattr(held, "step") and not isinstance(held, Optimizer):
+        raise ValueError(
+            f"inner must not be around a {type(held).__name__}, whose steps nobody sees, got "
+            f"{type(inner).__name__}: put that around and not inside, "
+            "accelerator.prepare(Lookahead(inner))"
+        )
+
+
+def _check_form(inner: Optimizer) -> None:
+    """ValueError where a checkpoint of `inner` has another form than torch's."""
+    # Not of torch's own: hooks of the user's would see it.
+    if type(inner).state_dict is Optimizer.state_dict:
+        return
+    try:
+        saved = inner.state_dict()
+    except RuntimeError:  # it is to be consolidated first
+        return
+    found = sorted(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
+    if not isinstance(saved, dict) or not saved.keys() >= {"state", "param_groups"}:
+        raise ValueError(
+            "inner must have a state_dict() with 'state' and 'param_groups', as torch's have, or "
+            f"no checkpoint can be made; that of {type(inner).__name__} is {found}"
+        )
+
+
+def warn_of_no_group() -> None:
+    """Warn under torchrun: `dist.group.WORLD` is None before there is a group, and passes for none.
+
+    Some run many programs of one process so: it is no error.
+    """
+    size = os.environ.get("WORLD_SIZE", "")
+    if size.isdigit() and int(size) > 1 and not (dist.is_available() and dist.is_initialized()):
+        warn(
+            f"WORLD_SIZE is {size} and process_group is None, so every worker trains by itself. "
+            "If they are to sync together, call torch.distributed.init_process_group() before "
+            "this: dist.group.WORLD is None until then",
+            stacklevel=3,
+        )
 
 
 def _check_zero(inner: Optimizer, rule: SyncRule) -> None:

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
+from warnings import warn
+from weakref import finalize, ref
 
 import torch
 from torch.optim import Optimizer, optimizer
 
-__all__ = ["hooked"]
+from ._parts import Parts
+
+__all__ = ["StepsPast", "hooked"]
 
 
 def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,6 +31,38 @@ def hooked(step: Callable[..., Any]) -> Callable[..., Any]:
     # of one instance depend on which others have been made.
     stepped.hooked = True  # type: ignore[attr-defined]
     return stepped
+
+
+class StepsPast:
+    """Hook of an inner optimizer that says when a whole cycle of steps did not come through ours.
+
+    It does not keep `parts` alive, which are those of ours.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = ref(parts)
+
+    @classmethod
+    def count(cls, parts: Parts) -> None:
+        """Have the steps of the inner optimizer counted from now on, if it has hooks."""
+        hooks = getattr(parts.inner, "_optimizer_step_post_hooks", None)
+        if hooks is None:  # an optimizer that has not called super().__init__()
+            return
+        if not any(isinstance(h, cls) and h.parts() is parts for h in hooks.values()):
+            handle = parts.inner.register_step_post_hook(cls(parts))
+            finalize(parts, handle.remove).atexit = False
+
+    def __call__(self, inner: Optimizer, args: Any, kwargs: Any) -> None:
+        parts = self.parts()
+        if parts is None or torch.compiler.is_compiling():
+            return
+        parts.inner_steps += 1  # since our last step began, so it may be the first
+        if parts.inner_steps == parts.rule.sync_period + 1:
+            warn(
+                f"step() of {type(inner).__name__} was called by itself for a whole cycle: only "
+                "that of the optimizer around it counts and syncs, call that one instead",
+                stacklevel=3,
+            )
 
 
 def _asked_for(self: Optimizer) -> bool:

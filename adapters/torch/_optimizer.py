@@ -5,8 +5,7 @@ one owns the slow weights. What a sync means is lookahead_core. Here is what tor
 expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -17,27 +16,44 @@ from torch.optim import Optimizer
 from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
-from lookahead_core.validation import non_negative
+from lookahead_core.validation import non_negative, not_wrapped
+from lookahead_core.words import OURS, translated
 
+from . import _applied as applied
 from . import _captured as captured
 from . import _template as template
 from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
-from ._checks import check_group, parts_of
+from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
-from ._hooks import hooked
+from ._hooks import StepsPast, hooked
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
+from ._slow_weights import SlowWeights
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
 Closure = Callable[[], Any]
+
+# What to do for each name that cannot be set: ours, and those of other wrappers.
+MAKE_ANEW = "make a new optimizer, around the same inner one or another"
+IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
+READ_ONLY = {
+    **dict.fromkeys(("inner", "rule", "slow_dtype", "slow_device", "kernel"), MAKE_ANEW),
+    **dict.fromkeys(("capturable", "state_kinds", "process_group", "timeout"), MAKE_ANEW),
+    **dict.fromkeys(("check_replicas", "fragments", "delay", "codec"), MAKE_ANEW),
+    **{
+        word: IN_GROUPS.format(name) if name in ("alpha", "sync_period") else MAKE_ANEW
+        for word, name in OURS.items()
+    },
+}
 
 
 class MetaOptimizer(Optimizer):
     """Any `SyncRule` around any torch optimizer.
 
     Use it in the place of the inner optimizer: step it, hand it to learning-rate schedulers and
-    gradient scalers, save and load it. Never step `inner` yourself: that step would not count.
+    gradient scalers, save and load it. Never step `inner` yourself: that step would not count (a
+    whole cycle of such steps is warned of).
 
     Parameters
     ----------
@@ -102,6 +118,7 @@ class MetaOptimizer(Optimizer):
     capturable: bool
     _parts: Parts
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,
@@ -116,16 +133,15 @@ class MetaOptimizer(Optimizer):
         timeout: timedelta | None = None,
         check_replicas: bool = False,
     ) -> None:
-        if isinstance(inner, MetaOptimizer):
-            raise ValueError(
-                "inner must not be wrapped already (two cannot share the entries of one "
-                f"checkpoint), got {inner!r}"
-            )
+        wrapped = (inner, held_by(inner))
+        not_wrapped(inner, any(isinstance(one, MetaOptimizer) for one in wrapped))
         workers = None
         if process_group is not None or timeout is not None or check_replicas is not False:
             from ._workers.workers import workers_of  # a shelf: nobody else needs torch.distributed
 
             workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
+        if workers is None:
+            warn_of_no_group()
         parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
         if capturable and slow_device is not None:
             raise ValueError(
@@ -191,17 +207,24 @@ class MetaOptimizer(Optimizer):
         Raises
         ------
         RuntimeError
-            Inside `slow_weights()` or after `eval()`, if no parameter has a gradient, or if another
-            worker does not come to a sync; nothing is changed. If one goes while the mean travels,
-            the inner step is done: start again from a checkpoint.
+            Inside `slow_weights()` or after `eval()`, or if another worker does not come to a sync;
+            nothing is changed. If one goes while the mean travels, the inner step is done: start
+            again from a checkpoint.
         ValueError
             If workers differ at a sync; the message names the difference, and nothing is changed.
+
+        Notes
+        -----
+        A step that the inner optimizer does not apply, because it skips it or because no parameter
+        has a gradient, is not counted (clause C03).
         """
         self._refuse_while_evaluating("step")
+        self._parts.inner_steps = 0
         if template.is_asked_for(self.inner, closure):
             return template.make(self._parts)
-        if closure is None:
-            self._require_gradient("step")
+        if closure is None and not self._has_gradient():
+            self._warn_without_gradient()
+            return self.inner.step()
         template.drop(self._parts)
         return self._captured_step(closure) if self.capturable else self._branching_step(closure)
 
@@ -218,8 +241,11 @@ class MetaOptimizer(Optimizer):
             If workers differ; the message names the difference, and nothing is changed.
         """
         self._refuse_while_evaluating("sync")
-        if self.rule.needs_gradient:
-            self._require_gradient("sync")
+        if self.rule.needs_gradient and not self._has_gradient():
+            raise RuntimeError(
+                "sync() needs a gradient: no parameter has one (.grad is None for all); call "
+                "loss.backward() before it"
+            )
         parts, current = self._parts, self._parts.current()
         for part in current:
             parts.participating(part)
@@ -241,42 +267,42 @@ class MetaOptimizer(Optimizer):
         for part in self._parts.parts:
             part.witness = None
 
-    @contextmanager
-    def slow_weights(self) -> Iterator[None]:
+    def slow_weights(self) -> SlowWeights:
         """Context in which the parameters hold the slow weights, to evaluate or to save a model.
 
-        The fast weights come back bit for bit, also after an exception (clause C22). Holds a
-        second copy of them meanwhile. Nested use is allowed. `state_dict` inside saves the fast
-        weights too; `step`, `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
+        Use it by `with`: the call alone does nothing, and a warning says so. The fast weights come
+        back bit for bit, also after an exception (clause C22). Holds a second copy of them
+        meanwhile. Nested use is allowed. `state_dict` inside saves the fast weights too; `step`,
+        `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
         """
-        if self._parts.evaluating:
-            yield
-            return
-        try:
-            self.eval()
-            yield
-        finally:
-            self.train()
+        return SlowWeights(self)
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does."""
-        parts = self._parts
+        """Put the slow weights into the parameters, until `train()`; as `slow_weights()` does.
+
+        An inner optimizer with an `eval` of its own (schedule-free ones) then does it to them.
+        """
+        parts, inner_eval = self._parts, getattr(self.inner, "eval", None)
         if parts.evaluating:
             return
         for part in parts.current():
             state = parts.filled(part, {}, part.on_host())
-            if part.rule.fast_is_slow(state) and not part.rule.has_readout:
+            if part.rule.fast_is_slow(state) and not (part.rule.has_readout or inner_eval):
                 continue
             slow = part.rule.slow(part.members, state)
             for leaf in part.members:
                 parts.kept[leaf].fast = leaf.clone()
             assign(part.members, slow)
         parts.evaluating = True
+        if inner_eval:
+            inner_eval()
 
     @torch.no_grad()
     def train(self) -> None:
-        """Put the fast weights back, bit for bit, after `eval()`; nothing without it."""
+        """Put the fast weights back, bit for bit, after `eval()`; the inner's `train`, if any."""
+        if inner_train := getattr(self.inner, "train", None):
+            inner_train()
         for leaf, kept in self._parts.kept.items():
             if kept.fast is not None:
                 leaf.copy_(kept.fast)
@@ -285,7 +311,8 @@ class MetaOptimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the inner optimizer's."""
-        self.inner.zero_grad(set_to_none)
+        # Some of a third party's take no argument.
+        self.inner.zero_grad() if set_to_none else self.inner.zero_grad(set_to_none=False)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group to the inner optimizer; its slow weights are captured at once.
@@ -293,13 +320,17 @@ class MetaOptimizer(Optimizer):
         The one counter goes on, so that all groups sync together.
         """
         self._refuse_while_evaluating("add_param_group")
-        check_group(param_group, self.rule)
-        self.inner.add_param_group(param_group)
         parts = self._parts
+        self.inner.add_param_group(param_group)
         added = self.param_groups[-1]
-        own = next(p for p in parts.current() if any(group is added for group in p.groups))
-        if parts.workers is not None:
-            parts.workers.start([Part(own.rule, [added], own.state)])
+        try:
+            check_group(added, self.rule)
+            own = next(p for p in parts.current() if any(group is added for group in p.groups))
+            if parts.workers is not None:
+                parts.workers.start([Part(own.rule, [added], own.state)])
+        except (ValueError, RuntimeError):
+            self.param_groups.pop()
+            raise
         parts.hold(own, [added])
 
     def state_dict(self) -> dict[str, Any]:
@@ -342,6 +373,14 @@ class MetaOptimizer(Optimizer):
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Schedulers, scalers and trainers set names of their own.
+        if name in READ_ONLY:
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be set: {READ_ONLY[name]}"
+            )
+        super().__setattr__(name, value)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.rule!r}, {self.inner!r})"
 
@@ -354,6 +393,7 @@ class MetaOptimizer(Optimizer):
         super().__setstate__(state)
         for key in self.defaults.keys() - known:
             del self.defaults[key]  # torch adds one of its own; the inner optimizer's are its own
+        StepsPast.count(self._parts)
 
     def _check_loaded(self, loaded: Loaded) -> None:
         """ValueError unless it can be this optimizer's."""
@@ -375,7 +415,9 @@ class MetaOptimizer(Optimizer):
             refuse_ours_in(self.inner)
             parts.begin(starting)
         average = parts.meet(due)
-        loss = self._inner_step(closure)
+        loss, is_applied = self._inner_step(closure)
+        if not is_applied:
+            return loss
         if starting:
             parts.watch(starting)
         parts.elapsed += 1
@@ -391,21 +433,25 @@ class MetaOptimizer(Optimizer):
         """The step for a graph: the counters are on the device, and nothing here waits for them."""
         self._parts.current()
         captured.begin(self._parts)
-        loss = self._inner_step(closure)
-        captured.count_and_sync(self._parts)
+        loss, is_applied = self._inner_step(closure)
+        if is_applied:
+            captured.count_and_sync(self._parts)
         return loss
 
-    def _inner_step(self, closure: Closure | None) -> Any:
-        """Step the inner optimizer; refuse a state that it makes and that the policy does not know.
+    def _inner_step(self, closure: Closure | None) -> tuple[Any, bool]:
+        """Step the inner optimizer: what it returns, and whether the step was applied.
 
-        At the first step of all, weights and groups go back to what they were then.
+        Refuses a state that it makes and that the policy does not know. At the first step of all,
+        weights and groups go back to what they were then.
         """
         known = len(self.state)
         first = not self.capturable and self._parts.elapsed == -self.rule.start
         undo = first and known == 0 and self.rule.inner_state != "maintain"
         before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
         groups = [dict(group) for group in self.param_groups] if undo else []
-        loss = self.inner.step() if closure is None else self.inner.step(self._checked(closure))
+        have_gradient: list[bool] = []
+        watched = closure and self._watched(closure, have_gradient)
+        loss, is_applied = applied.step(self._parts, watched)
         if len(self.state) != known:
             try:
                 for part in self._parts.parts:
@@ -416,23 +462,29 @@ class MetaOptimizer(Optimizer):
                     self.state.clear()
                     template.restore_groups(self.param_groups, groups)
                 raise
-        return loss
+        if have_gradient and not any(have_gradient):
+            self._warn_without_gradient()
+            return loss, False
+        return loss, is_applied
 
-    def _checked(self, closure: Closure) -> Closure:
-        def checked() -> Any:
+    def _watched(self, closure: Closure, have_gradient: list[bool]) -> Closure:
+        """`closure`, after which it is asked whether there is a gradient: a step may clear them."""
+
+        def watched() -> Any:
             loss = closure()
-            self._require_gradient("step")
+            have_gradient.append(self._has_gradient())
             return loss
 
-        return checked
+        return watched
 
-    def _require_gradient(self, action: str) -> None:
-        for leaf in leaves_of(self.param_groups):
-            if leaf.grad is not None:
-                return
-        raise RuntimeError(
-            f"{action}() needs a gradient: no parameter has one (.grad is None for all); "
-            "call loss.backward() before it"
+    def _has_gradient(self) -> bool:
+        return any(leaf.grad is not None for leaf in leaves_of(self.param_groups))
+
+    def _warn_without_gradient(self) -> None:
+        self._parts.warn_once(
+            "step() without a gradient: no parameter has one (.grad is None for all), so the step "
+            "moves nothing and is not counted; is loss.backward() missing?",
+            stacklevel=4,
         )
 
     def _refuse_while_evaluating(self, action: str) -> None:
@@ -485,6 +537,7 @@ class Lookahead(MetaOptimizer):
     ...     weights = {name: value.clone() for name, value in model.state_dict().items()}
     """
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor
@@ -108,11 +109,20 @@ class Parts:
     evaluating : bool
         Whether the parameters hold the slow weights.
     unstepped : bool
-        Whether the inner state is a mere template that no step has made (see _template.py).
+        Whether a mere template of the inner state was asked for since the last step (see
+        _template.py).
+    versions_move : bool
+        Whether the inner optimizer has ever moved the version counter of a parameter.
+    skipped : int
+        Steps that the inner optimizer has skipped in a row.
+    warned : set of str
+        What was said already, and is to be said once.
     streaming : dict
         What a StreamingOptimizer saves beside all this, by name; empty without one.
     seen : list
         Settings of the groups when they were last looked at.
+    inner_steps : int
+        Steps of the inner optimizer since the last of ours began (see _hooks.py).
     """
 
     inner: Optimizer
@@ -127,8 +137,18 @@ class Parts:
     work: float = 0.0
     evaluating: bool = False
     unstepped: bool = False
+    versions_move: bool = False
+    skipped: int = 0
+    warned: set[str] = field(default_factory=set)
     streaming: dict[str, Any] = field(default_factory=dict)
     seen: list[Any] = field(default_factory=list)
+    inner_steps: int = 0
+
+    def warn_once(self, message: str, stacklevel: int) -> None:
+        """Say it, but for the first time only."""
+        if message not in self.warned:
+            self.warned.add(message)
+            warn(message, stacklevel=stacklevel + 1)
 
     # --- which parts there are ---
 
@@ -273,7 +293,7 @@ class Parts:
         if not (part.prepared and part.prepared.holds(part.groups)):
             part.members, part.prepared = self.members_of(part), None
             for leaf in part.members:
-                self.home.settled(self.kept[leaf], leaf)
+                self.kept[leaf] = self.home.settled(self._fitting(part, leaf), leaf)
         if not part.members:
             part.keep_counters(before._replace(count=0, syncs=before.syncs + 1, phase=0))
             return
@@ -332,9 +352,9 @@ class Parts:
         """The core's state of a part, with its arrays; changes nothing.
 
         Of inner state that was made or resized since the cycle began, the slow copy is what it was
-        before its first step.
+        before its first step. A parameter that was resized is as new, with its inner state.
         """
-        own = [self.kept[leaf] for leaf in part.members] if own is None else own
+        own = [self._fitting(part, leaf) for leaf in part.members] if own is None else own
         slow = [kept.slow for kept in own]
         outer = [list(slot) for slot in zip(*(kept.slots for kept in own), strict=True)]
         if not part.rule.leafwise or self.workers is not None:  # it may mix them, on one device
@@ -353,7 +373,7 @@ class Parts:
             return ()
         owner, found = owners(part.groups), []
         for (leaf, key), (value, kind) in live.items():
-            kept = self.kept[leaf].inner_slow.get(key)
+            kept = self._fitting(part, leaf).inner_slow.get(key)
             if kept is None or kept.shape != value.shape:
                 kept = torch.empty_like(value).copy_(initial(value, kind, owner[leaf]))
             found.append(kept.to(value.device, value.dtype))
@@ -391,9 +411,14 @@ class Parts:
         return part.rule.begin(fast, values, state, kernel=KERNELS[self.kernel]), live
 
     def _fitting(self, part: Part, leaf: Tensor) -> Kept:
-        """What is kept of `leaf`, or will be when a cycle begins, if its shape is another now."""
+        """What is kept of `leaf`; as of one that is new, if its shape is another now."""
         kept = self.kept[leaf]
-        return kept if kept.slow.shape == leaf.shape else self.home.new(part.rule, leaf)
+        if kept.slow.shape == leaf.shape:
+            return kept
+        new = self.home.new(part.rule, leaf)
+        entries = self.participating(part).items()
+        new.inner_slow |= {key: value.clone() for (own, key), (value, _) in entries if own is leaf}
+        return new
 
     def loaded(self, streaming: dict[str, Any], clocks: list[SyncState]) -> None:
         """For a subclass that keeps more than this: a checkpoint has been loaded."""

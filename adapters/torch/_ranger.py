@@ -6,11 +6,14 @@ from typing import Any, Literal
 import torch
 from torch.optim import RAdam
 
+from lookahead_core.words import translated
+
 from ._optimizer import Lookahead
 
 __all__ = ["ranger"]
 
 
+@translated
 def ranger(
     params: Iterable[Any],
     lr: float = 1e-3,

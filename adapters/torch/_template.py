@@ -27,7 +27,9 @@ def is_asked_for(inner: Optimizer, closure: Any) -> bool:
     for group in inner.param_groups:
         lr = group.get("lr", 0.0)
         # A rate on a GPU is the user's: theirs is made on the CPU, and reading one would wait.
-        if (isinstance(lr, Tensor) and lr.device.type != "cpu") or float(lr) != 0.0:
+        on_host = isinstance(lr, Tensor) and lr.device.type == "cpu" and lr.dim() == 0
+        # A third party's may be anything else (Adafactor of transformers has None).
+        if not (on_host or isinstance(lr, int | float)) or lr != 0:
             return False
     gradients = [leaf.grad for leaf in leaves_of(inner.param_groups) if leaf.grad is not None]
     # Asked of arrays only in a step with a learning rate of zero and without any state.
@@ -51,7 +53,7 @@ def make(parts: Parts) -> None:
     inner.step()
     assign(leaves, weights)
     restore_groups(inner.param_groups, groups)
-    parts.unstepped = bool(inner.state)
+    parts.unstepped = True
 
 
 def drop(parts: Parts) -> None:

@@ -147,9 +147,9 @@ def test_the_buffer_has_the_dtype_of_the_slow_weights(xp):
 
 @pytest.mark.clause("C32", "C71")
 def test_momentum_moves_complex_leaves_like_pairs(xp):
-    rule = SyncRule(1, Momentum(0.5, 0.5))
-    fast = (leaf(xp, 1 + 2j, dtype="complex128"),)
-    fast, _, state = rule.step((leaf(xp, 0j, dtype="complex128"),), (), rule.init(fast))
+    rule, dtype = SyncRule(1, Momentum(0.5, 0.5)), "complex64"
+    fast = (leaf(xp, 1 + 2j, dtype=dtype),)
+    fast, _, state = rule.step((leaf(xp, 0j, dtype=dtype),), (), rule.init(fast))
     assert complex(fast[0][0]) == 0.25 * (1 + 2j)
     assert complex(state.outer[0][0][0]) == 1 + 2j
 
@@ -320,6 +320,32 @@ def test_a_schedule_of_momentum_out_of_range_is_refused_before_anything_moves(xp
         rule.step((leaf(xp, 1.0),), (), rule.init((leaf(xp, 0.0),)))
 
 
+# --- a number of syncs that is as high as an array can count ---
+
+
+@pytest.mark.clause("C19", "C72", "C75", "C78")
+@pytest.mark.parametrize(
+    "rule",
+    [polyak(), swa(1), switch_ema(3, 0.5), nested(lookahead(1), nested(lookahead(2), snoo(6)))],
+    ids=["polyak", "swa", "switch_ema", "nested"],
+)
+def test_after_so_many_syncs_a_rule_goes_on_as_it_does_before(rule, xp):
+    def run(syncs):
+        start = (leaf(xp, 0.0),)
+        state = rule.init(start, count=xp.asarray(0, dtype=xp.int32))
+        state = state._replace(syncs=xp.asarray(syncs, dtype=xp.int32))
+        fast, trace = start, []
+        for _ in range(14):
+            fast, _, state = stepped(rule, state, fast)
+            assert 0 < int(state.syncs) < 2**31 - 1
+            trace += [*values(fast[0]), *values(state.slow[0])]
+        return trace
+
+    full = 2**31 - 8
+    early = full - 12 * (full // 24)  # far from the end, in step with it
+    assert run(full) == pytest.approx(run(early), rel=1e-6, abs=1e-6)
+
+
 # --- checkpoints ---
 
 
@@ -367,3 +393,79 @@ def test_a_bool_or_an_array_in_a_checkpoint_is_no_number(name, xp):
     for value in (bool(saved[name]), leaf(xp, saved[name])):
         with pytest.raises(ValueError, match=f"{name}.*{re.escape(repr(value))}"):
             counters({**saved, name: value}, rule)
+
+
+# --- a rule of one's own that is not whole ---
+
+
+class Forgetful:
+    """Moves halfway, and does in `init` and `update` what a test asks for."""
+
+    def __init__(self, state=(), result=lambda slow, state: (slow, state)):
+        self.state, self.result = state, result
+
+    def init(self, slow):
+        return self.state(slow) if callable(self.state) else self.state
+
+    def update(self, slow, fast, state, context):
+        return self.result([0.5 * (s + f) for s, f in zip(slow, fast, strict=True)], state)
+
+
+class WithoutContext(Forgetful):
+    def update(self, slow, fast, state):
+        return slow, state
+
+
+class InitWithoutArgument(Forgetful):
+    def init(self):
+        return ()
+
+
+@pytest.mark.clause("C24", "C76")
+@pytest.mark.parametrize(
+    ("outer", "message"),
+    [
+        (WithoutContext(), r"outer.update must take \(slow, fast, state, context\), got update\("),
+        (InitWithoutArgument(), r"outer.init must take \(slow\), got init\(\) of InitWithout"),
+        (Forgetful, r"outer must be an outer rule \(init and update, see OuterRule\)"),
+    ],
+    ids=["no context", "no slow", "a class"],
+)
+def test_a_rule_with_the_wrong_arguments_is_refused_when_it_is_made(outer, message):
+    with pytest.raises(ValueError, match=message):
+        SyncRule(2, outer)
+
+
+INITS = {
+    "nothing": (None, "outer.init must return its state, a tuple of slots .* got None"),
+    "an array": (lambda slow: slow[0], "a tuple of slots .* got an array"),
+    "a bare slot": (lambda slow: tuple(slow), "one array for each of the 2 leaves of slow, got an"),
+    "a short slot": (lambda slow: (slow[:1],), "each of the 2 leaves of slow, got 1 in slot 0"),
+}
+
+
+@pytest.mark.clause("C25", "C76")
+@pytest.mark.parametrize("case", INITS)
+def test_a_rule_that_makes_no_state_is_told_so(case, xp):
+    state, message = INITS[case]
+    with pytest.raises(ValueError, match=message):
+        SyncRule(2, Forgetful(state)).init([leaf(xp, 1.0), leaf(xp, 2.0)])
+
+
+UPDATES = {
+    "nothing": (lambda slow, state: None, r"`return slow, state`\), got None"),
+    "its state forgotten": (lambda slow, state: slow, r"`return slow, state`\), got a list"),
+    "leaves lost": (lambda slow, state: (slow[:1], state), "returns must have as many leaves as"),
+    "a slot lost": (lambda slow, state: (slow, ()), "1 slots of 2 arrays, got a tuple"),
+    "no state": (lambda slow, state: (slow, None), "1 slots of 2 arrays, got None"),
+}
+
+
+@pytest.mark.clause("C25", "C76")
+@pytest.mark.parametrize("case", UPDATES)
+def test_a_rule_that_forgets_a_result_is_told_which(case, xp):
+    result, message = UPDATES[case]
+    rule = SyncRule(1, Forgetful(lambda slow: (slow,), result))
+    fast = [leaf(xp, 1.0), leaf(xp, 2.0)]
+    with pytest.raises(ValueError, match=message):
+        rule.step(fast, (), rule.init(fast))

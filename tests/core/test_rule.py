@@ -482,3 +482,36 @@ def test_a_kernel_that_may_overwrite_is_refused_where_both_outcomes_are_needed(x
         ValueError, match=r"kernel must be REFERENCE_KERNEL when state\.count is an"
     ):
         rule.step(fast, (), state, kernel=Kernel(anchor=REFERENCE_KERNEL.interpolate))
+
+
+WRONG_LEAVES = {
+    "a bare array": (lambda a: a, r"fast must be a list or tuple of arrays .*, got an array \("),
+    "a dict": (lambda a: {"w": a}, r"list\(params.values\(\)\) for a flat dict\), got a dict"),
+    "a generator": (lambda a: (x for x in [a]), "fast must be a list .* got a generator"),
+    "numbers": (lambda a: [1.0], r"fast\[0\] must be an array, got 1.0"),
+    "a tree": (lambda a: [[a]], r"fast\[0\] must be an array, got a list"),
+}
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("case", WRONG_LEAVES)
+def test_what_is_no_list_of_arrays_is_refused_in_the_users_words(case, xp, counter):
+    wrong, message = WRONG_LEAVES[case]
+    rule, good = lookahead(1), [leaf(xp, 1.0, 2.0)]
+    state = rule.init(good, count=counter)
+    with pytest.raises(ValueError, match=message):
+        rule.init(wrong(good[0]))
+    with pytest.raises(ValueError, match=message):
+        rule.step(wrong(good[0]), (), state)
+    with pytest.raises(ValueError, match=message):
+        rule.begin(wrong(good[0]), (), state)
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("order", ["fast state inner", "state fast inner", "inner state fast"])
+@pytest.mark.parametrize("call", ["begin", "step", "sync"])
+def test_arguments_in_the_wrong_order_are_named(call, order, xp, counter):
+    rule, fast = lookahead(5), (leaf(xp, 1.0),)
+    given = {"fast": fast, "inner": (), "state": rule.init(fast, count=counter)}
+    with pytest.raises(ValueError, match=r"state must be the SyncState .* as the third"):
+        getattr(rule, call)(*(given[name] for name in order.split()))

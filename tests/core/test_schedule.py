@@ -11,6 +11,7 @@ from lookahead_core.schedule import (
     between,
     every,
     in_phase,
+    one_more,
     phases,
     remaining,
     selected,
@@ -185,3 +186,41 @@ def test_a_bool_selects_without_touching_an_array(xp):
     assert selected(False, outcome, other) is other
     (leaf,) = leaves = (xp.asarray([1.0]),)
     assert where(xp.asarray(False), leaves, leaves)[0] is leaf
+
+
+# --- what is counted without an end ---
+
+
+def counted_on(xp, dtype, start, times, repeats_after=1):
+    number, seen = xp.asarray(start, dtype=dtype), []
+    for _ in range(times):
+        number = one_more(number, repeats_after)
+        seen.append(int(number))
+    assert number.dtype == dtype
+    return seen
+
+
+@pytest.mark.clause("C02", "C19")
+@pytest.mark.parametrize("name", ["int8", "int16", "int32"])
+def test_a_counter_stays_high_and_never_wraps(xp, name):
+    dtype = getattr(xp, name)
+    most = int(xp.iinfo(dtype).max)
+    assert counted_on(xp, dtype, most - 3, 3) == [most - 2, most - 1, most - 1]
+    assert counted_on(xp, dtype, 5, 2) == [6, 7]
+
+
+@pytest.mark.clause("C72", "C78")
+def test_a_counter_that_is_full_goes_on_to_tell_every_so_many_syncs_from_the_others(xp):
+    most = int(xp.iinfo(xp.int32).max)
+    seen = counted_on(xp, xp.int32, most - 4, 12, repeats_after=3)
+    assert max(seen) == most - 1
+    assert min(seen) >= most - 4
+    turns = [bool(every(3, xp.asarray(number, dtype=xp.int32))) for number in seen]
+    assert turns == [(most - 3 + step) % 3 == 2 for step in range(12)]
+
+
+@pytest.mark.clause("C19")
+def test_counters_that_cannot_get_full_are_only_counted(xp):
+    assert one_more(2**31 - 1) == 2**31
+    assert int(one_more(xp.asarray(2**31 - 1, dtype=xp.int64))) == 2**31
+    assert float(one_more(xp.asarray(7.0, dtype=xp.float64))) == 8.0

@@ -45,7 +45,9 @@ def one_epoch_by_hand(method):
 @pytest.mark.parametrize("method", Method)
 def test_every_backend_trains_the_same_network_in_the_same_way(method, backend):
     result = run_one(backend, method, LR, SEED, epochs=1)
-    np.testing.assert_allclose(result.weights, one_epoch_by_hand(method), rtol=0, atol=1e-10)
+    # MLX 0.32 has the exponential of a float64 to the digits of a float32: exp(1) is 2.71828175.
+    atol = 1e-7 if backend == "mlx" else 1e-10
+    np.testing.assert_allclose(result.weights, one_epoch_by_hand(method), rtol=0, atol=atol)
     assert result.shipped.accuracy > 0.8
     assert not result.diverged
 

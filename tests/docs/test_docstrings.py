@@ -8,7 +8,7 @@ from pydoc import locate
 import pytest
 from numpydoc.validate import validate
 
-ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax"}
+ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "mlx": "mlx"}
 CORE = ["lookahead_core", "lookahead_core.analysis", "lookahead_core.conformance"]
 
 # Style that we do not share: a docstring starts on the line of its quotes, and "See Also" and an

@@ -1,4 +1,7 @@
-"""docs/jax.md: it starts with a few lines, and its code runs in order."""
+"""docs/jax.md: it starts with a few lines, and its code runs in order.
+
+Here without the blocks about models of flax and equinox, which need those: nox -s clients runs all.
+"""
 
 from pathlib import Path
 
@@ -15,5 +18,6 @@ def test_it_starts_with_a_few_lines():
 def test_its_code_runs_in_order():
     names = {"__name__": "guide"}
     for block in BLOCKS:
-        exec(compile(block, "docs/jax.md", "exec"), names)
-    assert names["find_state"](names["state"]).syncs > 0
+        if not any(word in block for word in ("flax", "nnx", "eqx")):
+            exec(compile(block, "docs/jax.md", "exec"), names)
+    assert names["state"].step == 1

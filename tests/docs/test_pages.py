@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "cupy": "cupy"}
+ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "mlx": "mlx", "cupy": "cupy"}
 
 
 def links(text: str) -> set[str]:

@@ -10,7 +10,7 @@ from markdown_it import MarkdownIt
 from lookahead_core.conformance import CLAUSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "write-an-adapter.md"
-ADAPTER, DRIVER, REPORT, TESTS = (
+ADAPTER, DRIVER, REPORT, TESTS, META, KERNEL, META_DRIVER, META_TESTS = (
     token.content for token in MarkdownIt().parse(PAGE.read_text()) if token.type == "fence"
 )
 PYPROJECT = """
@@ -32,7 +32,7 @@ def package(tmp_path):
     for folder in (source, empty):
         folder.mkdir()
     (source / "pyproject.toml").write_text(PYPROJECT)
-    (source / "somebodys_lookahead.py").write_text(ADAPTER + DRIVER)
+    (source / "somebodys_lookahead.py").write_text(ADAPTER + DRIVER + META + KERNEL + META_DRIVER)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site)]
     subprocess.run([*command, str(source)], check=True)
     return site, empty
@@ -69,3 +69,18 @@ def test_the_example_conforms_from_an_empty_folder_with_pytest_and_without(packa
 def test_the_adapter_and_its_driver_are_under_sixty_lines():
     lines = [line for line in (ADAPTER + DRIVER).splitlines() if line.strip()]
     assert len(lines) < 60
+
+
+def test_the_second_half_conforms_to_the_family_as_well(package):
+    (package[1] / "test_rules.py").write_text("from somebodys_lookahead import *\n" + META_TESTS)
+    tested = run(package, "-m", "pytest", "-q", "-rs")
+    assert tested.returncode == 0, tested.stdout
+    skipped = {
+        line.split(": ")[1].split()[0]
+        for line in tested.stdout.splitlines()
+        if "driver has no" in line
+    }
+    assert {"C16", "C17", "C18", "C22", "C71", "C72", "C73", "C74", "C75", "C78"}.isdisjoint(
+        skipped
+    )
+    assert skipped == {"C03", "C11", "C14", "C15", "C27", "C31", "C32", "C34"}

@@ -67,6 +67,8 @@ class Inner:
 class PlainLookahead:
     """Lookahead around `Inner`. Each method is a place where somebody's wrapper is wrong."""
 
+    inner_of = Inner
+
     def __init__(self, setup):
         self.check(setup)
         self.setup = setup
@@ -74,7 +76,7 @@ class PlainLookahead:
         for leaf in setup.leaves:
             tied = leaf.same_as is not None
             self.weights.append(self.weights[leaf.same_as] if tied else [*map(float, leaf.values)])
-        self.inner = Inner(setup, self.weights)
+        self.inner = self.inner_of(setup, self.weights)
         self.trained = [leaf.trained for leaf in setup.leaves]
         self.members = list(self.trained)
         self.slow = [list(leaf) for leaf in self.weights]

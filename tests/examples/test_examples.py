@@ -12,6 +12,7 @@ NAMES = {
     "numpy": ("train_numpy", "embed_numpy", "embed_gan", "embed_mlx", "partial_fit"),
     "torch": ("train_torch", "embed_torch"),
     "jax": ("train_optax", "embed_scan"),
+    "mlx": ("train_mlx",),
     "cupy": ("train_cupy",),
 }
 EMBEDDED = sorted(EXAMPLES.glob("embed_*.py"))

@@ -13,7 +13,7 @@ import pytest
 
 FRAMEWORKS = ("numpy", "torch", "jax", "jaxlib", "optax", "cupy", "optree", "tensorflow", "mlx")
 # Adapter, and what importing its framework alone brings along.
-ADAPTERS = {"numpy": "numpy, optree", "torch": "torch", "optax": "optax"}
+ADAPTERS = {"numpy": "numpy, optree", "torch": "torch", "optax": "optax", "mlx": "mlx.optimizers"}
 
 
 def imported_by(statement: str) -> set[str]:
@@ -25,7 +25,7 @@ def imported_by(statement: str) -> set[str]:
     return set(FRAMEWORKS) & {name.split(".")[0] for name in json.loads(result.stdout)}
 
 
-@pytest.mark.parametrize("framework", ["numpy", "torch", "jax", "optax", "optree"])
+@pytest.mark.parametrize("framework", ["numpy", "torch", "jax", "optax", "optree", "mlx"])
 def test_the_frameworks_are_there_to_be_imported(framework):
     assert importlib.util.find_spec(framework) is not None
 

@@ -11,6 +11,7 @@ MODULES = [
     "lookahead_core.conformance",
     "lookahead_core.adapters",
     "lookahead_core.adapters.cupy",  # imports without CuPy
+    "lookahead_core.adapters.mlx",
     "lookahead_core.adapters.numpy",
     "lookahead_core.adapters.torch",
     "lookahead_core.adapters.optax",
@@ -46,7 +47,7 @@ def test_an_unknown_adapter_is_an_attribute_error():
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("numpy", "Lookahead"), ("torch", "Lookahead"), ("optax", "lookahead")],
+    [("numpy", "Lookahead"), ("torch", "Lookahead"), ("optax", "lookahead"), ("mlx", "Lookahead")],
 )
 def test_lookahead_has_one_signature(module, name):
     lookahead = getattr(importlib.import_module(f"lookahead_core.adapters.{module}"), name)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
+from lookahead_core.checkpoint import counter
 from lookahead_core.leaves import copied, is_averaged
 from lookahead_core.namespace import device, namespace
 from lookahead_core.typing import Array
@@ -104,9 +105,7 @@ class GroupedOptimizer:
         """Go on where `state_dict` was taken; ValueError if it does not match, nothing changed."""
         rates = self._rates()
         check_entries(state_dict, self.state, {"steps", *rates})
-        steps = state_dict["steps"]
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"state_dict['steps'] must be an int >= 0, got {steps!r}")
+        steps = counter("state_dict['steps']", state_dict["steps"])
         for name in rates:
             rates[name] = non_negative(f"state_dict[{name!r}]", state_dict[name], "learning rate")
         self.steps = steps

@@ -18,10 +18,12 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule
 from lookahead_core.schedule import begins
 from lookahead_core.validation import non_negative_int
+from lookahead_core.words import translated
 
 from .._checkpoint import Loaded
 from .._checks import check_wrapped
 from .._groups import leaves_of
+from .._hooks import StepsPast
 from .._optimizer import MetaOptimizer
 from .._workers.workers import workers_of
 from .codecs import Codec, codec_of, name_of
@@ -110,6 +112,7 @@ class StreamingOptimizer(MetaOptimizer):
 
     _parts: Stream
 
+    @translated
     def __init__(
         self,
         inner: Optimizer,
@@ -133,8 +136,9 @@ class StreamingOptimizer(MetaOptimizer):
         workers = workers_of(process_group, None, False, rule, False)
         if workers is None:
             raise ValueError(
-                "process_group must be a torch.distributed.ProcessGroup (without other workers "
-                f"use MetaOptimizer), got {process_group!r}"
+                "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD is None "
+                "before dist.init_process_group(); without other workers use MetaOptimizer), got "
+                f"{process_group!r}"
             )
         name = name_of(codec)
         workers.agree({"fragments": [*number.values()], "delay": delay, "codec": name})
@@ -151,6 +155,7 @@ class StreamingOptimizer(MetaOptimizer):
         self._parts = Stream.of(
             self._parts, fragment=number, delay=delay, codec=decoder, codec_name=name
         )
+        StepsPast.count(self._parts)
 
     def sync(self) -> None:
         """Sync all fragments now, each once, and start the cycle again (clauses C05, C82).
@@ -205,7 +210,9 @@ class StreamingOptimizer(MetaOptimizer):
         # move.
         shares = {n: stream.meet_fragment(n) for n in stream.numbers(1 + stream.delay)}
         stream.bring_on()
-        loss = self._inner_step(closure)
+        loss, is_applied = self._inner_step(closure)
+        if not is_applied:
+            return loss
         due = [part for part in stream.parts if part.rule.due(part.state)]
         for number, share in shares.items():
             stream.take(number, share)

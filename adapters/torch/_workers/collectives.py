@@ -141,7 +141,8 @@ class Link(NamedTuple):
     @property
     def device(self) -> torch.device:
         """Where small messages are: gloo takes them from the CPU, NCCL from the GPU alone."""
-        cpu = "gloo" in dist.get_backend(self.group)
+        # The configuration, since the name is "undefined" where init_process_group() chose.
+        cpu = "gloo" in dist.get_backend_config(self.group)
         return torch.device("cpu") if cpu else torch.device("cuda", torch.cuda.current_device())
 
 

@@ -143,6 +143,11 @@ def workers_of(
         raise ValueError(f"timeout must be a timedelta above zero, got {timeout!r}")
     if process_group is None:
         return None
+    if process_group == dist.GroupMember.NON_GROUP_MEMBER:
+        raise ValueError(
+            f"process_group must be a group that this process is in, got one without rank "
+            f"{dist.get_rank()}: make the optimizer on its ranks alone, or call new_group with all"
+        )
     if not isinstance(process_group, dist.ProcessGroup):
         raise ValueError(
             "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD for all), "

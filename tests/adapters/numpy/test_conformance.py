@@ -11,6 +11,7 @@ from lookahead_core.conformance import AdapterConformance, KernelConformance
 
 class TestNumpy(AdapterConformance):
     driver = ArrayDriver()
+    thorough = True
 
 
 @pytest.mark.column("numpy-read-only")

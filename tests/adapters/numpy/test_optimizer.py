@@ -1,6 +1,9 @@
 """The array loop on NumPy: the paper's trajectory, edited weights, what is refused."""
 
+import subprocess
+import sys
 import weakref
+from enum import Enum
 from types import SimpleNamespace
 
 import ml_dtypes
@@ -10,7 +13,7 @@ import pytest
 
 from array_runs import assert_unchanged, gradients, make, snapshot, start, train
 from lookahead_core import SyncRule, lookahead
-from lookahead_core.adapters.numpy import SGD, Lookahead, MetaOptimizer
+from lookahead_core.adapters.numpy import SGD, Lookahead, MetaOptimizer, load, save
 from reference_loop import (
     ALPHA,
     LEARNING_RATE,
@@ -240,6 +243,12 @@ def test_an_optimizer_of_a_users_own_can_be_wrapped():
     optimizer.load_state_dict(optimizer.state_dict())
 
 
+@pytest.mark.clause("C24")
+def test_an_optimizer_that_is_wrapped_already_is_refused():
+    with pytest.raises(ValueError, match=r"inner must not be wrapped already .*nested\(first, "):
+        Lookahead(Lookahead(SGD([np.zeros(2)], lr=0.1)))
+
+
 class Watched(np.ndarray):
     """Its kind counts how often one of them is read into another array, or written to."""
 
@@ -278,6 +287,20 @@ def test_a_step_between_syncs_touches_no_array(policy):
 # --- what is refused ---
 
 
+class Kind(Enum):
+    A = 1
+
+
+class Key:
+    """A key that prints as where it lies in memory."""
+
+
+def nested_lists(leaf, depth):
+    for _ in range(depth):
+        leaf = [leaf]
+    return leaf
+
+
 @pytest.mark.clause("C24")
 @pytest.mark.parametrize(
     ("make_it", "message"),
@@ -287,6 +310,10 @@ def test_a_step_between_syncs_touches_no_array(policy):
         (lambda p: Lookahead(SGD(p, 0.1), inner_state="x"), "inner_state must be .* got 'x'"),
         (lambda p: MetaOptimizer(SGD(p, 0.1), 5), "rule must be a SyncRule, got 5"),
         (lambda p: Lookahead(p), "inner must have .* without params, state, step"),
+        (
+            lambda p: Lookahead([SGD(p, 0.1)] * 2),
+            "inner must be one optimizer, got a list of 2: put",
+        ),
         (lambda p: Lookahead(SimpleNamespace(params=p, state={})), "without step"),
         (lambda p: Lookahead(SimpleNamespace(params=p, step=print)), "without state"),
         (lambda p: SGD(p, -0.1), "lr must be a finite number >= 0 .* got -0.1"),
@@ -301,6 +328,14 @@ def test_a_step_between_syncs_touches_no_array(policy):
             r"params\['a'\]\[0\] must be an array, got 1.0",
         ),
         (lambda p: SGD({"a/b": p[0], "a": {"b": p[0]}}, 0.1), "a name of its own"),
+        (lambda p: SGD({Key(): p[0]}, 0.1), "keys that are texts or numbers.* got the key <.*Key"),
+        (lambda p: SGD({("a", Key()): p[0]}, 0.1), "keys that are texts or numbers"),
+        (lambda p: SGD(nested_lists(p[0], 1500), 0.1), "params must be nested less than 1000 deep"),
+        (lambda p: SGD(p, 10**400), "lr must be a finite number >= 0 .* got 1000"),
+        (
+            lambda p: SGD(p, 0.1, momentum=10**5000),
+            "momentum must be .* got a number of 16610 bits",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(make_it, message):
@@ -368,3 +403,69 @@ def test_a_rule_of_ones_own_and_the_preset_are_the_same():
     train(MetaOptimizer(SGD(ours, 0.1, 0.9), rule), ours, STEPS)
     train(make(preset, "reset"), preset, STEPS)
     assert ours["layer"]["x"].tobytes() == preset["layer"]["x"].tobytes()
+
+
+@pytest.mark.parametrize("key", ["w", 1, 2.5, b"w", None, ("a", 1, ("b",)), Kind.A], ids=repr)
+def test_keys_that_print_alike_in_every_run_name_leaves(key):
+    optimizer = SGD({key: np.ones(1)}, 0.1, 0.9)
+    assert list(optimizer.state) == [f"velocity/{key}"]
+
+
+def test_without_optree_the_error_says_what_to_install():
+    program = "import sys; sys.modules['optree'] = None; import lookahead_core.adapters.numpy"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "needs the package optree, which reads trees of arrays: pip install" in result.stderr
+
+
+# --- how much is looked at ---
+
+
+class Scans:
+    """Counts calls of Python functions, and of those of lists that go through all their items."""
+
+    NAMES = ("index", "count", "remove", "insert")
+
+    def __init__(self):
+        self.calls = self.scans = 0
+
+    def __call__(self, frame, event, called):
+        self.calls += event == "call"
+        if event == "c_call" and called.__name__ in self.NAMES:
+            self.scans += isinstance(called.__self__, list | tuple)
+
+    def __enter__(self):
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *raised):
+        sys.setprofile(None)
+
+
+def construct(params):
+    return Lookahead(SGD(params, 0.1, 0.9, groups={"1": {"lr": 0.5}}), 2)
+
+
+def run_once(params, path):
+    optimizer = construct(params)
+    for _ in range(3):
+        optimizer.step([np.ones(()) for _ in params])
+    optimizer.sync()
+    save(path, optimizer)
+    load(path, optimizer)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_each_leaf_costs_the_same_however_many_there_are(suffix, tmp_path):
+    seen = {}
+    run_once(
+        [np.ones(()), np.ones(())], tmp_path / f"first{suffix}"
+    )  # what is imported at first use
+    for number in (10, 40, 340):
+        params = [np.ones(()) for _ in range(number)]
+        with Scans() as seen[number]:
+            run_once(params, tmp_path / f"run{suffix}")
+    assert seen[10].scans == seen[40].scans == seen[340].scans
+    first, then = seen[40].calls - seen[10].calls, seen[340].calls - seen[40].calls
+    assert 0.95 * 10 * first < then < 1.05 * 10 * first

@@ -21,6 +21,7 @@ class TestEager(InDoublePrecision):
 @pytest.mark.column("jax-jit")
 class TestUnderJit(InDoublePrecision):
     driver = OptaxDriver("jit")
+    thorough = True
 
 
 @pytest.mark.column("jax-scan")

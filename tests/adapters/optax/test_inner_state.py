@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -202,6 +203,36 @@ def test_a_non_finite_moment_at_a_step_that_does_not_sync_stays_out_of_the_slow_
     params = jnp.ones(2)
     _, state = optimizer.update(jnp.full(2, jnp.nan), optimizer.init(params), params)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((state.slow, state.inner_slow)))
+
+
+class WithANumber(NamedTuple):
+    number: object
+    trace: dict
+
+
+def keeps_a_number(number):
+    """An inner transformation whose `init` gives a number that is no array of JAX."""
+
+    def init(params):
+        return WithANumber(number, jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        return updates, WithANumber(state.number + 1, updates)
+
+    return optax.GradientTransformation(init, update)
+
+
+@pytest.mark.clause("C17", "C53")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("reset_all", [False, True])
+@pytest.mark.parametrize("number", [3, 0.5, np.float32(0.5), np.int64(3), np.asarray(3)])
+def test_numbers_of_python_and_numpy_restart_like_arrays(number, reset_all, compiled):
+    optimizer = lookahead(keeps_a_number(number), 2, 0.5, "reset", reset_all=reset_all)
+    update = jax.jit(optimizer.update) if compiled else optimizer.update
+    state = optimizer.init(start())
+    for expected in (number + 1, number):
+        _, state = update(start(), state, start())
+        assert state.inner.number == expected
 
 
 # --- what is refused ---

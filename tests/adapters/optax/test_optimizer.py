@@ -6,8 +6,16 @@ import numpy as np
 import optax
 import pytest
 
+from lookahead_core import ema, nested, polyak, swa, switch_ema
 from lookahead_core import lookahead as lookahead_rule
-from lookahead_core.adapters.optax import LookaheadState, lookahead, meta_optimizer, slow_params
+from lookahead_core.adapters.optax import (
+    LookaheadState,
+    lookahead,
+    meta_optimizer,
+    slow_params,
+    split,
+    unpark,
+)
 from optax_runs import (
     INNERS,
     adam,
@@ -229,6 +237,14 @@ def test_a_run_resumed_at_any_phase_goes_on_bitwise(phase, policy):
         (lambda: lookahead(sgd(), inner_state="x"), "inner_state must be .* got 'x'"),
         (lambda: lookahead(0.1), r"inner must be an optax.GradientTransformation, got 0\.1"),
         (lambda: meta_optimizer(sgd(), 5), "rule must be a SyncRule, got 5"),
+        (lambda: lookahead([sgd(), adam()]), r"inner must be .* \(of several .*chain\(\*them\)"),
+        (lambda: lookahead(sgd(), 2**31), "sync_period must be at most 2147483647, .*2147483648"),
+        (lambda: meta_optimizer(sgd(), ema(start=2**31)), "start must be at most .*2147483648"),
+        (lambda: meta_optimizer(sgd(), switch_ema(10**40)), "restart_period must be at most"),
+        (
+            lambda: meta_optimizer(sgd(), nested(lookahead_rule(1), lookahead_rule(2**31))),
+            "syncs of the first rule between two of the second must be at most .*2147483648",
+        ),
     ],
 )
 def test_settings_out_of_range_are_refused(make_it, message):
@@ -271,7 +287,22 @@ BAD_ARGUMENTS = {
         lambda s, p: (gradients(p), s._replace(inner=jax.tree.map(lambda _: X[:1], s.inner)), p),
         r"state\.inner.* must be .* got an array of shape \(1,\)",
     ),
-    "another state": (lambda s, p: (gradients(p), s.inner, p), "state must be a LookaheadState"),
+    "another state": (
+        lambda s, p: (gradients(p), s.inner, p),
+        "state must be the lookahead_core.adapters.optax.LookaheadState that .* got tuple",
+    ),
+    "the state of optax's own": (
+        lambda s, p: (
+            gradients(p),
+            optax.lookahead(sgd(), K, ALPHA).init(optax.LookaheadParams.init_synced(p)),
+            p,
+        ),
+        r"lookahead_core\.adapters\.optax\.LookaheadState .* got optax\..*\.LookaheadState",
+    ),
+    "the state of a whole chain": (
+        lambda s, p: (gradients(p), (optax.EmptyState(), s), p),
+        "got tuple with one inside: call the optimizer that made all of it, of the whole chain",
+    ),
 }
 
 
@@ -287,3 +318,109 @@ def test_arguments_that_do_not_match_are_refused(case, compiled):
     with pytest.raises(ValueError, match=message):
         update(*change(state, params))
     assert_same(frozen((params, state)), before)
+
+
+@pytest.mark.clause("C25")
+@pytest.mark.parametrize("leaf", ["a name", jnp.tanh, np.asarray(["a name"]), object()])
+@pytest.mark.parametrize("call", ["init", "update", "sync"])
+def test_a_tree_that_is_not_of_arrays_is_refused_by_the_leaf(call, leaf):
+    optimizer, params = make(), {**start(), "z": jnp.ones(1)}
+    state, bad = optimizer.init(params), {**start(), "z": leaf}
+    calls = {
+        "init": lambda: optimizer.init(bad),
+        "update": lambda: optimizer.update(params, state, bad),
+        "sync": lambda: optimizer.sync(state, bad),
+    }
+    with pytest.raises(ValueError, match=r"params must be a tree of arrays .* as params\['z'\]"):
+        calls[call]()
+
+
+@pytest.mark.clause("C25")
+def test_something_that_park_did_not_return_is_refused():
+    with pytest.raises(ValueError, match=r"parked must be what park returned .* got None"):
+        unpark(make().init(start()), None)
+
+
+# --- wrapped once ---
+
+
+@pytest.mark.clause("C24")
+@pytest.mark.parametrize("around", [lambda ours: ours, lambda ours: optax.chain(sgd(), ours)])
+def test_an_optimizer_that_is_wrapped_already_is_refused(around):
+    with pytest.raises(ValueError, match=r"inner must not be wrapped already .*nested\(first, "):
+        lookahead(around(make())).init(start())
+
+
+@pytest.mark.clause("C24")
+def test_it_is_refused_when_it_is_made_where_that_can_be_seen():
+    with pytest.raises(ValueError, match="inner must not be wrapped already"):
+        lookahead(make())
+    split(make())  # is no second wrapper
+
+
+# --- counters that are full ---
+
+FULL = 2**31 - 2  # one more is the largest number of an int32, which is left to schedules
+
+
+def full(optimizer, params, syncs=FULL):
+    state = optimizer.init(params)
+    return state._replace(syncs=jnp.asarray(syncs, jnp.int32))
+
+
+@pytest.mark.clause("C51", "C75")
+@pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize("make_rule", [lambda: swa(1), polyak], ids=["swa", "polyak"])
+def test_a_mean_of_more_syncs_than_can_be_counted_stays_a_mean(make_rule, compiled, wide):
+    with jax.enable_x64(wide):
+        optimizer, params = meta_optimizer(optax.sgd(1.0), make_rule()), jnp.zeros(1)
+        state = full(optimizer, params)
+        update = jax.jit(optimizer.update) if compiled else optimizer.update
+        for _ in range(3):
+            updates, state = update(jnp.full(1, -(2.0**30)), state, params)
+            params = optax.apply_updates(params, updates)
+            assert (state.syncs.item(), state.syncs.dtype) == (FULL, jnp.int32)
+        # Each of three syncs has moved it by about 2 ** -31 of the way.
+        assert 1.0 < slow_params(state, params).item() < 4.0
+
+
+@pytest.mark.clause("C51")
+@pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
+def test_a_schedule_of_alpha_stays_at_its_end(wide):
+    with jax.enable_x64(wide):
+        schedule = optax.linear_schedule(1.0, 0.25, 1000)
+        optimizer, params = lookahead(optax.sgd(1.0), 1, schedule), jnp.zeros(1)
+        state = full(optimizer, params)
+        for _ in range(2):
+            updates, state = optimizer.update(jnp.ones(1), state, params)
+            assert updates.item() == -0.25
+        updates, state = optimizer.sync(state, params)
+        _, state = split(optimizer).update_and_sync(jnp.ones(1), state, params)
+        assert state.syncs.item() == FULL
+
+
+@pytest.mark.clause("C72", "C78")
+@pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
+def test_what_happens_at_every_so_many_syncs_goes_on(wide):
+    rules = {"average": switch_ema(3, 0.5), "nested": nested(lookahead_rule(1), lookahead_rule(3))}
+    with jax.enable_x64(wide):
+        for rule in rules.values():
+            traces = []
+            for syncs in (FULL - 3 - FULL % 3, 3):
+                optimizer, params = meta_optimizer(optax.sgd(1.0), rule), jnp.zeros(1)
+                state, trace = full(optimizer, params, syncs), []
+                for _ in range(9):
+                    updates, state = optimizer.update(jnp.ones(1), state, params)
+                    params = optax.apply_updates(params, updates)
+                    trace.append(params.item())
+                traces.append(trace)
+            assert traces[0] == traces[1]
+
+
+@pytest.mark.clause("C54")
+def test_steps_of_the_split_form_that_never_sync_are_counted_as_far_as_they_can():
+    optimizer, params = make(), start()
+    state = optimizer.init(params)._replace(step=jnp.asarray(FULL, jnp.int32))
+    _, state = split(optimizer).update(gradients(params), state, params)
+    assert state.step.item() == FULL

@@ -100,7 +100,7 @@ def test_slow_weights_that_were_read_are_arrays_of_their_own():
 @pytest.mark.clause("C25")
 @pytest.mark.parametrize("read", [lambda s: slow_params(s, start()), find_state, resync])
 def test_a_state_without_slow_weights_has_none_to_read(read):
-    with pytest.raises(ValueError, match=r"state must hold (exactly one|a) LookaheadState, got"):
+    with pytest.raises(ValueError, match=r"state must hold a LookaheadState, .*got none in tuple"):
         read(sgd().init(start()))
 
 
@@ -111,6 +111,52 @@ def test_two_sets_of_slow_weights_for_one_parameter_are_refused():
         slow_params(state, start())
     with pytest.raises(ValueError, match="state must hold exactly one LookaheadState, got 2"):
         find_state(state)
+
+
+@pytest.mark.clause("C22")
+def test_the_slow_weights_are_put_into_the_tree_that_is_given():
+    """A state may hold less than the tree has, as of a model: None stands for what is no array."""
+    optimizer = make()
+    params, state = train(optimizer, start(), optimizer.init({**start(), "name": None}), 0)
+    whole = {**params, "name": "a model"}
+    assert slow_params(state, whole)["name"] == "a model"
+    assert_same(optimizer.slow_params(state, whole)["layer"], start()["layer"])
+
+
+@pytest.mark.clause("C22", "C25")
+@pytest.mark.parametrize("read", ["slow_params", "optimizer.slow_params", "sync", "resync"])
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"a": jnp.ones(1)}, r"params\['b'\] an array of shape \(1,\), got absent \(None\)"),
+        (pair()["a"], r"params\['a'\] an array of shape \(1,\), got absent"),
+        ({"a": jnp.ones(1), "b": jnp.ones(2)}, r"params\['b'\] .* \(1,\), got .* \(2,\)$"),
+    ],
+)
+def test_parameters_of_another_tree_are_refused_by_name(params, message, read):
+    optimizer = make()
+    calls = {
+        "slow_params": slow_params,
+        "optimizer.slow_params": optimizer.slow_params,
+        "sync": optimizer.sync,
+        "resync": resync,
+    }
+    with pytest.raises(ValueError, match="params must be a tree like .* to init, " + message):
+        calls[read](optimizer.init(pair()), params)
+
+
+@pytest.mark.clause("C22", "C25")
+def test_of_a_flattened_state_the_error_says_the_lines_that_read_it():
+    optimizer = optax.flatten(make())
+    params, state = train(optimizer, start(), optimizer.init(start()), K + 1)
+    with pytest.raises(ValueError) as refused:
+        slow_params(state, params)
+    _, lines = str(refused.value).split("optax.flatten: ")
+    take, read = lines.split(", and then ")
+    names = {"jax": jax, "params": params, "state": state, "slow_params": slow_params}
+    exec(take, names)
+    after_the_sync = train(optimizer, start(), optimizer.init(start()), K)[0]
+    assert_close(eval(read, names), after_the_sync)
 
 
 # --- read under a rule that evaluates other weights ---
@@ -217,7 +263,7 @@ def test_a_forced_sync_can_be_compiled():
 @pytest.mark.clause("C25")
 def test_a_forced_sync_on_other_parameters_is_refused():
     optimizer = lookahead(optax.sgd(1.0))
-    with pytest.raises(ValueError, match=r"state\.slow must be .* of shape \(3,\), got .* \(2,\)"):
+    with pytest.raises(ValueError, match=r"params must be .* of shape \(2,\), got .* \(3,\)"):
         optimizer.sync(optimizer.init(jnp.ones(2)), jnp.ones(3))
 
 

@@ -121,10 +121,19 @@ def test_a_step_is_traced_once():
     assert len(traces) == 1
 
 
+ABSTRACT = {
+    "arrays": lambda init, params: jax.eval_shape(init, params),
+    "shapes": lambda init, params: jax.eval_shape(init, jax.eval_shape(lambda: params)),
+    "init itself": lambda init, params: init(jax.eval_shape(lambda: params)),
+}
+
+
+@pytest.mark.parametrize("how", ABSTRACT)
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_state_can_be_made_from_shapes_alone(policy):
-    optimizer = make(policy, adam)
-    shapes = jax.eval_shape(optimizer.init, start())
+@pytest.mark.parametrize("around", [lambda ours: ours, lambda ours: optax.MultiSteps(ours, 2)])
+def test_the_state_can_be_made_from_shapes_alone(around, policy, how):
+    optimizer = around(make(policy, adam))
+    shapes = ABSTRACT[how](optimizer.init, start())
     state = optimizer.init(start())
     assert jax.tree.map(lambda s: (s.shape, s.dtype), shapes) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), state
@@ -420,6 +429,9 @@ REBUILT = {
     "copied": shallow,
     "copied in depth": deepcopy,
     "with another update": lambda optimizer: optimizer._replace(update=jax.jit(optimizer.update)),
+    "with another init": lambda optimizer: optimizer._replace(init=jax.jit(optimizer.init)),
+    "compiled": lambda optimizer: jax.tree.map(jax.jit, optimizer),
+    "with extra arguments": optax.with_extra_args_support,
 }
 
 
@@ -435,6 +447,12 @@ def test_a_transformation_that_is_rebuilt_is_whole(how):
     assert_close((params, state), expected)
     assert_close(again.sync(state, params), optimizer.sync(*expected[::-1]))
     assert_close(again.slow_params(state, params), optimizer.slow_params(*expected[::-1]))
+
+
+def test_a_transformation_that_is_rebuilt_of_other_functions_says_what_it_lacks():
+    optimizer = make()._replace(init=sgd().init, update=sgd().update)
+    with pytest.raises(AttributeError, match="sync and slow_params are those of the optimizer"):
+        optimizer.sync  # noqa: B018
 
 
 def test_a_transformation_may_be_an_argument_of_a_compiled_function():

@@ -24,12 +24,14 @@ def compile_everything():
 
 class TestForeach(AdapterConformance):
     driver = TorchDriver(foreach=True)
+    thorough = True
 
 
 class TestForeachLarge(AdapterConformance):
     """Every leaf as a large one on a CPU is: moved in place, its slow weights left for later."""
 
     driver = TorchDriver(foreach=True)
+    thorough = True
 
     @pytest.fixture(autouse=True)
     def every_leaf_is_large(self, monkeypatch):

@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import ema
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import START, STEPS, K
 from torch_runs import (
     INNERS,
@@ -14,6 +15,7 @@ from torch_runs import (
     assert_same,
     flat,
     make,
+    pull_down,
     single,
     snapshot,
     train,
@@ -65,6 +67,51 @@ def test_the_fast_weights_come_back_after_an_exception():
         fail_on_the_slow_weights()
     assert model.x.tolist() == fast
     train(optimizer, model, 1)
+
+
+@pytest.mark.clause("C49")
+def test_a_call_without_with_says_that_it_does_nothing():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+    with pytest.warns(UserWarning, match=r"slow_weights\(\) did nothing") as warned:
+        optimizer.slow_weights()
+    assert [warning.filename for warning in warned] == [__file__]
+    assert model.x.tolist() == fast
+
+
+@pytest.mark.clause("C22")
+def test_a_context_can_be_entered_again_and_decorate_a_function():
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+    context = optimizer.slow_weights()
+
+    @context
+    def read():
+        with context:
+            return model.x.tolist()
+
+    assert [read(), model.x.tolist(), read(), model.x.tolist()] == [list(START), fast] * 2
+
+
+@pytest.mark.clause("C22")
+def test_an_interrupt_while_the_slow_weights_go_in_brings_the_fast_ones_back(monkeypatch):
+    model = Quadratic()
+    optimizer = make(model)
+    train(optimizer, model, 2)
+    fast = model.x.tolist()
+
+    def interrupted():
+        Lookahead.eval(optimizer)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(optimizer, "eval", interrupted)
+    with pytest.raises(KeyboardInterrupt), optimizer.slow_weights():
+        pass
+    assert model.x.tolist() == fast
 
 
 @pytest.mark.clause("C25")
@@ -205,3 +252,66 @@ def test_a_model_without_parameters_in_a_cycle_is_evaluated_as_it_is():
     optimizer = Lookahead(torch.optim.SGD([frozen], lr=1.0))
     with optimizer.slow_weights():
         assert frozen.item() == 3.0
+
+
+# --- projections after the step: masks, clamps, norms ---
+
+
+class Clamped:
+    """A weight that is pulled down by one a step and must stay at -1.5 or above."""
+
+    def __init__(self):
+        self.weight = single()
+        self.inner = torch.optim.SGD([self.weight], lr=1.0)
+        self.average = MetaOptimizer(self.inner, ema(decay=0.5))
+
+    def project(self, *_):
+        with torch.no_grad():
+            self.weight.clamp_(min=-1.5)
+
+    def run(self, after_each):
+        for _ in range(4):
+            pull_down(self.average, self.weight)
+            after_each()
+
+    def shipped(self, project):
+        with self.average.slow_weights():
+            project()
+            return self.weight.item()
+
+
+@pytest.mark.clause("C22")
+def test_what_is_projected_after_the_step_is_averaged_as_it_was_before():
+    clamped = Clamped()
+    clamped.run(after_each=clamped.project)
+    assert clamped.weight.item() == -1.5
+    assert clamped.shipped(lambda: None) < -1.5
+
+
+@pytest.mark.clause("C22")
+def test_projected_in_a_hook_of_the_inner_optimizer_it_is_averaged_as_it_is_after():
+    clamped = Clamped()
+    clamped.inner.register_step_post_hook(clamped.project)
+    clamped.run(after_each=lambda: None)
+    assert clamped.weight.item() == -1.5
+    assert -1.5 < clamped.shipped(lambda: None) < -1.0
+
+
+@pytest.mark.clause("C22")
+def test_a_projection_of_what_is_shipped_leaves_training_alone():
+    clamped = Clamped()
+    clamped.run(after_each=lambda: None)
+    assert clamped.shipped(clamped.project) == -1.5
+    assert clamped.weight.item() == -4.0
+    assert clamped.shipped(lambda: None) < -1.5
+
+
+@pytest.mark.clause("C27")
+@pytest.mark.parametrize("trained", [True, False])
+def test_one_that_is_toggled_takes_part_if_the_first_step_of_the_cycle_finds_it_on(trained):
+    weight = single()
+    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0), 2, 0.5)
+    for first in (True, False):
+        weight.requires_grad_(trained == first)
+        pull_down(optimizer, weight)
+    assert weight.item() == (-1.0 if trained else -2.0)

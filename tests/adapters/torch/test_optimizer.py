@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.optim import optimizer as torch_optimizer
 from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.profiler import ProfilerActivity, profile
 
+from lookahead_core import diloco, lookahead
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import (
     LEARNING_RATE,
@@ -25,7 +27,6 @@ from torch_runs import (
     pull_down,
     sgd,
     single,
-    snapshot,
     train,
 )
 
@@ -65,17 +66,23 @@ def test_a_step_hook_fires_alone(which):
     assert seen == [which]
 
 
-@pytest.mark.parametrize("which", ["pre", "post"])
-def test_a_hook_on_every_optimizer_fires_for_ours_too(which):
+def test_hooks_on_all_optimizers_fire_for_this_one_and_for_the_one_inside():
     model, seen = Quadratic(), []
     optimizer = make(model)
-    register = getattr(torch_optimizer, f"register_optimizer_step_{which}_hook")
-    handle = register(lambda which_one, *_: seen.append(which_one))
+    handles = [
+        torch_optimizer.register_optimizer_step_pre_hook(
+            lambda which, *_: seen.append(("pre", type(which)))
+        ),
+        torch_optimizer.register_optimizer_step_post_hook(
+            lambda which, *_: seen.append(("post", type(which)))
+        ),
+    ]
     try:
         train(optimizer, model, 1)
     finally:
-        handle.remove()
-    assert sorted(map(type, seen), key=str) == sorted([SGD, Lookahead], key=str)
+        for handle in handles:
+            handle.remove()
+    assert seen == [("pre", Lookahead), ("pre", SGD), ("post", SGD), ("post", Lookahead)]
 
 
 def test_a_profiler_sees_the_step_under_its_name():
@@ -304,7 +311,7 @@ def test_the_slow_weights_hold_no_graph():
         (lambda inner: MetaOptimizer(inner, 5), "rule must be a SyncRule, got 5"),
         (
             lambda inner: Lookahead(Lookahead(inner)),
-            "inner must not be wrapped already .* got L",
+            r"inner must not be wrapped already .*nested\(first, second\).* got L",
         ),
         (lambda inner: Lookahead(inner, kernel="x"), "kernel must be one of 'foreach', .* got 'x'"),
         (
@@ -312,6 +319,10 @@ def test_the_slow_weights_hold_no_graph():
             r"state_kinds\['age'\] must be one of 'moment', 'count', 'keep', got 'old'",
         ),
         (lambda inner: Lookahead([single()]), "inner must be a torch.optim.Optimizer, got"),
+        (
+            lambda inner: Lookahead([inner, inner]),
+            r"(?s)Optimizer, got .*put each into one of its own",
+        ),
         (lambda inner: Lookahead(inner, slow_dtype=torch.int32), "slow_dtype must be a floating"),
         (lambda inner: Lookahead(inner, slow_dtype="f4"), "slow_dtype must be a floating"),
     ],
@@ -319,20 +330,6 @@ def test_the_slow_weights_hold_no_graph():
 def test_settings_out_of_range_are_refused(make_it, message):
     with pytest.raises(ValueError, match=message):
         make_it(torch.optim.SGD([single()], lr=0.1))
-
-
-@pytest.mark.clause("C25")
-@pytest.mark.parametrize("closure", [None, lambda: torch.tensor(0.0)], ids=["plain", "closure"])
-@pytest.mark.parametrize("steps", [0, K - 1], ids=["cycle start", "sync due"])
-def test_a_gradient_missing_for_all_parameters_changes_nothing(closure, steps):
-    model = Quadratic()
-    optimizer = make(model)
-    train(optimizer, model, steps)
-    model.zero_grad()
-    before = snapshot(model, optimizer)
-    with pytest.raises(RuntimeError, match=r"step\(\) needs a gradient: no parameter has one"):
-        optimizer.step(closure)
-    assert_same(snapshot(model, optimizer), before)
 
 
 @pytest.mark.clause("C17", "C18", "C25")
@@ -355,3 +352,85 @@ def test_maintain_works_around_any_state():
     for _ in range(4):
         pull_down(optimizer, weight)
     assert weight.item() < 0.0
+
+
+# --- what cannot be set ---
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("rule", lookahead(4, 0.5), "make a new optimizer"),
+        ("inner", SGD([single()], lr=1.0), "make a new optimizer"),
+        ("capturable", True, "make a new optimizer"),
+        ("inner_state", "reset", "make a new optimizer"),
+        ("slow_dtype", torch.float64, "make a new optimizer"),
+        ("process_group", None, "make a new optimizer"),
+        ("optimizer", SGD([single()], lr=1.0), "make a new optimizer"),
+        ("alpha", 0.3, r"set param_groups\[i\]\['lookahead_alpha'\]"),
+        ("k", 3, r"set param_groups\[i\]\['lookahead_sync_period'\]"),
+        ("sync_period", 3, r"set param_groups\[i\]\['lookahead_sync_period'\]"),
+    ],
+)
+def test_what_would_be_without_effect_cannot_be_set(name, value, advice):
+    model = Quadratic()
+    optimizer = make(model)
+    before = dict(vars(optimizer))
+    with pytest.raises(AttributeError, match=rf"{name} of Lookahead cannot be set: {advice}"):
+        setattr(optimizer, name, value)
+    assert vars(optimizer) == before
+
+
+@pytest.mark.clause("C42")
+def test_what_it_says_instead_works_whole():
+    weight, expected = single(), single()
+    optimizer = Lookahead(SGD([weight], lr=1.0), 5, 0.5)
+    for group in optimizer.param_groups:
+        group["lookahead_alpha"], group["lookahead_sync_period"] = 0.25, 2
+    other = Lookahead(SGD([expected], lr=1.0), 2, 0.25)
+    for _ in range(7):
+        pull_down(optimizer, weight)
+        pull_down(other, expected)
+    assert weight.item() == expected.item()
+    saved = flat(optimizer.state_dict())
+    optimizer.load_state_dict(saved)
+    assert_same(flat(optimizer.state_dict()), saved)
+
+
+def test_names_of_anybody_else_can_be_set():
+    optimizer = make(Quadratic())
+    optimizer.work, optimizer.is_logged = 2.0, True
+    assert (optimizer.work, optimizer.is_logged) == (2.0, True)
+
+
+# --- under torchrun ---
+
+
+@pytest.mark.parametrize(("size", "said"), [("2", True), ("1", False), ("", False), (None, False)])
+def test_workers_that_nobody_has_made_a_group_of_are_named(size, said, monkeypatch, recwarn):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if size is not None:
+        monkeypatch.setenv("WORLD_SIZE", size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        MetaOptimizer(
+            SGD([single()], lr=1.0), diloco(5), process_group=torch.distributed.group.WORLD
+        )
+    messages = [str(one.message) for one in recwarn]
+    assert [m.startswith("WORLD_SIZE is 2 and process_group is None") for m in messages] == [
+        True
+    ] * said
+
+
+@pytest.mark.clause("C81")
+def test_a_group_whose_backend_torch_chooses_is_one():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group(store=store, rank=0, world_size=1)
+    try:
+        weight, group = single(), torch.distributed.group.WORLD
+        optimizer = MetaOptimizer(SGD([weight], lr=1.0), lookahead(2, 0.5), process_group=group)
+        for _ in range(2):
+            pull_down(optimizer, weight)
+        assert weight.item() == -1.0
+    finally:
+        torch.distributed.destroy_process_group()

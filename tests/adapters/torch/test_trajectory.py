@@ -274,7 +274,7 @@ def test_a_narrower_slow_dtype_narrows_nothing():
     inner = torch.optim.SGD([wide, narrow], lr=1.0)
     optimizer = Lookahead(inner, 2, 0.5, slow_dtype=torch.float32)
     for _ in range(3):
+        pull_down(optimizer, wide, narrow)
         saved = optimizer.state_dict()["state"]
         dtypes = [saved[i]["lookahead_slow"].dtype for i in (0, 1)]
         assert dtypes == [DOUBLE, torch.float32]
-        pull_down(optimizer, wide, narrow)

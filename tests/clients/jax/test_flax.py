@@ -124,3 +124,48 @@ def test_an_nnx_optimizer_follows_the_method():
     for _ in range(STEPS):
         nnx_step(model, nnx_optimizer)
     assert_close(plain(nnx.state(model, nnx.Param)), plain(expected), rtol=1e-5)
+
+
+def nnx_run(steps):
+    model = NnxModel()
+    nnx_optimizer = nnx.Optimizer(model, optimizer(), wrt=nnx.Param)
+    for _ in range(steps):
+        nnx_step(model, nnx_optimizer)
+    return model, nnx_optimizer
+
+
+@pytest.mark.parametrize("read", [slow_params, optimizer().slow_params])
+def test_the_slow_weights_of_an_nnx_optimizer_make_a_model(read):
+    model, nnx_optimizer = nnx_run(K + 1)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    slow = nnx.merge(graph, read(nnx_optimizer.opt_state, params), rest)
+    after_the_sync, _ = nnx_run(K)
+    assert_same(plain(nnx.state(slow, nnx.Param)), plain(nnx.state(after_the_sync, nnx.Param)))
+    assert nnx_loss(slow) == nnx_loss(after_the_sync)
+    assert find_state(nnx_optimizer.opt_state).syncs == 1
+
+
+def test_an_nnx_optimizer_is_synced_on_demand_on_arrays():
+    model, nnx_optimizer = nnx_run(K + 1)
+    params = nnx.state(model, nnx.Param)
+    anchor, fast = slow_params(nnx_optimizer.opt_state, params), nnx.as_pure(params)
+    updates, state = optimizer().sync(nnx.as_pure(nnx_optimizer.opt_state), fast)
+    nnx.update(model, optax.apply_updates(fast, updates))
+    nnx.update(nnx_optimizer.opt_state, nnx.state(state))
+    halfway = jax.tree.map(
+        lambda slow, leaf: slow + ALPHA * (leaf - slow), plain(anchor), plain(fast)
+    )
+    assert_close(plain(nnx.state(model, nnx.Param)), halfway, rtol=1e-6)
+    assert find_state(nnx_optimizer.opt_state).syncs == 2
+    nnx_step(model, nnx_optimizer)
+
+
+def test_what_nnx_has_beside_the_state_and_the_parameters_is_told_from_them():
+    model, nnx_optimizer = nnx_run(1)
+    params = nnx.state(model, nnx.Param)
+    with pytest.raises(ValueError, match=r"of a flax model it is nnx\.state\(model, nnx\.Param\)"):
+        slow_params(nnx_optimizer.opt_state, model)
+    with pytest.raises(ValueError, match=r"in flax's nnx\.Optimizer it is opt_state"):
+        slow_params(nnx.state(nnx_optimizer), params)
+    with pytest.raises(ValueError, match=r"nnx\.as_pure\(optimizer\.opt_state\)"):
+        optimizer().sync(nnx_optimizer.opt_state, params)

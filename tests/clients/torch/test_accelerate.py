@@ -3,7 +3,9 @@
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
 from lookahead_core.adapters.torch import Lookahead
@@ -73,3 +75,89 @@ def test_its_optimizer_forwards_eval_and_train():
     assert not torch.equal(training.model.weight, fast)
     training.optimizer.train()
     assert torch.equal(training.model.weight, fast)
+
+
+# --- which weights it saves ---
+
+
+@pytest.mark.clause("C22", "C41")
+@pytest.mark.parametrize("average", [False, True])
+def test_what_it_saves_are_the_fast_weights_and_after_eval_the_slow_ones(average, tmp_path):
+    training = Training()
+    training.run()
+    fast = training.model.weight.detach().clone()
+    if average:
+        training.optimizer.eval()
+    training.accelerator.save_state(str(tmp_path / "state"))
+    training.accelerator.save_model(training.model, str(tmp_path / "model"))
+    training.optimizer.train()
+    slow = training.optimizer.state_dict()["state"][0]["lookahead_slow"]
+    for folder in ("state", "model"):
+        saved = load_file(tmp_path / folder / "model.safetensors")["weight"]
+        assert torch.equal(saved, slow if average else fast), folder
+    assert not torch.equal(slow, fast)
+
+
+@pytest.mark.clause("C06", "C41")
+def test_a_run_resumes_bitwise_from_a_state_saved_with_the_average(tmp_path):
+    whole, first, second = Training(), Training(), Training()
+    whole.run()
+    whole.run()
+    first.run()
+    first.optimizer.eval()
+    first.accelerator.save_state(str(tmp_path))
+    second.accelerator.load_state(str(tmp_path))
+    second.run()
+    assert_same(second.state(), whole.state())
+
+
+class Inside(Training):
+    """The inner optimizer is prepared, and ours around it."""
+
+    def __init__(self, scaler=None, **options):
+        self.accelerator = Accelerator(cpu=True, **options)
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 2)
+        inner = torch.optim.AdamW(model.parameters(), lr=0.1)
+        loader = DataLoader(TensorDataset(DATA), batch_size=4)
+        self.model, inner, self.loader = self.accelerator.prepare(model, inner, loader)
+        if scaler is not None:
+            inner = AcceleratedOptimizer(inner.optimizer, scaler=scaler)
+        self.optimizer = Lookahead(inner, 3, 0.5)
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 1.0)
+
+
+@pytest.mark.clause("C03")
+@pytest.mark.parametrize("batches", [1, 2, 3])
+def test_around_a_prepared_optimizer_batches_that_are_accumulated_are_no_steps(batches):
+    inside = Inside(gradient_accumulation_steps=batches)
+    inside.run()
+    inside.run()
+    # The last batch of a pass steps, whatever was accumulated.
+    steps = 2 * -(-8 // batches)
+    group = inside.optimizer.state_dict()["param_groups"][0]
+    assert (group["lookahead_syncs"], group["lookahead_count"]) == divmod(steps, 3)
+
+
+@pytest.mark.clause("C03")
+def test_both_orders_are_the_same_run():
+    inside, around = Inside(gradient_accumulation_steps=2), Training(gradient_accumulation_steps=2)
+    for group in around.optimizer.param_groups:
+        group["lr"] = 0.1
+    around.schedule = inside.schedule  # which keeps the rate
+    inside.run()
+    around.run()
+    assert_same(inside.state()[0], around.state()[0])
+
+
+@pytest.mark.clause("C03")
+def test_around_a_prepared_optimizer_steps_that_its_scaler_skips_do_not_count():
+    inside = Inside(scaler=torch.amp.GradScaler("cpu", init_scale=2.0))
+    for step in range(4):
+        loss = inside.model(DATA[:4]).square().mean()
+        inside.optimizer.inner.scaler.scale(loss).backward()
+        if step % 2:
+            inside.model.weight.grad.fill_(torch.inf)
+        inside.optimizer.step()
+        inside.optimizer.zero_grad()
+    assert inside.optimizer.state_dict()["param_groups"][0]["lookahead_count"] == 2

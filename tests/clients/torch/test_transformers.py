@@ -1,7 +1,11 @@
 """transformers.Trainer on a tiny model of random weights: train, evaluate, save, resume."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from markdown_it import MarkdownIt
+from safetensors.torch import load_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -61,6 +65,74 @@ def test_a_run_resumes_bitwise_from_its_checkpoint(evaluation, tmp_path):
     whole.train()
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
     assert_same(weights(second), weights(whole))
+
+
+# --- which weights it saves ---
+
+
+def saved(folder):
+    return load_file(folder / "model.safetensors")["model.norm.weight"]
+
+
+def of_the_average(folder):
+    """The slow and the fast weights of the same parameter, by what the optimizer has saved."""
+    optimizer = torch.load(folder / "optimizer.pt", weights_only=True)
+    (state,) = [s for s in optimizer["state"].values() if s["lookahead_slow"].shape == (16,)][-1:]
+    return state["lookahead_slow"], state.get("lookahead_fast")
+
+
+def callback_of_the_page():
+    page = (Path(__file__).parents[3] / "docs/torch.md").read_text()
+    (block,) = [t for t in MarkdownIt().parse(page) if t.info == "python transformers"]
+    names = {"__name__": "page"}
+    exec(compile(block.content, "docs/torch.md", "exec"), names)
+    return names["SaveTheAverage"]()
+
+
+@pytest.mark.clause("C22", "C41")
+@pytest.mark.parametrize("how", ["no evaluation", "evaluation", "callback"])
+def test_a_checkpoint_has_the_fast_weights_unless_there_was_an_evaluation(how, tmp_path):
+    evaluation = {"eval_strategy": "steps", "eval_steps": 7} if how == "evaluation" else {}
+    run = trainer(tmp_path, save_steps=7, **evaluation)
+    if how == "callback":
+        run.add_callback(callback_of_the_page())
+    run.train()
+    folder = tmp_path / "checkpoint-7"
+    slow, fast = of_the_average(folder)
+    assert torch.equal(saved(folder), slow) == (how != "no evaluation")
+    assert (fast is not None) == (how != "no evaluation")
+
+
+@pytest.mark.clause("C22", "C41")
+def test_a_run_that_saves_the_average_resumes_bitwise(tmp_path):
+    whole, second = (trainer(tmp_path, save_steps=7) for _ in range(2))
+    for run in (whole, second):
+        run.add_callback(callback_of_the_page())
+    whole.train()
+    second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
+    assert_same(weights(second), weights(whole))
+
+
+@pytest.mark.clause("C22")
+def test_save_model_saves_what_the_model_holds(tmp_path):
+    run = trainer(tmp_path, save_strategy="no")
+    run.train()
+    fast = run.model.model.norm.weight.detach().clone()
+    run.save_model(str(tmp_path / "fast"))
+    with run.optimizer.optimizer.slow_weights():
+        run.save_model(str(tmp_path / "slow"))
+    assert torch.equal(saved(tmp_path / "fast"), fast)
+    assert not torch.equal(saved(tmp_path / "slow"), fast)
+    assert torch.equal(run.model.model.norm.weight, fast)
+
+
+@pytest.mark.clause("C22")
+def test_the_best_model_is_the_average_that_was_evaluated(tmp_path):
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 7}
+    run = trainer(tmp_path, save_steps=7, **best)
+    run.train()
+    slow, _ = of_the_average(Path(run.state.best_model_checkpoint))
+    assert torch.equal(run.model.model.norm.weight, slow)
 
 
 @pytest.mark.clause("C22")

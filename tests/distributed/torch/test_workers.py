@@ -306,6 +306,10 @@ def test_a_worker_that_does_not_come_is_an_error_and_no_hang(rank):
     ("options", "told"),
     [
         ({"process_group": "world"}, "process_group must be a torch.distributed.ProcessGroup"),
+        (
+            {"process_group": dist.GroupMember.NON_GROUP_MEMBER},
+            r"process_group must be a group that this process is in, got one without rank \d",
+        ),
         ({"timeout": 3}, "timeout must be a timedelta"),
         ({"check_replicas": 1}, "check_replicas must be True or False"),
         ({"capturable": True}, "capturable must be False with a process_group"),

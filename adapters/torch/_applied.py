@@ -1,0 +1,73 @@
+"""Whether the inner optimizer has applied a step: some skip one without a word (clause C03).
+
+torch's own never do. Of one that calls others, such as accelerate's, their step hooks tell. Of any
+other the version counters of the parameters do, which every write in place moves, but for writes
+through `.data`: an optimizer that has never moved one is believed.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from ._groups import leaves_of
+from ._parts import Parts
+
+__all__ = ["inside", "step"]
+
+# In a row; who accumulates gradients skips some, and not so many.
+MANY = 100
+
+
+def step(parts: Parts, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
+    """Step the inner optimizer; what it returns, and whether it has applied the step."""
+    inner = parts.inner
+    call = inner.step if closure is None else partial(inner.step, closure)
+    own = type(inner).__module__.startswith("torch.optim.") and "step" not in inner.__dict__
+    if own or torch.compiler.is_compiling():
+        return call(), True
+    stepped: list[bool] = []
+    handles = [
+        one.register_step_post_hook(lambda *_: stepped.append(True))
+        for one in inside(inner)
+        if hasattr(one, "_optimizer_step_post_hooks")
+    ]
+    before = _versions(inner)
+    try:
+        loss = call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    moved = _versions(inner) != before
+    parts.versions_move |= moved
+    applied = bool(stepped) or moved or not (handles or parts.versions_move)
+    parts.skipped = 0 if applied else parts.skipped + 1
+    if parts.skipped == (MANY if handles else 1):
+        parts.warn_once(_message(inner, bool(handles)), stacklevel=6)
+    return loss, applied
+
+
+def inside(inner: Optimizer) -> list[Optimizer]:
+    """The optimizers that `inner` calls, where these call no others."""
+    held = [one for one in vars(inner).values() if isinstance(one, Optimizer)]
+    return [last for one in held for last in inside(one) or [one]]
+
+
+def _versions(inner: Optimizer) -> int:
+    return sum(leaf._version for leaf in leaves_of(inner.param_groups))
+
+
+def _message(inner: Optimizer, around: bool) -> str:
+    name = type(inner).__name__
+    if not around:
+        return (
+            f"{name}.step() has changed no parameter, as it did before: it has skipped the step, "
+            "which is not counted (clause C03)"
+        )
+    return (
+        f"{name} has not stepped the optimizer inside it in the last {MANY} steps, so none was "
+        "counted and nothing syncs. If it steps elsewhere, put it around and not inside: "
+        "accelerator.prepare(Lookahead(inner))"
+    )

@@ -1,0 +1,12 @@
+"""The conformance suite on the MLX adapter, as it is and under mx.compile."""
+
+from drivers.mlx_driver import MlxDriver
+from lookahead_core.conformance import AdapterConformance
+
+
+class TestEager(AdapterConformance):
+    driver = MlxDriver()
+
+
+class TestCompiled(AdapterConformance):
+    driver = MlxDriver(compiled=True)

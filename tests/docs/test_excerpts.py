@@ -1,0 +1,26 @@
+"""docs/distributed.md: blocks that are pieces of programs are in programs that the tests run."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/distributed.md").read_text()
+(AFTER,) = re.findall(r"^## JAX\n.*?^## (.*)", PAGE, re.MULTILINE | re.DOTALL)
+PIECES = re.findall(r"^```python\n(.*?)^```", AFTER, re.MULTILINE | re.DOTALL)
+PROGRAMS = [*ROOT.glob("examples/workers/*.py"), *ROOT.glob("tests/distributed/programs/*.py")]
+
+
+def lines(text):
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("piece", PIECES, ids=lambda piece: lines(piece)[0])
+def test_a_piece_of_a_program_is_in_it_word_for_word(piece):
+    texts = ["\n".join(lines(path.read_text())) for path in PROGRAMS]
+    assert any("\n".join(lines(piece)) in text for text in texts)
+
+
+def test_there_are_pieces():
+    assert len(PIECES) == 5
