@@ -7,9 +7,7 @@ from itertools import product
 from typing import Any
 
 from .assertions import require_equal, require_within
-from .driver import AdapterDriver
 from .family import evaluate_all
-from .oracle import Oracle
 from .registry import clause
 from .runs import (
     LEAVES,
@@ -24,6 +22,7 @@ from .runs import (
     same,
 )
 from .setup import Ahead, Averaging, Inner, Second, Setup, Values
+from .worked import Worked
 
 __all__: list[str] = []
 
@@ -42,7 +41,7 @@ def rising(syncs: Any) -> Any:
 
 
 @clause("C85", "averages where gradients are taken are their papers' lines", "gradient_point")
-def c85_gradient_point(driver: AdapterDriver) -> None:
+def c85_gradient_point(driver: Worked) -> None:
     setups = [Setup(LEAVES, k, outer=outer) for outer, k in product(RULES, (1, 3))]
     if "schedule" in driver.capabilities:
         setups.append(Setup(LEAVES, 1, outer=Ahead(rising)))
@@ -58,7 +57,7 @@ def c85_gradient_point(driver: AdapterDriver) -> None:
     nothing_averaged(driver)
 
 
-def nothing_averaged(driver: AdapterDriver) -> None:
+def nothing_averaged(driver: Worked) -> None:
     """With mu_x = 0 the average is the newest iterate: that is the inner optimizer."""
     for outer in (Averaging(mu_x=0.0), Ahead(0.0)):
         setup = Setup(LEAVES, 1, outer=outer, inner=Inner(lr=0.1))
@@ -70,7 +69,7 @@ def nothing_averaged(driver: AdapterDriver) -> None:
 
 
 @clause("C86", "what these rules ship is read out at every phase", "evaluate", "gradient_point")
-def c86_readout(driver: AdapterDriver) -> None:
+def c86_readout(driver: Worked) -> None:
     scheduled = (Ahead(rising),) if "schedule" in driver.capabilities else ()
     for outer, k in product((*RULES, *scheduled), (1, 3)):
         setup = Setup(LEAVES, k, outer=outer)
@@ -84,16 +83,15 @@ def c86_readout(driver: AdapterDriver) -> None:
             driver.evaluate(run)
             case = f"{outer}, k={k}, read at every step, step {step}"
             require_equal(driver.fast(run), driver.fast(undisturbed), case)
-        for when in range(1, k + 2):
-            resume(driver, setup, when, when + k + 2, f"{outer}, k={k}, saved after {when}")
+        resume(driver, setup, range(1, k + 2), 2 * k + 4, f"{outer}, k={k}")
         if "edit" in driver.capabilities:
             edited(driver, setup, 2)
 
 
-def edited(driver: AdapterDriver, setup: Setup, when: int) -> None:
+def edited(driver: Worked, setup: Setup, when: int) -> None:
     """Weights that are loaded between two cycles take along what is shipped."""
     k = setup.sync_period
-    run, oracle = driver.make(setup), Oracle(setup)
+    run, oracle = driver.make(setup), driver.oracle(setup)
     for step in range(1, 4 * k + 1):
         advance(driver, run, oracle, step)
         if step == when * k:
@@ -101,25 +99,28 @@ def edited(driver: AdapterDriver, setup: Setup, when: int) -> None:
             driver.edit(run, moved)
             oracle.fast = [[value + 8 for value in leaf] for leaf in oracle.fast]
         case = f"{setup.outer}, k={k}, moved by 8 after step {when * k}, step {step}"
-        require_within(driver.evaluate(run), oracle.slow, LEAVES, 8 * SGD_EPS, case)
+        require_within(driver.evaluate(run), oracle.slow, oracle.setup.leaves, 8 * SGD_EPS, case)
 
 
 @clause(
     *("C87", "weights may go by the largest inner learning rate so far"),
     *("gradient_point", "inner_lr", "learning_rate"),
 )
-def c87_inner_learning_rate(driver: AdapterDriver) -> None:
+def c87_inner_learning_rate(driver: Worked) -> None:
     # A warm-up from zero, a decay, and a rate above all that were before.
     rates = (0.0, 0.03125, 0.0625, 0.125, 0.0625, 0.03125, 0.25, 0.125)
     for weights, k in product(((2.0, 0.0), (1.0, 1.0), (0.0, 1.0)), (1, 2)):
         setup = Setup(LEAVES, k, outer=Averaging(None, 0.5, *weights))
-        run, oracle = driver.make(setup), Oracle(setup)
+        run, oracle = driver.make(setup), driver.oracle(setup)
         for step, rate in enumerate(rates, 1):
             driver.set_learning_rate(run, rate)
             oracle.lr = rate
             advance(driver, run, oracle, step)
             case = f"{setup.outer}, k={k}, rate {rate}, step {step}"
-            require_within(driver.fast(run), oracle.fast, LEAVES, SGD_EPS, f"fast: {case}")
-            require_within(driver.slow(run), oracle.slow, LEAVES, SGD_EPS, f"slow: {case}")
-        for when in range(1, k + 2):
-            resume(driver, setup, when, when + 4, f"{setup.outer}, k={k}, saved after {when}")
+            require_within(
+                driver.fast(run), oracle.fast, oracle.setup.leaves, SGD_EPS, f"fast: {case}"
+            )
+            require_within(
+                driver.slow(run), oracle.slow, oracle.setup.leaves, SGD_EPS, f"slow: {case}"
+            )
+        resume(driver, setup, range(1, k + 2), k + 5, f"{setup.outer}, k={k}")
