@@ -10,25 +10,10 @@ from typing import Any, cast
 
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
-from lookahead_core.leaves import (
-    averaged,
-    check_arrays,
-    check_match,
-    check_sequence,
-    chosen,
-    merged,
-    told,
-    widened,
-)
+from lookahead_core.leaves import averaged, check_arrays, check_match, chosen, merged, widened
 from lookahead_core.namespace import namespace
-from lookahead_core.outer import (
-    Interpolate,
-    OuterRule,
-    SyncContext,
-    check_outer,
-    check_slots,
-    check_updated,
-)
+from lookahead_core.outer import Interpolate, OuterRule, SyncContext
+from lookahead_core.own_rule import check_outer, check_slots, check_updated
 from lookahead_core.schedule import (
     INT32_MAX,
     advance,
@@ -40,7 +25,7 @@ from lookahead_core.schedule import (
     selected,
     where,
 )
-from lookahead_core.state import SyncState
+from lookahead_core.state import SyncState, check_state
 from lookahead_core.typing import Array, Count, DType, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
 from lookahead_core.workers import Average, check_alike, seen_by_all
@@ -237,7 +222,6 @@ class SyncRule:
             If `fast` or `inner` is no sequence of arrays, or the outer rule gives no state.
         """
         check_arrays("fast", fast)
-        check_sequence("inner", inner)
         slow = tuple(widened(leaf, slow_dtype) for leaf in fast)
         inner_slow = POLICIES[self.inner_state].init(inner)
         moving = chosen(slow, averaged(slow))
@@ -274,7 +258,7 @@ class SyncRule:
             If `fast` does not match `state` in number or shape, or `state` is not one; nothing has
             been changed.
         """
-        _check_state(state)
+        check_state(state)
         return self._taken(begins(state.count), fast, inner, state, kernel)
 
     def _taken(
@@ -317,7 +301,7 @@ class SyncRule:
         Call it after every inner step that changed `fast`, and after no other (clause C03).
         Parameters and result are those of `sync`.
         """
-        _check_state(state)
+        check_state(state)
         state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period, state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
@@ -400,7 +384,7 @@ class SyncRule:
             alpha gives a number that is not in [0, 1], or `average` is given to a rule that asks
             for gradients or has a start, which differ between workers; nothing has been changed.
         """
-        _check_state(state)
+        check_state(state)
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
@@ -505,15 +489,6 @@ class SyncRule:
         state stays. Donates the slow weights of `state` to `kernel`.
         """
         return self._taken(True, fast, None, state, kernel)
-
-
-def _check_state(state: Any) -> None:
-    """Raise ValueError unless `state` is one: that tells arguments in the wrong order too."""
-    if not isinstance(state, SyncState):
-        raise ValueError(
-            "state must be the SyncState that rule.init or the last call returned, as the third "
-            f"argument after fast and inner (which may be ()), got {told(state)}"
-        )
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
