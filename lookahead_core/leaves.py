@@ -14,7 +14,6 @@ __all__ = [
     "averaged",
     "check_arrays",
     "check_match",
-    "check_sequence",
     "chosen",
     "copied",
     "each",
@@ -119,12 +118,10 @@ def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> N
             f"{name} must have as many leaves as {other_name} ({len(others)}), got {len(leaves)}"
         )
     # All at once first: a third of the time of the loop, which is there to say which one it is.
-    try:
-        if [leaf.shape for leaf in leaves] == [other.shape for other in others]:
-            return
-    except AttributeError:
-        check_arrays(name, leaves)
-        raise
+    shapes = [getattr(leaf, "shape", None) for leaf in leaves]
+    if shapes == [other.shape for other in others]:
+        return
+    check_arrays(name, leaves)
     for index, (leaf, other) in enumerate(zip(leaves, others, strict=True)):
         if leaf.shape != other.shape:
             raise ValueError(
@@ -135,12 +132,11 @@ def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> N
 
 def check_sequence(name: str, leaves: Any) -> None:
     """Raise ValueError unless `leaves` is a list, a tuple or the like: trees belong to adapters."""
-    if type(leaves) in (list, tuple) or isinstance(leaves, Sequence):
-        return
-    raise ValueError(
-        f"{name} must be a list or tuple of arrays ([weights] for one, list(params.values()) for a "
-        f"flat dict), got {told(leaves)}"
-    )
+    if not isinstance(leaves, Sequence):
+        way_out = "[weights] for one, list(params.values()) for a flat dict"
+        raise ValueError(
+            f"{name} must be a list or tuple of arrays ({way_out}), got {told(leaves)}"
+        )
 
 
 def check_arrays(name: str, leaves: Any) -> None:
@@ -153,7 +149,6 @@ def check_arrays(name: str, leaves: Any) -> None:
 
 def told(value: Any) -> str:
     """What `value` is, in a few words: not the numbers of an array."""
-    kind = type(value).__name__
     if is_array(value):
-        return f"an array ({kind}) of shape {tuple(value.shape)}"
-    return repr(value) if isinstance(value, bool | int | float | None) else f"a {kind}"
+        return f"an array of shape {tuple(value.shape)}"
+    return repr(value) if isinstance(value, int | float | None) else f"a {type(value).__name__}"

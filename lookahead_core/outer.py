@@ -5,28 +5,19 @@ them is one. No counter, no inner state, and not what the fast weights do: those
 inner_state.py and rule.py. The formulas are interpolation.py and momentum.py.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
-from lookahead_core.leaves import check_match, told, zeros
+from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
 from lookahead_core.settings import Scheduled, Setting
 from lookahead_core.typing import Count, Fraction, Leaves, Slots
 from lookahead_core.validation import below_one, boolean, fraction, non_negative
 
-__all__ = [
-    "Interpolate",
-    "Momentum",
-    "OuterRule",
-    "SyncContext",
-    "check_outer",
-    "check_slots",
-    "check_updated",
-]
+__all__ = ["Interpolate", "Momentum", "OuterRule", "SyncContext"]
 
 ALPHA = Setting("alpha", fraction, "how far the slow weights move at a sync")
 LR = Setting("lr", non_negative, "outer learning rate")
@@ -250,60 +241,3 @@ class Momentum:
         (buffer,) = state
         slow, buffer = context.kernel.momentum(slow, fast, buffer, lr, momentum, self.nesterov)
         return slow, (buffer,)
-
-
-# --- what a rule of one's own may get wrong ---
-
-ARGUMENTS = {"init": ("slow",), "update": ("slow", "fast", "state", "context")}
-
-
-def check_outer(outer: Any) -> None:
-    """Raise ValueError unless `outer` has the two methods, and they take what they are given."""
-    if isinstance(outer, type) or any(not hasattr(outer, name) for name in ARGUMENTS):
-        raise ValueError(
-            f"outer must be an outer rule (init and update, see OuterRule), got {outer!r}"
-        )
-    for name, arguments in ARGUMENTS.items():
-        try:
-            taken = inspect.signature(getattr(outer, name))
-        except (TypeError, ValueError):  # of a compiled function Python may not know it
-            continue
-        try:
-            taken.bind(*arguments)
-        except TypeError as error:
-            raise ValueError(
-                f"outer.{name} must take ({', '.join(arguments)}), got {name}{taken} of "
-                f"{type(outer).__name__}"
-            ) from error
-
-
-def check_slots(state: Any, leaves: int) -> None:
-    """Raise ValueError unless `state` can be what `outer.init` returned for so many leaves."""
-    if not isinstance(state, tuple | list):
-        raise ValueError(
-            "outer.init must return its state, a tuple of slots ((zeros_like_slow,), or () for "
-            f"none), got {told(state)}"
-        )
-    for index, slot in enumerate(state):
-        if not isinstance(slot, tuple | list) or len(slot) != leaves:
-            got = len(slot) if isinstance(slot, tuple | list) else told(slot)
-            raise ValueError(
-                f"outer.init must return slots with one array for each of the {leaves} leaves "
-                f"of slow, got {got} in slot {index}"
-            )
-
-
-def check_updated(updated: Any, slow: Leaves, state: Slots) -> None:
-    """Raise ValueError unless `updated` can be what `outer.update` returned for these."""
-    if not isinstance(updated, tuple) or len(updated) != 2:
-        raise ValueError(
-            "outer.update must return two things, the new slow weights and the new state "
-            f"(`return slow, state`), got {told(updated)}"
-        )
-    new, after = updated
-    check_match("the slow weights that outer.update returns", new, "slow", slow)
-    if not isinstance(after, tuple | list) or [*map(len, after)] != [*map(len, state)]:
-        raise ValueError(
-            "outer.update must return the state as outer.init made it, "
-            f"{len(state)} slots of {len(slow)} arrays, got {told(after)}"
-        )

@@ -15,23 +15,15 @@ from lookahead_core.leaves import (
     averaged,
     check_arrays,
     check_match,
-    check_sequence,
     chosen,
     each,
     merged,
-    told,
     unrounded,
     widened,
 )
 from lookahead_core.namespace import namespace
-from lookahead_core.outer import (
-    Interpolate,
-    OuterRule,
-    SyncContext,
-    check_outer,
-    check_slots,
-    check_updated,
-)
+from lookahead_core.outer import Interpolate, OuterRule, SyncContext
+from lookahead_core.own_rule import check_outer, check_slots, check_updated
 from lookahead_core.schedule import (
     INT32_MAX,
     advance,
@@ -43,7 +35,7 @@ from lookahead_core.schedule import (
     selected,
     where,
 )
-from lookahead_core.state import SyncState
+from lookahead_core.state import SyncState, check_state
 from lookahead_core.typing import Array, Count, DType, Fraction, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
 from lookahead_core.workers import Average, check_alike, seen_by_all
@@ -250,7 +242,6 @@ class SyncRule:
             If `fast` or `inner` is no sequence of arrays, or the outer rule gives no state.
         """
         check_arrays("fast", fast)
-        check_sequence("inner", inner)
         slow = tuple(widened(leaf, slow_dtype) for leaf in fast)
         inner_slow = POLICIES[self.inner_state].init(inner)
         moving = chosen(slow, averaged(slow))
@@ -287,7 +278,7 @@ class SyncRule:
             If `fast` does not match `state` in number or shape, or `state` is not one; nothing has
             been changed.
         """
-        _check_state(state)
+        check_state(state)
         return self._taken(begins(state.count), fast, inner, state, kernel)
 
     def _taken(
@@ -331,7 +322,7 @@ class SyncRule:
         Call it after every inner step that changed `fast`, and after no other (clause C03).
         Parameters and result are those of `sync`.
         """
-        _check_state(state)
+        check_state(state)
         state = self.watch(state, gradient)
         count, due = advance(state.count, self.sync_period, state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
@@ -418,7 +409,7 @@ class SyncRule:
             for gradients or learning rates or has a start, which differ between workers; nothing
             has been changed.
         """
-        _check_state(state)
+        check_state(state)
         check_match("fast", fast, "state.slow", state.slow)
         if self.inner_state == "interpolate":
             check_match("inner", inner, "state.inner_slow", state.inner_slow)
@@ -526,15 +517,6 @@ class SyncRule:
         state stays. Donates the slow weights of `state` to `kernel`.
         """
         return self._taken(True, fast, None, state, kernel)
-
-
-def _check_state(state: Any) -> None:
-    """Raise ValueError unless `state` is one: that tells arguments in the wrong order too."""
-    if not isinstance(state, SyncState):
-        raise ValueError(
-            "state must be the SyncState that rule.init or the last call returned, as the third "
-            f"argument after fast and inner (which may be ()), got {told(state)}"
-        )
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:

@@ -1,10 +1,11 @@
 """What a rule carries from step to step."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from lookahead_core.leaves import told
 from lookahead_core.typing import Count, Leaves, Slots
 
-__all__ = ["SyncState"]
+__all__ = ["SyncState", "check_state"]
 
 
 class SyncState(NamedTuple):
@@ -37,3 +38,12 @@ class SyncState(NamedTuple):
     outer: Slots
     inner_slow: Leaves
     phase: Count = 0
+
+
+def check_state(state: Any) -> None:
+    """Raise ValueError unless `state` is one: that tells arguments in the wrong order too."""
+    if not isinstance(state, SyncState):
+        raise ValueError(
+            "state must be the SyncState that rule.init or the last call returned, as the third "
+            f"argument after fast and inner (which may be ()), got {told(state)}"
+        )

@@ -425,8 +425,8 @@ class InitWithoutArgument(Forgetful):
 @pytest.mark.parametrize(
     ("outer", "message"),
     [
-        (WithoutContext(), r"outer.update must take \(slow, fast, state, context\), got update\("),
-        (InitWithoutArgument(), r"outer.init must take \(slow\), got init\(\) of InitWithout"),
+        (WithoutContext(), r"outer.update must take \(slow, fast, state, context\): too many"),
+        (InitWithoutArgument(), r"outer.init must take \(slow\): too many positional"),
         (Forgetful, r"outer must be an outer rule \(init and update, see OuterRule\)"),
     ],
     ids=["no context", "no slow", "a class"],
@@ -437,10 +437,10 @@ def test_a_rule_with_the_wrong_arguments_is_refused_when_it_is_made(outer, messa
 
 
 INITS = {
-    "nothing": (None, "outer.init must return its state, a tuple of slots .* got None"),
+    "nothing": (None, r"outer.init must return its state, a tuple of slots .* got None"),
     "an array": (lambda slow: slow[0], "a tuple of slots .* got an array"),
-    "a bare slot": (lambda slow: tuple(slow), "one array for each of the 2 leaves of slow, got an"),
-    "a short slot": (lambda slow: (slow[:1],), "each of the 2 leaves of slow, got 1 in slot 0"),
+    "a bare slot": (lambda slow: tuple(slow), "a tuple of slots of 2 arrays each, .* got a tuple"),
+    "a short slot": (lambda slow: (slow[:1],), "a tuple of slots of 2 arrays each, .* got a tuple"),
 }
 
 
@@ -453,11 +453,14 @@ def test_a_rule_that_makes_no_state_is_told_so(case, xp):
 
 
 UPDATES = {
-    "nothing": (lambda slow, state: None, r"`return slow, state`\), got None"),
-    "its state forgotten": (lambda slow, state: slow, r"`return slow, state`\), got a list"),
+    "nothing": (lambda slow, state: None, "`return slow, state`, got None"),
+    "its state forgotten": (lambda slow, state: slow, "`return slow, state`, got a list"),
     "leaves lost": (lambda slow, state: (slow[:1], state), "returns must have as many leaves as"),
-    "a slot lost": (lambda slow, state: (slow, ()), "1 slots of 2 arrays, got a tuple"),
-    "no state": (lambda slow, state: (slow, None), "1 slots of 2 arrays, got None"),
+    "a slot lost": (lambda slow, state: (slow, ()), "outer.update must keep 1 slots, got 0"),
+    "no state": (
+        lambda slow, state: (slow, None),
+        "outer.update must return its state, a tuple .* got None",
+    ),
 }
 
 

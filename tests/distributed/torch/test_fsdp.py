@@ -81,7 +81,7 @@ def assert_placed_like_their_parameters(optimizer):
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
     for number, leaf in enumerate(leaves):
         for key, value in state[number].items():
-            if key != "step":
+            if key not in ("step", "lookahead_inner_step"):
                 assert isinstance(value, DTensor), key
                 assert (value.device_mesh, value.placements) == (leaf.device_mesh, leaf.placements)
 
@@ -120,6 +120,17 @@ def test_a_run_in_shards_is_the_whole_one_to_the_bit_and_sends_nothing(
         assert messages.get_total_counts() == 0
         assert all(torch.equal(whole(a), b) for a, b in zip(shards, plain, strict=True)), step
     assert_placed_like_their_parameters(other)
+
+
+@pytest.mark.clause("C06", "C84")
+def test_saving_what_has_had_no_gradient_needs_no_other_process(mesh, rank):
+    shards = sharded(list(Leaves().parameters()), mesh)
+    optimizer = MetaOptimizer(INNERS["adam"](shards), RULES["lookahead"])
+    give_gradients(shards, 0)
+    shards[0].grad = None
+    optimizer.step()
+    if rank == 0:  # if it asked the others it would wait for them
+        assert set(optimizer.state_dict()["state"]) == {*range(1, len(shards))}
 
 
 @pytest.mark.clause("C84")
