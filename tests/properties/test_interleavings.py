@@ -49,9 +49,15 @@ def leaves(draw, dtypes):
 def setups(draw, driver):
     """Any setting that the driver can make."""
     has = driver.capabilities
-    inners = [st.builds(Inner, lr=st.sampled_from([2.0**-5, 0.1, 0.5]), momentum=st.just(0.0))]
+    inners = [
+        st.builds(
+            Inner, st.just("sgd"), lr=st.sampled_from([2.0**-5, 0.1, 0.5]), momentum=st.just(0.0)
+        )
+    ]
     if "momentum" in has:
-        inners.append(st.builds(Inner, lr=st.just(0.1), momentum=st.sampled_from([0.5, 0.9])))
+        inners.append(
+            st.builds(Inner, st.just("sgd"), lr=st.just(0.1), momentum=st.sampled_from([0.5, 0.9]))
+        )
     if "adam" in has:
         inners.append(st.builds(Inner, st.just("adam"), lr=st.just(0.01)))
     inner = draw(st.one_of(inners))
