@@ -5,17 +5,17 @@ Imports no framework. `lookahead_core.adapters` holds one thin adapter for each 
 
 from lookahead_core import presets
 from lookahead_core.adaptive import AdaptiveAlpha
-from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
 from lookahead_core.interpolation import interpolate
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
 from lookahead_core.linear import move_linearly
 from lookahead_core.momentum import move_with_momentum
-from lookahead_core.nested import Nested
 from lookahead_core.outer import Interpolate, Momentum, OuterRule, SyncContext
+from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
+from lookahead_core.outer_rules.nested import Nested
+from lookahead_core.outer_rules.window import LatestWeightAverage
 from lookahead_core.presets import *  # noqa: F403 (a new preset touches one file)
 from lookahead_core.rule import SyncRule
 from lookahead_core.state import SyncState
-from lookahead_core.window import LatestWeightAverage
 
 __all__ = [
     "REFERENCE_KERNEL",

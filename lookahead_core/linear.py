@@ -3,8 +3,8 @@
     slot' = decay * slot + gain * (slow - fast)
     slow' = fast + ahead * slot' - behind * slot
 
-Which method this is, the four coefficients say: gradient_point.py. Sequences of leaves are
-kernel.py.
+Which method this is, the four coefficients say: outer_rules/gradient_point.py. Sequences of leaves
+are kernel.py.
 """
 
 from lookahead_core.leaves import copied, in_precision_of

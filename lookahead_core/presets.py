@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from lookahead_core.adaptive import AdaptiveAlpha
-from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
-from lookahead_core.nested import Nested
 from lookahead_core.outer import Interpolate, Momentum
+from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
+from lookahead_core.outer_rules.nested import Nested
 from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled, as_real
 from lookahead_core.typing import Array, Count

@@ -9,7 +9,7 @@ from functools import wraps
 from inspect import signature
 from typing import Any, TypeVar, cast
 
-__all__ = ["OURS", "translated"]
+__all__ = ["refuse_to_set", "translated", "without_effect"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,6 +23,27 @@ OURS = {
 }
 # What pullback_momentum and reset_state are set to.
 POLICIES = {"none": "maintain", "pullback": "interpolate", False: "maintain", True: "reset"}
+
+
+def without_effect(*own: str, **instead: str) -> dict[str, str]:
+    """For each name of an optimizer that would do nothing if it were set, what to do.
+
+    Parameters
+    ----------
+    *own : str
+        Names of the optimizer's arguments; the words of all implementations come to them.
+    **instead : str
+        By our word for a setting: what to do to change it. A new optimizer, where it says nothing.
+    """
+    anew = "make a new optimizer, around the same inner one or another"
+    return dict.fromkeys(own, anew) | {word: instead.get(OURS[word], anew) for word in OURS}
+
+
+def refuse_to_set(optimizer: object, name: str, refused: Mapping[str, str]) -> None:
+    """AttributeError if `name` is one of those; schedulers and trainers set names of their own."""
+    if name in refused:
+        kind = type(optimizer).__name__
+        raise AttributeError(f"{name} of {kind} cannot be set: {refused[name]}")
 
 
 def translated(function: Function) -> Function:

@@ -16,7 +16,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from lookahead_core import AdaptiveAlpha, SyncRule, SyncState, lookahead
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import not_wrapped
-from lookahead_core.words import translated
+from lookahead_core.words import refuse_to_set, translated, without_effect
 
 from ._inner_state import check_policy, counters, moments, optimizers_in, put
 
@@ -24,6 +24,7 @@ __all__ = ["Lookahead", "MetaOptimizer"]
 
 Tree = Any
 COUNTERS = ("count", "syncs", "phase")
+READ_ONLY = without_effect("inner", "rule", "slow_dtype")
 
 
 class MetaOptimizer(Optimizer):
@@ -67,6 +68,7 @@ class MetaOptimizer(Optimizer):
 
     inner: Optimizer
     rule: SyncRule
+    _slow_dtype: mx.Dtype | None
 
     @translated
     def __init__(
@@ -82,9 +84,13 @@ class MetaOptimizer(Optimizer):
             raise ValueError(f"rule must not ask for the inner optimizer's curvature, got {rule!r}")
         check_policy(inner, rule)
         super().__init__()  # type: ignore[no-untyped-call]
-        self.inner, self.rule, self._slow_dtype = inner, rule, slow_dtype
+        vars(self).update(inner=inner, rule=rule, _slow_dtype=slow_dtype)
         # One dict for good: mx.compile writes into the containers that it has captured.
         self._own: dict[str, Any] = {}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_to_set(self, name, READ_ONLY)
+        super().__setattr__(name, value)
 
     @property
     def state(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
 from lookahead_core.typing import Array, DType, Leaves
 from lookahead_core.validation import not_wrapped
-from lookahead_core.words import translated
+from lookahead_core.words import refuse_to_set, translated, without_effect
 
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
@@ -29,6 +29,8 @@ from ._tree import Layout, StateDict, Tree, checked_gradients, written
 __all__ = ["Lookahead", "MetaOptimizer"]
 
 Buffers = Callable[[str, Array], Array]
+
+READ_ONLY = without_effect("inner", "rule", "slow_dtype", "slow_buffer")
 
 
 class MetaOptimizer:
@@ -69,6 +71,8 @@ class MetaOptimizer:
     Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
     """
 
+    inner: InnerOptimizer
+    rule: SyncRule
     _kernel: ClassVar[Kernel] = IN_PLACE
 
     @translated
@@ -99,9 +103,12 @@ class MetaOptimizer:
                 f"slow_dtype must be None where slow_buffer decides, got {slow_dtype!r}"
             )
         self._layout = Layout(inner.params)
-        self.inner = inner
-        self.rule = rule
+        vars(self).update(inner=inner, rule=rule)
         self._state = self._initial(slow_dtype, slow_buffer)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_to_set(self, name, READ_ONLY)
+        super().__setattr__(name, value)
 
     @property
     def params(self) -> Tree:

@@ -17,7 +17,7 @@ from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative, not_wrapped
-from lookahead_core.words import OURS, translated
+from lookahead_core.words import refuse_to_set, translated, without_effect
 
 from . import _applied as applied
 from . import _captured as captured
@@ -34,18 +34,13 @@ __all__ = ["Lookahead", "MetaOptimizer"]
 
 Closure = Callable[[], Any]
 
-# What to do for each name that cannot be set: ours, and those of other wrappers.
-MAKE_ANEW = "make a new optimizer, around the same inner one or another"
 IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
-READ_ONLY = {
-    **dict.fromkeys(("inner", "rule", "slow_dtype", "slow_device", "kernel"), MAKE_ANEW),
-    **dict.fromkeys(("capturable", "state_kinds", "process_group", "timeout"), MAKE_ANEW),
-    **dict.fromkeys(("check_replicas", "fragments", "delay", "codec"), MAKE_ANEW),
-    **{
-        word: IN_GROUPS.format(name) if name in ("alpha", "sync_period") else MAKE_ANEW
-        for word, name in OURS.items()
-    },
-}
+READ_ONLY = without_effect(
+    *("inner", "rule", "slow_dtype", "slow_device", "kernel", "capturable", "state_kinds"),
+    *("process_group", "timeout", "check_replicas", "fragments", "delay", "codec"),
+    alpha=IN_GROUPS.format("alpha"),
+    sync_period=IN_GROUPS.format("sync_period"),
+)
 
 
 class MetaOptimizer(Optimizer):
@@ -374,11 +369,7 @@ class MetaOptimizer(Optimizer):
             hook(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Schedulers, scalers and trainers set names of their own.
-        if name in READ_ONLY:
-            raise AttributeError(
-                f"{name} of {type(self).__name__} cannot be set: {READ_ONLY[name]}"
-            )
+        refuse_to_set(self, name, READ_ONLY)
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:

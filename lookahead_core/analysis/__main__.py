@@ -10,9 +10,9 @@ import argparse
 from collections.abc import Sequence
 from textwrap import fill
 
-from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.outer import Interpolate, Momentum, OuterRule
+from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging
 from lookahead_core.rule import SyncRule
 
 from .plan import Settings, plan, warnings

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lookahead_core.gradient_point import EmaNesterov, PrimalAveraging
 from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate, Momentum
+from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging
 from lookahead_core.rule import SyncRule
 
 from .cycle import Cycle, interpolating_cycle, linear_cycle, momentum_cycle

@@ -39,6 +39,11 @@ def test_the_core_has_fewer_than_1200_lines_of_code():
     assert sum(len(lines_of_code(module.read_text())) for module in MODULES) < 1200
 
 
+def test_the_core_does_without_its_shelf_of_outer_rules():
+    using = {module.stem for module in MODULES if "outer_rules" in module.read_text()}
+    assert using - {"__init__", "presets"} == {"linear"}  # in its docstring
+
+
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.stem)
 def test_no_function_of_the_core_has_more_than_40_lines(module):
     assert {n: size for n, size in functions(module.read_text()).items() if size > 40} == {}

@@ -202,3 +202,12 @@ def test_a_step_without_any_gradient_is_mlxs_and_does_not_count(steps, inner):
     assert optimizer.apply_gradients({}, weights) == {}
     assert [weights["w"].item(), optimizer.state["lookahead"]["count"].item()] == before
     assert optimizer.step.item() == steps + 1  # MLX counts it
+
+
+@pytest.mark.clause("C24")
+@pytest.mark.parametrize("name", ["inner", "rule", "alpha", "k", "sync_period", "slow_dtype"])
+def test_what_would_be_without_effect_cannot_be_set(name):
+    optimizer = Lookahead(adam())
+    with pytest.raises(AttributeError, match=f"{name} of Lookahead cannot be set: make a new"):
+        setattr(optimizer, name, 3)
+    assert name not in vars(optimizer) or vars(optimizer)[name] != 3

@@ -469,3 +469,13 @@ def test_each_leaf_costs_the_same_however_many_there_are(suffix, tmp_path):
     assert seen[10].scans == seen[40].scans == seen[340].scans
     first, then = seen[40].calls - seen[10].calls, seen[340].calls - seen[40].calls
     assert 0.95 * 10 * first < then < 1.05 * 10 * first
+
+
+@pytest.mark.clause("C24")
+@pytest.mark.parametrize("name", ["inner", "rule", "alpha", "k", "sync_period", "slow_dtype"])
+def test_what_would_be_without_effect_cannot_be_set(name):
+    optimizer = Lookahead(SGD([np.ones(1)], lr=1.0))
+    before = dict(vars(optimizer))
+    with pytest.raises(AttributeError, match=f"{name} of Lookahead cannot be set: make a new"):
+        setattr(optimizer, name, 3)
+    assert vars(optimizer) == before
