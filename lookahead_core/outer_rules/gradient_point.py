@@ -7,6 +7,7 @@ The inner step must not depend on where it stands but through its gradient and i
 L-BFGS, and whatever else compares weights of several steps, is not for these rules.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -72,18 +73,29 @@ class RateWeights:
         if rates is None:
             raise ValueError(f"inner_lr must be given to {self!r} (power=0 needs none), got None")
         grown = as_real(context.syncs + 1) ** self.r
-        moved = [self._weighed(*leaf, grown) for leaf in zip(slot, rates, strict=True)]
-        return [mu_x for mu_x, _ in moved], [after for _, after in moved]
+        moved: dict[int, tuple[Array, Array]] = {}
+        # Together: a leaf's own two numbers are little work, and many calls.
+        for places in _alike(slot):
+            mu_x, after = self._weighed(
+                [slot[i] for i in places], [rates[i] for i in places], grown
+            )
+            moved |= dict(zip(places, zip(mu_x, after, strict=True), strict=True))
+        return [moved[i][0] for i in range(len(slot))], [moved[i][1] for i in range(len(slot))]
 
-    def _weighed(self, numbers: Array, rate: Fraction, grown: Fraction) -> tuple[Array, Array]:
-        """The mu_x of one leaf, and its two numbers after this step."""
-        xp, total, largest = namespace(numbers), numbers[0], numbers[1]
-        rate = xp.zeros_like(largest) + in_precision_of(largest, rate)
+    def _weighed(
+        self, slot: Leaves, rates: Sequence[Fraction], grown: Fraction
+    ) -> tuple[Leaves, Leaves]:
+        """The mu_x of leaves whose numbers are alike, and their two numbers after this step."""
+        xp = namespace(*slot)
+        numbers = xp.stack(slot)
+        total, largest = numbers[:, 0], numbers[:, 1]
+        rate = xp.zeros_like(largest) + _one_for_each(rates, slot)
         largest = xp.where(largest < rate, rate, largest)
         after = total + in_precision_of(total, grown) * largest**self.power
         # While all rates were zero there is nothing to average: the average stays.
         mu_x = xp.where(after > 0, total / xp.where(after > 0, after, 1.0), 1.0)
-        return xp.astype(mu_x, numbers.dtype), xp.stack([after, largest])
+        both = xp.stack([after, largest], axis=1)
+        return xp.unstack(xp.astype(mu_x, numbers.dtype)), xp.unstack(both)
 
 
 @dataclass(frozen=True)
@@ -253,3 +265,20 @@ def _two_numbers(leaf: Array) -> Array:
     xp = namespace(leaf)
     real = xp.real(leaf) if kind_of(leaf.dtype) == "complex" else leaf
     return xp.zeros(2, dtype=xp.result_type(real.dtype, xp.float32), device=device(leaf))
+
+
+def _alike(slot: Leaves) -> list[list[int]]:
+    """The places of the leaves that can be stacked: of one dtype on one device."""
+    found: dict[Any, list[int]] = {}
+    for index, leaf in enumerate(slot):
+        found.setdefault((leaf.dtype, device(leaf)), []).append(index)
+    return [*found.values()]
+
+
+def _one_for_each(rates: Sequence[Fraction], slot: Leaves) -> Fraction:
+    """The rates of the leaves as one array, or as one number where they have the same."""
+    if all(rate is rates[0] for rate in rates):
+        return in_precision_of(slot[0], rates[0])
+    zero = namespace(*slot).zeros_like(slot[0][0])
+    own = [zero + in_precision_of(leaf, rate) for leaf, rate in zip(slot, rates, strict=True)]
+    return namespace(*slot).stack(own)

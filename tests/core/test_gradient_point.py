@@ -228,7 +228,7 @@ def test_each_leaf_goes_by_its_own_rate(xp):
 
 @pytest.mark.clause("C14", "C32", "C87")
 def test_a_leaf_that_is_not_averaged_needs_no_weights_and_a_complex_one_real_ones(xp):
-    rule, fast = schedule_free(), (leaf(xp, 3, dtype="int32"), leaf(xp, 1j, dtype="complex128"))
+    rule, fast = schedule_free(), (leaf(xp, 3, dtype="int32"), leaf(xp, 1j, dtype="complex64"))
     state = rule.init(fast)
     _, _, state = rule.step(fast, (), state, inner_lr=(0.25, 0.5))
     ((numbers,),) = state.outer[1:]
