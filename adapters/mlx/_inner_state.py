@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 
 from lookahead_core import SyncRule
 
-__all__ = ["check_policy", "counters", "moments", "optimizers_in", "put"]
+__all__ = ["check_policy", "counters", "learning_rates", "moments", "optimizers_in", "put"]
 
 
 def moments(inner: Optimizer, paths: Iterable[str]) -> dict[str, mx.array]:
@@ -31,6 +31,24 @@ def moments(inner: Optimizer, paths: Iterable[str]) -> dict[str, mx.array]:
 def counters(inner: Optimizer) -> dict[str, mx.array]:
     """What counts the steps behind a bias correction, by its path in the state."""
     return {f"{where}step": state["step"] for where, state in _trees(inner) if "step" in state}
+
+
+def learning_rates(inner: Optimizer, paths: Iterable[str]) -> list[mx.array]:
+    """The rate of the last step for each of the parameters at `paths`; ValueError for one without.
+
+    Some outer rules go by it, and some optimizers have none, such as Adafactor in its usual form.
+    """
+    found: dict[str, Any] = {}
+    for _, state in _trees(inner):
+        for entry in dict(tree_flatten(state)):
+            found[entry.rpartition(".")[0]] = state.get("learning_rate")
+    missing = [path for path in paths if found.get(path) is None]
+    if missing:
+        raise ValueError(
+            "inner must have a learning rate, because the weights of the rule go by it "
+            f"(weight_lr_power=0 needs none), got {type(inner).__name__} without one"
+        )
+    return [found[path] for path in paths]
 
 
 def put(inner: Optimizer, values: dict[str, mx.array]) -> None:

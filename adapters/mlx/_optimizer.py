@@ -18,7 +18,7 @@ from lookahead_core.settings import Scheduled
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
-from ._inner_state import check_policy, counters, moments, optimizers_in, put
+from ._inner_state import check_policy, counters, learning_rates, moments, optimizers_in, put
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -188,6 +188,7 @@ class MetaOptimizer(Optimizer):
                 rates.get(path, mx.zeros_like(leaf)) for path, leaf in zip(paths, fast, strict=True)
             ]
         inner = self._acted_on(paths)
+        evidence |= self._inner_lr(paths)
         if self.rule.inner_state == "reset":
             evidence["initial"] = [mx.zeros_like(value) for value in inner.values()]
         synced, values, state = self.rule.step(fast, [*inner.values()], state, **evidence)
@@ -212,7 +213,8 @@ class MetaOptimizer(Optimizer):
         state = self.rule.begin(fast, values, state)
         zeros = [mx.zeros_like(value) for value in values]
         initial = zeros if self.rule.inner_state == "reset" else None
-        synced, changed, state = self.rule.sync(fast, values, state, initial=initial)
+        rates = self._inner_lr(self._slow())
+        synced, changed, state = self.rule.sync(fast, values, state, initial=initial, **rates)
         self._finish(state, inner, changed)
         return tree_unflatten([*zip(self._slow(), synced, strict=True)])
 
@@ -275,6 +277,11 @@ class MetaOptimizer(Optimizer):
             return {}
         found = moments(self.inner, paths)
         return found | counters(self.inner) if self.rule.inner_state == "reset" else found
+
+    def _inner_lr(self, paths: Any) -> dict[str, Any]:
+        """The learning rate of each leaf, for a rule whose weights go by it."""
+        needed = self.rule.needs_inner_lr
+        return {"inner_lr": learning_rates(self.inner, paths)} if needed else {}
 
     def _named(self, state: SyncState, paths: Any, inner: Any) -> dict[str, mx.array]:
         """The arrays of the core's state by their paths in ours."""

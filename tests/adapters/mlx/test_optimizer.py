@@ -8,14 +8,16 @@ import mlx.optimizers as optim
 import pytest
 from mlx.utils import tree_flatten, tree_unflatten
 
-from lookahead_core import AdaptiveAlpha, ema, snoo
+from lookahead_core import AdaptiveAlpha, ema, schedule_free, snoo
 from lookahead_core.adapters.mlx import Lookahead, MetaOptimizer
+from lookahead_core.adapters.mlx._inner_state import learning_rates
 
 POLICIES = ("maintain", "reset", "interpolate")
 RULES = {
     **{policy: lambda inner, p=policy: Lookahead(inner, 3, 0.5, p) for policy in POLICIES},
     "snoo": lambda inner: MetaOptimizer(inner, snoo(3)),
     "ema": lambda inner: MetaOptimizer(inner, ema(0.5)),
+    "schedule_free": lambda inner: MetaOptimizer(inner, schedule_free()),
 }
 
 
@@ -211,3 +213,17 @@ def test_what_would_be_without_effect_cannot_be_set(name):
     with pytest.raises(AttributeError, match=f"{name} of Lookahead cannot be set: make a new"):
         setattr(optimizer, name, 3)
     assert name not in vars(optimizer) or vars(optimizer)[name] != 3
+
+
+@pytest.mark.clause("C87")
+def test_each_leaf_goes_by_the_rate_of_its_own_optimizer():
+    inner = split(optim.SGD(learning_rate=0.5), optim.SGD(learning_rate=0.25))
+    optimizer = MetaOptimizer(inner, schedule_free())
+    optimizer.init({"a.weight": mx.ones(1), "bias": mx.ones(1)})
+    assert [rate.item() for rate in learning_rates(inner, ["a.weight", "bias"])] == [0.5, 0.25]
+
+
+def test_a_rule_that_goes_by_a_rate_that_there_is_not_is_refused():
+    optimizer = MetaOptimizer(optim.Adafactor(), schedule_free())
+    with pytest.raises(ValueError, match="inner must have a learning rate, because the weights"):
+        optimizer.apply_gradients({"w": mx.ones(1)}, {"w": mx.ones(1)})
