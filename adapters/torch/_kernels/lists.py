@@ -101,14 +101,14 @@ def compiled(step: Callable[..., None]) -> Any:
     return torch.compile(step)
 
 
-def pieces(row: Row, device: torch.device, most: int = CACHED) -> Iterator[Row]:
+def pieces(row: Row, device: torch.device, most: int | None = None) -> Iterator[Row]:
     """Views that together are the row, on one device: what is written to them is in the leaves.
 
     Slow weights and buffers of another device are brought to this one, and go back at the end.
     Copies from or to pinned memory do not wait; those of one stream keep their order.
     """
     here = tuple(leaf.to(device, non_blocking=True) for leaf in row)
-    yield from parted(here, most)
+    yield from parted(here, CACHED if most is None else most)
     for result, leaf in zip((here[0], *here[2:]), (row[0], *row[2:]), strict=True):
         if result is not leaf:
             leaf.copy_(result, non_blocking=True)
