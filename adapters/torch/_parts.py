@@ -257,7 +257,10 @@ class Parts:
             self.kept[leaf] = self.home.settled(kept, leaf)
         part.members, part.prepared = self.members_of(part), None
         leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
-        if self.kernel == "foreach" and leaf_by_leaf and self.workers is None:
+        # A group that is added finds members that have been frozen in mid-cycle: they are dropped
+        # when the next one begins, which must not go by what is prepared here.
+        trained = all(leaf.requires_grad for leaf in part.members)
+        if self.kernel == "foreach" and leaf_by_leaf and trained and self.workers is None:
             part.prepared = Prepared.of(part.groups, part.members, self.kept)
 
     def _forget_gone(self) -> None:

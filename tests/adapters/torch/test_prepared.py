@@ -326,3 +326,16 @@ def test_at_the_ends_of_alpha_nothing_infinite_on_the_other_side_is_touched(alph
     weight.data.fill_(torch.inf if alpha == 0 else 6.0)
     descend(optimizer, weight)
     assert_same(weight.detach(), torch.full((3,), end))
+
+
+@pytest.mark.clause("C27")
+def test_a_leaf_that_was_frozen_before_a_group_is_added_is_left_alone():
+    weight, added = leaf(), leaf()
+    optimizer = around_sgd(weight)
+    weight.requires_grad_(False)
+    optimizer.add_param_group({"params": [added]})
+    descend(optimizer, added)
+    weight.data.fill_(4.0)
+    descend(optimizer, added)  # a sync
+    assert_same(weight.detach(), torch.full((3,), 4.0))
+    assert "lookahead_slow" not in optimizer.state_dict()["state"].get(0, {})
