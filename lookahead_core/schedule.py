@@ -127,7 +127,9 @@ def one_more(number: Count, repeats_after: int = 1) -> Count:
     largest = int(xp.iinfo(number.dtype).max)
     if largest > INT32_MAX:
         return number + 1  # 64 bits: at a million syncs a second it takes 292,000 years
-    return xp.where(number < largest - 1, number + 1, number - (repeats_after - 1))
+    # By arithmetic and not by a selection: between syncs a traced program selects nothing.
+    below = xp.astype(number < largest - 1, number.dtype)
+    return number + (below * repeats_after - (repeats_after - 1))
 
 
 def selected(due: bool | Array, outcome: Sequence[Leaves], other: Sequence[Leaves]) -> Any:

@@ -177,6 +177,7 @@ def driver_of(backend):
     module, name = {
         "numpy": ("drivers.array_driver", "ArrayDriver"),
         "torch": ("drivers.torch_driver", "TorchDriver"),
+        "mlx": ("drivers.mlx_driver", "MlxDriver"),
     }[backend]
     return getattr(import_module(module), name)(), contextlib.nullcontext()
 
