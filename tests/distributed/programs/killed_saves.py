@@ -26,11 +26,16 @@ LEAVES, SIZE = 4, 100_000
 
 
 def state_of(number):
-    """What a worker saves, with one number in all of its weights."""
+    """What a worker saves after a step, with one number in all of its tensors."""
     leaves = [torch.nn.Parameter(torch.full((SIZE,), float(number))) for _ in range(LEAVES)]
-    optimizer = MetaOptimizer(torch.optim.SGD(leaves, lr=0.1), diloco(5)).state_dict()
+    wrapper = MetaOptimizer(torch.optim.SGD(leaves, lr=0.1), diloco(5))
+    for leaf in leaves:
+        leaf.grad = torch.zeros_like(leaf)
+    wrapper.step()  # before the first step there is nothing to save
+    optimizer = wrapper.state_dict()
     for entries in optimizer["state"].values():
-        entries["lookahead_outer_0"].fill_(number)
+        for name in ("lookahead_outer_0", "lookahead_inner_step"):
+            entries[name].fill_(number)
     return {"model": dict(enumerate(map(torch.Tensor.detach, leaves))), "optimizer": optimizer}
 
 
@@ -91,7 +96,7 @@ def number_in(folder, kind):
     else:
         state = load_folder(folder)
     leaves = tensors(state)
-    assert len(leaves) == 3 * LEAVES
+    assert len(leaves) == 4 * LEAVES
     numbers = {float(value) for leaf in leaves for value in leaf.unique()}
     return numbers.pop() if len(numbers) == 1 else sorted(numbers)
 
