@@ -83,7 +83,7 @@ class MetaOptimizer(Optimizer):
         if rule.needs_curvature:
             raise ValueError(f"rule must not ask for the inner optimizer's curvature, got {rule!r}")
         check_policy(inner, rule)
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # MLX gives it no types
         vars(self).update(inner=inner, rule=rule, _slow_dtype=slow_dtype)
         # One dict for good: mx.compile writes into the containers that it has captured.
         self._own: dict[str, Any] = {}
@@ -177,10 +177,9 @@ class MetaOptimizer(Optimizer):
             return self.inner.apply_gradients(gradients, parameters)
         if not rates.keys() <= self._slow().keys():
             self.init(tree_unflatten([(path, given[path]) for path in rates]))
-        state, fast, inner = self._core_state(given)
+        paths, state, fast, inner = self._core_state(given)
         state = self.rule.begin(fast, [*inner.values()], state)
         moved = dict(tree_flatten(self.inner.apply_gradients(gradients, parameters)))
-        paths = [*self._slow()]
         fast = [moved.get(path, given[path]) for path in paths]
         evidence: dict[str, Any] = {}
         if self.rule.needs_gradient:
@@ -192,7 +191,7 @@ class MetaOptimizer(Optimizer):
         if self.rule.inner_state == "reset":
             evidence["initial"] = [mx.zeros_like(value) for value in inner.values()]
         synced, values, state = self.rule.step(fast, [*inner.values()], state, **evidence)
-        self._finish(state, inner, values)
+        self._finish(paths, state, inner, values)
         return tree_unflatten([*{**moved, **dict(zip(paths, synced, strict=True))}.items()])
 
     def sync(self, parameters: Tree) -> Tree:
@@ -208,15 +207,15 @@ class MetaOptimizer(Optimizer):
         tree of arrays
             The new parameters: `model.update(optimizer.sync(model))`.
         """
-        state, fast, inner = self._core_state(_arrays(parameters))
+        paths, state, fast, inner = self._core_state(_arrays(parameters))
         values = [*inner.values()]
         state = self.rule.begin(fast, values, state)
         zeros = [mx.zeros_like(value) for value in values]
         initial = zeros if self.rule.inner_state == "reset" else None
-        rates = self._inner_lr(self._slow())
+        rates = self._inner_lr(paths)
         synced, changed, state = self.rule.sync(fast, values, state, initial=initial, **rates)
-        self._finish(state, inner, changed)
-        return tree_unflatten([*zip(self._slow(), synced, strict=True)])
+        self._finish(paths, state, inner, changed)
+        return tree_unflatten([*zip(paths, synced, strict=True)])
 
     def slow_weights(self, parameters: Tree) -> Tree:
         """The weights to evaluate or ship, like the parameters (clause C22).
@@ -236,8 +235,8 @@ class MetaOptimizer(Optimizer):
         >>> _ = model.update(optimizer.slow_weights(model))  # evaluate, or save, and go back:
         >>> _ = model.update(fast)
         """
-        state, fast, _ = self._core_state(_arrays(parameters))
-        return tree_unflatten([*zip(self._slow(), self.rule.slow(fast, state), strict=True)])
+        paths, state, fast, _ = self._core_state(_arrays(parameters))
+        return tree_unflatten([*zip(paths, self.rule.slow(fast, state), strict=True)])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.rule!r}, {type(self.inner).__name__})"
@@ -250,8 +249,8 @@ class MetaOptimizer(Optimizer):
 
     def _core_state(
         self, given: dict[str, mx.array]
-    ) -> tuple[SyncState, list[mx.array], dict[str, mx.array]]:
-        """The core's state, the fast weights and the inner state that the policy acts on."""
+    ) -> tuple[list[str], SyncState, list[mx.array], dict[str, mx.array]]:
+        """Paths of the leaves, the core's state, the fast weights, the inner state acted on."""
         slow, own = self._slow(), dict(tree_flatten(self._own))
         if not slow:
             raise ValueError(
@@ -266,10 +265,9 @@ class MetaOptimizer(Optimizer):
         slots = len(self.rule.outer.init(()))
         outer = [[own[f"outer.{slot}.{path}"] for path in slow] for slot in range(slots)]
         copies = [own[f"inner_slow.{name}"] for name in inner if f"inner_slow.{name}" in own]
-        numbers = (self._own[name] for name in COUNTERS)
-        count, syncs, phase = numbers
+        count, syncs, phase = (self._own[name] for name in COUNTERS)
         state = SyncState([*slow.values()], count, syncs, outer, copies, phase)
-        return state, [given[path] for path in slow], inner
+        return [*slow], state, [given[path] for path in slow], inner
 
     def _acted_on(self, paths: Any) -> dict[str, mx.array]:
         """Arrays of the inner state that the policy acts on, by their paths in it."""
@@ -291,10 +289,12 @@ class MetaOptimizer(Optimizer):
         pairs = zip(inner, state.inner_slow, strict=False)  # other policies keep none
         return named | {f"inner_slow.{name}": leaf for name, leaf in pairs}
 
-    def _finish(self, state: SyncState, inner: dict[str, mx.array], values: Any) -> None:
+    def _finish(
+        self, paths: list[str], state: SyncState, inner: dict[str, mx.array], values: Any
+    ) -> None:
         """Keep the state, and put the inner one back."""
         put(self.inner, dict(zip(inner, values, strict=True)))
-        arrays = self._named(state, self._slow(), inner)
+        arrays = self._named(state, paths, inner)
         self._keep(arrays | {name: getattr(state, name) for name in COUNTERS})
 
     def _keep(self, arrays: dict[str, mx.array]) -> None:

@@ -125,6 +125,7 @@ class _Bounded:
 def _open_npz(file: IO[bytes], header: str, entries: Mapping[str, Entry]) -> Contents:
     listed = sum(len(name.encode()) + ZIP_RECORD_BYTES for name in (HEADER, *entries))
     bounded = _Bounded(file, listed + SLACK)
+    # Older type stubs ask for more methods than zipfile calls.
     archive = ZipFile(bounded)  # type: ignore[arg-type, unused-ignore]
     bounded.limit = None
     # By the members' own names: for "w.npy" NumPy gives what was saved as "w".
@@ -134,7 +135,10 @@ def _open_npz(file: IO[bytes], header: str, entries: Mapping[str, Entry]) -> Con
     if HEADER not in members:
         return Contents(None, set(), lambda name, entry: entry.room())
     text = _npy_text(archive, members.pop(HEADER), len(header) + SLACK)
-    read = lambda name, entry: _npy_array(archive, members[name], name, entry)  # noqa: E731
+
+    def read(name: str, entry: Entry) -> np.ndarray:
+        return _npy_array(archive, members[name], name, entry)
+
     return Contents(text, set(members), read)
 
 

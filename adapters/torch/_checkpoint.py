@@ -24,7 +24,7 @@ from lookahead_core.checkpoint import counters, settings
 from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import int_at_least, non_negative
 
-from ._groups import ALPHA, PERIOD, Group, leaves_of, rule_of
+from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT
 from ._kernels.lists import part_here
 from ._leaves import Kept, by_itself
@@ -33,7 +33,6 @@ from ._parts import Part, Parts
 
 __all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 
-PREFIX = "lookahead_"
 SLOW = "lookahead_slow"
 STREAMING = "lookahead_streaming_"
 SEAL = "inner_step"
@@ -108,13 +107,13 @@ def pack(parts: Parts) -> StateDict:
         for i, leaf in zip(saved["params"], group["params"], strict=True):
             if leaf in entries:
                 own = states.setdefault(i, {})
-                own.update(_prefixed({**entries[leaf], SEAL: _seal(own)}))
+                own.update(prefixed({**entries[leaf], SEAL: _seal(own)}))
         clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
         numbers = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
         pairs = zip(saved["params"], group["params"], strict=True)
         names = [AS_NEW if leaf in as_new else _names(states.get(i, {})) for i, leaf in pairs]
         ours = {**settings(rule_of(group, parts.rule)), **common, **numbers, "entries": names}
-        groups.append({**saved, **_prefixed(ours)})
+        groups.append({**saved, **prefixed(ours)})
     return {**packed, "state": states, "param_groups": groups}
 
 
@@ -238,7 +237,7 @@ def _started_anew(state_dict: StateDict, parts: Parts) -> StateDict:
         start, none = -parts.rule.start, [""] * len(saved["params"])
         numbers = {"elapsed": start, "count": start, "syncs": 0, "entries": none}
         ours = {**settings(rule_of(group, parts.rule)), **numbers}
-        groups.append({**_theirs(saved), **_prefixed(ours)})
+        groups.append({**_theirs(saved), **prefixed(ours)})
     states = {i: _theirs(entries) for i, entries in state_dict["state"].items()}
     return {**state_dict, "state": states, "param_groups": groups}
 
@@ -320,10 +319,6 @@ def _ours(entries: StateDict, prefix: str = PREFIX) -> StateDict:
     """The entries whose names begin with `prefix`, under their names without it."""
     found = [key for key in entries if str(key).startswith(prefix)]
     return {key.removeprefix(prefix): entries[key] for key in found}
-
-
-def _prefixed(entries: StateDict) -> StateDict:
-    return {f"{PREFIX}{name}": value for name, value in entries.items()}
 
 
 def _names(entries: StateDict) -> str:

@@ -13,11 +13,18 @@ from torch import Tensor
 from lookahead_core import SyncRule
 from lookahead_core.validation import positive_int
 
-__all__ = ["ALPHA", "PERIOD", "Group", "leaves_of", "overrides", "rule_of"]
+__all__ = ["ALPHA", "PERIOD", "PREFIX", "Group", "leaves_of", "overrides", "prefixed", "rule_of"]
 
 Group: TypeAlias = dict[str, Any]
 
-ALPHA, PERIOD = "lookahead_alpha", "lookahead_sync_period"
+# What is ours in the dicts of groups and states begins so.
+PREFIX = "lookahead_"
+ALPHA, PERIOD = f"{PREFIX}alpha", f"{PREFIX}sync_period"
+
+
+def prefixed(entries: Group) -> Group:
+    """`entries` under the names that they have in the dicts of the inner optimizer."""
+    return {f"{PREFIX}{name}": value for name, value in entries.items()}
 
 
 def rule_of(group: Group, rule: SyncRule) -> SyncRule:

@@ -14,7 +14,7 @@ from lookahead_core import Interpolate, SyncRule, lookahead
 from lookahead_core.checkpoint import settings
 from lookahead_core.validation import int_at_least
 
-from ._groups import Group, rule_of
+from ._groups import Group, prefixed, rule_of
 from ._parts import Parts
 
 __all__ = ["in_our_layout"]
@@ -74,14 +74,14 @@ def _converted(theirs: Theirs, parts: Parts) -> StateDict:
         syncs, count = divmod(theirs.steps[number], rule.sync_period)
         counters = {"elapsed": theirs.steps[0], "count": count, "syncs": syncs}
         entries = {"entries": [0] * len(saved["params"])}
-        groups.append({**saved, **_prefixed({**settings(rule), **counters, **entries})})
+        groups.append({**saved, **prefixed({**settings(rule), **counters, **entries})})
         clocks.append(f"{count} of {rule.sync_period} steps with alpha={settings(rule)['alpha']}")
         for i, leaf in zip(saved["params"], group["params"], strict=False):
             if leaf.requires_grad:  # what they keep of a frozen one is where it was
                 kept = theirs.kept.get(i, {})
                 anew += "slow" not in kept
                 ours = {"slow": leaf.detach().clone(), **kept}
-                states[i] = {**states.get(i, {}), **_prefixed(ours)}
+                states[i] = {**states.get(i, {}), **prefixed(ours)}
     lacking = f"; slow weights of {anew} parameters, which it lacks, are the current weights"
     warn(
         f"the checkpoint is one of {theirs.name}: its slow weights and its place in the cycle are "
@@ -200,7 +200,3 @@ def _without(saved: StateDict, in_states: Container[str], in_groups: Container[s
 def _renamed(entries: StateDict, names: dict[str, str]) -> StateDict:
     """Those of `entries` that are in `names`, by their names there."""
     return {name: entries[key] for key, name in names.items() if key in entries}
-
-
-def _prefixed(entries: StateDict) -> StateDict:
-    return {f"lookahead_{name}": value for name, value in entries.items()}

@@ -125,7 +125,7 @@ class MlxDriver:
 
     def slow(self, run):
         # From the state by the core, and not slow_weights(): that is what C22 compares with it.
-        state, fast, _ = run.optimizer._core_state(run.params)
+        _, state, fast, _ = run.optimizer._core_state(run.params)
         slow = dict(zip(run.params, run.optimizer.rule.slow(fast, state), strict=True))
         slow |= run.frozen
         return [plain(slow[f"p{index}"]) for index in range(len(slow))]
