@@ -3,9 +3,11 @@
 # ///
 """Everything that is run on this project: `nox` runs all checks, `nox -s demo` the demo.
 
-    nox                       tests on each CPU backend, oldest versions, lint, types, docs, build
+    nox                       what to run after a change: NumPy, MLX, lint; under ten minutes
+    nox -t rest               all other checks: torch, JAX, versions, clients, workers, docs, build
     nox -s matrix             the tests alone, and their table; the same: nox -t cpu
     nox -s "tests(torch)"     one backend; more arguments for pytest after --
+    nox -s newest             NumPy and JAX on the newest Python, with the newest of each
     nox -s clients            the adapters in lightning, transformers, flax, orbax and others
     nox -s distributed        many workers: 2 and 4 processes of torch, 2 of JAX, 8 devices; faults
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
@@ -26,6 +28,7 @@ are written to docs/matrix.md.
 import json
 import os
 import shutil
+import subprocess
 import sys
 from argparse import ArgumentParser
 from pathlib import Path
@@ -37,12 +40,14 @@ import nox
 nox.needs_version = ">=2025.5"
 # nox would make an environment for each session: see Environment.
 nox.options.default_venv_backend = "none"
-nox.options.tags = ["check"]
+nox.options.tags = ["quick"]
 
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
 CPU, GPU = ("numpy", "torch", "jax", "mlx", "dask"), ("cupy", "torch-cuda", "jax-gpu")
+# What needs neither PyTorch nor JAX is installed and run in minutes.
+QUICK = ("numpy", "mlx")
 # The backends of the matrix: all that need no GPU, unless somebody says which.
 ASKED = [n.strip() for n in os.environ.get("LOOKAHEAD_BACKENDS", "").split(",") if n.strip()] or CPU
 if unknown := set(ASKED) - {*CPU, *GPU}:
@@ -51,7 +56,10 @@ BACKENDS = [
     nox.param(
         name,
         id=name,
-        tags=["cpu" if name in CPU else "gpu", *(["check"] if name in ASKED else [])],
+        tags=[
+            "cpu" if name in CPU else "gpu",
+            *(["quick" if name in QUICK else "rest"] if name in ASKED else []),
+        ],
     )
     for name in (*CPU, *GPU)
 ]
@@ -65,7 +73,15 @@ PROGRAMS = {**ISOLATED, "PYTHONPATH": str(ROOT / "tests"), "PYTHONSAFEPATH": "1"
 PEERS = str(ROOT / "experiments" / "peers" / "requirements.txt")
 # Two processes with two threads each would wait for each other on two processors.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-SIDE_BY_SIDE = ("--numprocesses=logical", "--maxprocesses=8", "--dist=worksteal")
+# The conformance suite is asked of one form of the optax adapter: of all in tests(jax).
+ONE_FORM = "not (TestEager or TestInAScan or TestUnderVmap)"
+OTHER_VERSIONS = ("--backend=numpy", "--backend=jax", "-k", ONE_FORM)
+SIDE_BY_SIDE = ("pytest", "--numprocesses=logical", "--maxprocesses=8", "--dist=worksteal")
+# JAX keeps what it has compiled, however small: tests and sessions ask for much of it again.
+COMPILED_ONCE = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 class Environment:
@@ -76,12 +92,15 @@ class Environment:
 
     with_this_wheel: ClassVar[set[Path]] = set()
 
-    def __init__(self, session: nox.Session, name: str = "shared") -> None:
+    def __init__(
+        self, session: nox.Session, name: str = "shared", python: str = sys.executable
+    ) -> None:
         self.session = session
         self.folder = Path(session.cache_dir).resolve().parent / name
         self.programs = self.folder / ("Scripts" if os.name == "nt" else "bin")
         if not self.programs.exists():
-            session.run_install(sys.executable, "-m", "virtualenv", "--quiet", str(self.folder))
+            virtualenv = (sys.executable, "-m", "virtualenv", "--quiet", "--python", python)
+            session.run_install(*virtualenv, str(self.folder))
 
     def run(self, program: str, *arguments: str, **options: Any) -> None:
         self.session.run(str(self.programs / program), *arguments, **{"env": ISOLATED, **options})
@@ -105,7 +124,7 @@ def tests(session: nox.Session, backend: str) -> None:
     """The core on one backend; its adapter and example, and the demo through it."""
     results = matrix_folder(session) / f"{backend}.json"
     results.unlink(missing_ok=True)
-    launcher = ("pytest", *SIDE_BY_SIDE)
+    launcher = SIDE_BY_SIDE
     if backend == "dask":
         # Its own environment shows that the core needs no extra.
         environment = install(session, groups=["backend-dask"], environment="dask")
@@ -123,7 +142,17 @@ def tests(session: nox.Session, backend: str) -> None:
     run_tests(environment, *paths, "--backend", backend, ignored, *record, launcher=launcher)
 
 
-@nox.session(tags=["check", "cpu"])
+@nox.session(tags=["rest"])
+def newest(session: nox.Session) -> None:
+    """The same on the newest Python that is found, with the newest NumPy, JAX and optax for it."""
+    environment = Environment(session, "newest", newest_python())
+    clean_build()
+    environment.pip("--upgrade", f"{ROOT}[numpy,jax]", *requirements("backend-numpy"))
+    environment.run("python", "--version")
+    run_tests(environment, "tests/core", "tests/adapters", *OTHER_VERSIONS)
+
+
+@nox.session(tags=["rest", "cpu"])
 def minimums(session: nox.Session) -> None:
     """The core and the adapters of NumPy and JAX with the oldest versions that we promise."""
     oldest = nox.project.dependency_groups(PYPROJECT, "minimums")
@@ -131,11 +160,10 @@ def minimums(session: nox.Session) -> None:
     environment = Environment(session, "minimums")
     # In one go with the wheel: pip then never takes a newer version first.
     environment.pip(f"{ROOT}[numpy,jax]", *oldest)
-    backends = ["--backend=numpy", "--backend=jax"]
-    run_tests(environment, "tests/core", "tests/adapters", *backends)
+    run_tests(environment, "tests/core", "tests/adapters", *OTHER_VERSIONS)
 
 
-@nox.session(tags=["check"])
+@nox.session(tags=["rest"])
 @nox.parametrize("backend", ["torch", "jax"], ids=["torch", "jax"])
 def clients(session: nox.Session, backend: str) -> None:
     """The adapters inside the real trainers, libraries and file formats that they are used with."""
@@ -145,7 +173,7 @@ def clients(session: nox.Session, backend: str) -> None:
     run_tests(environment, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 
-@nox.session(tags=["check"])
+@nox.session(tags=["rest"])
 def distributed(session: nox.Session) -> None:
     """Workers as real processes, with collectives between them."""
     environment = install(session, "torch", "jax", groups=["distributed"])
@@ -162,7 +190,7 @@ def distributed(session: nox.Session) -> None:
     run_tests(environment, "tests/distributed", *options, started_here, launcher=("pytest",))
 
 
-@nox.session(tags=["check"])
+@nox.session(tags=["quick"])
 def lint(session: nox.Session) -> None:
     """Ruff, its formatting included."""
     environment = Environment(session)
@@ -171,7 +199,7 @@ def lint(session: nox.Session) -> None:
     environment.run("ruff", "format", "--check", ".")
 
 
-@nox.session(tags=["check"])
+@nox.session(tags=["rest"])
 def types(session: nox.Session) -> None:
     """mypy --strict on the installed wheel: import hooks hide an editable install from it."""
     environment = install(session, *ALL, groups=["types"])
@@ -180,7 +208,7 @@ def types(session: nox.Session) -> None:
     environment.run("mypy", "--config-file", str(config), "-p", "lookahead_core")
 
 
-@nox.session(tags=["check"])
+@nox.session(tags=["rest"])
 def docs(session: nox.Session) -> None:
     """Docstrings by numpydoc's rules, their examples, links, clauses, the README's code."""
     environment = install(session, *ALL, groups=["docs"])
@@ -188,7 +216,7 @@ def docs(session: nox.Session) -> None:
     run_tests(environment, "tests/docs", *everything)
 
 
-@nox.session(tags=["check"])
+@nox.session(tags=["rest"])
 def build(session: nox.Session) -> None:
     """Build, check the metadata, and test what is in the wheel and what importing it imports."""
     environment = install(session, *ALL, groups=["build", "backend-numpy"])
@@ -202,7 +230,7 @@ def build(session: nox.Session) -> None:
     run_tests(environment, "tests/packaging", f"--wheel={wheel}", *everything)
 
 
-@nox.session(tags=["check", "cpu", "gpu"])
+@nox.session(tags=["rest", "cpu", "gpu"])
 def table(session: nox.Session) -> None:
     """Merge the results of the backends into docs/matrix.md, and print it."""
     environment = Environment(session)
@@ -273,7 +301,7 @@ def bench(session: nox.Session) -> None:
 def run_tests(
     environment: Environment,
     *arguments: str,
-    launcher: tuple[str, ...] = ("pytest", *SIDE_BY_SIDE),
+    launcher: tuple[str, ...] = SIDE_BY_SIDE,
 ) -> None:
     """pytest on the installed wheel, from an empty folder: nothing of the checkout is in the way.
 
@@ -288,14 +316,30 @@ def run_tests(
         for argument in (*arguments, *asked)
     ]
     config = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--installed"]
+    variables = {**ISOLATED, **ONE_THREAD}
+    if launcher == SIDE_BY_SIDE:  # processes that are started otherwise would share one folder
+        folder = str(environment.folder / "compiled")
+        variables |= {**COMPILED_ONCE, "JAX_COMPILATION_CACHE_DIR": folder}
     with TemporaryDirectory() as empty, environment.session.chdir(empty):
-        environment.run(*launcher, *config, *everything, env={**ISOLATED, **ONE_THREAD})
+        environment.run(*launcher, *config, *everything, env=variables)
 
 
 def run_program(environment: Environment, module: str, **variables: str) -> None:
     """A module of `experiments/` on the installed wheel, with what the user gives after --."""
     command = ("-m", f"experiments.{module}", *environment.session.posargs)
     environment.run("python", *command, env={**PROGRAMS, **variables})
+
+
+def newest_python() -> str:
+    """The newest of the interpreters on the path and of pyenv's; this one, if there is no newer."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for minor in range(14, sys.version_info.minor, -1):
+        named = [shutil.which(f"python3.{minor}"), *pyenv.glob(f"3.{minor}.*/bin/python")]
+        for program in filter(None, named):
+            # A shim of pyenv may be on the path although no such version is chosen.
+            if subprocess.run([program, "--version"], capture_output=True).returncode == 0:
+                return str(program)
+    return sys.executable
 
 
 def matrix_folder(session: nox.Session) -> Path:

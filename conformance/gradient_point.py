@@ -26,13 +26,10 @@ from .worked import Worked
 
 __all__: list[str] = []
 
-RULES: tuple[Averaging | Ahead, ...] = (
-    Averaging(),
-    Averaging(mu_y=1.0),
-    Averaging(mu_y=0.0),
-    Ahead(),
-    Ahead(-0.25),
-)
+RULES: tuple[Averaging | Ahead, ...] = (Averaging(), Ahead())
+# What a setting does at its ends, or with the other sign, it does at each period.
+ENDS: tuple[Averaging | Ahead, ...] = (Averaging(mu_y=1.0), Averaging(mu_y=0.0), Ahead(-0.25))
+CASES = (*product(RULES, (1, 3)), *product(ENDS, (1,)))
 
 
 def rising(syncs: Any) -> Any:
@@ -42,7 +39,7 @@ def rising(syncs: Any) -> Any:
 
 @clause("C85", "averages where gradients are taken are their papers' lines", "gradient_point")
 def c85_gradient_point(driver: Worked) -> None:
-    setups = [Setup(LEAVES, k, outer=outer) for outer, k in product(RULES, (1, 3))]
+    setups = [Setup(LEAVES, k, outer=outer) for outer, k in CASES]
     if "schedule" in driver.capabilities:
         setups.append(Setup(LEAVES, 1, outer=Ahead(rising)))
     for policy in ("maintain", "reset") if "momentum" in driver.capabilities else ():
@@ -70,11 +67,11 @@ def nothing_averaged(driver: Worked) -> None:
 
 @clause("C86", "what these rules ship is read out at every phase", "evaluate", "gradient_point")
 def c86_readout(driver: Worked) -> None:
-    scheduled = (Ahead(rising),) if "schedule" in driver.capabilities else ()
-    for outer, k in product((*RULES, *scheduled), (1, 3)):
+    scheduled = ((Ahead(rising), 1),) if "schedule" in driver.capabilities else ()
+    for outer, k in (*CASES, *scheduled):
         setup = Setup(LEAVES, k, outer=outer)
         evaluate_all(driver, setup, f"{outer}, k={k}")
-        if outer not in (RULES[0], *scheduled):
+        if (outer, k) not in ((RULES[0], 1), (RULES[0], 3), *scheduled):
             continue
         undisturbed, run = driver.make(setup), driver.make(setup)
         for step in range(1, 8):
@@ -109,7 +106,7 @@ def edited(driver: Worked, setup: Setup, when: int) -> None:
 def c87_inner_learning_rate(driver: Worked) -> None:
     # A warm-up from zero, a decay, and a rate above all that were before.
     rates = (0.0, 0.03125, 0.0625, 0.125, 0.0625, 0.03125, 0.25, 0.125)
-    for weights, k in product(((2.0, 0.0), (1.0, 1.0), (0.0, 1.0)), (1, 2)):
+    for weights, k in (((2.0, 0.0), 1), ((1.0, 1.0), 2), ((0.0, 1.0), 1)):
         setup = Setup(LEAVES, k, outer=Averaging(None, 0.5, *weights))
         run, oracle = driver.make(setup), driver.oracle(setup)
         for step, rate in enumerate(rates, 1):
