@@ -77,6 +77,7 @@ MODULES_OF = {
     "test_real_data.py": {"jax"},
     "test_with_data.py": {"torch"},
     "test_surgery.py": {"torch"},
+    "test_damaged_states.py": {"torch"},
     "test_damaged_files.py": {"numpy"},
     "test_many_leaves.py": {"numpy"},
     "test_array_pages.py": {"numpy"},

@@ -22,11 +22,12 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule, SyncState
 from lookahead_core.checkpoint import counters, settings
 from lookahead_core.schedule import before_first, in_phase
-from lookahead_core.validation import int_at_least, non_negative
+from lookahead_core.validation import int_at_least, non_negative, shown
 
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
-from ._inner_state import COMMON, MOMENT
+from ._inner_state import COMMON, MOMENT, check_known, known_kinds
 from ._kernels.lists import part_here
+from ._layout import check_like, number_in
 from ._leaves import Kept, by_itself
 from ._migration import in_our_layout
 from ._parts import Part, Parts
@@ -153,13 +154,7 @@ def _is_as_new(parts: Parts, part: Part, leaf: Tensor, entries: StateDict) -> bo
 
 def _seal(theirs: StateDict) -> Tensor:
     """What the inner optimizer has counted of a parameter, in integers; 0 where it counts none."""
-    step = theirs.get("step")
-    count = step if _is_number(step) else 0
-    return torch.as_tensor(count).detach().to(torch.int64, copy=True)
-
-
-def _is_number(step: Any) -> bool:
-    return isinstance(step, int | float) or (type(step) is Tensor and step.dim() == 0)
+    return torch.tensor(number_in(theirs.get("step")) or 0, dtype=torch.int64)
 
 
 def _is_stale(state_dict: StateDict) -> bool:
@@ -169,11 +164,11 @@ def _is_stale(state_dict: StateDict) -> bool:
         names = expected if isinstance(expected, list) else []
         for i, name in zip(saved["params"], names, strict=False):
             entries = state_dict["state"].get(i, {})
-            step, seal = entries.get("step"), entries.get(f"{PREFIX}{SEAL}")
+            step, seal = number_in(entries.get("step")), entries.get(f"{PREFIX}{SEAL}")
             if name == AS_NEW and entries:
                 return True
             if isinstance(seal, Tensor) and (
-                seal.dtype != torch.int64 or (_is_number(step) and int(step) != int(seal))
+                seal.dtype != torch.int64 or (step is not None and step != number_in(seal))
             ):
                 return True
     return False
@@ -183,7 +178,6 @@ def _is_stale(state_dict: StateDict) -> bool:
 def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
     state_dict = in_our_layout(state_dict, parts)
-    _check_groups(state_dict, parts.inner)
     every = [*state_dict["param_groups"], *state_dict["state"].values()]
     bare = not any(_ours(entries).keys() - {"alpha", "sync_period"} for entries in every)
     if anew := bare or _is_stale(state_dict):
@@ -200,7 +194,7 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
         expected = _expected(saved)
         for i, leaf, names in zip(saved["params"], group["params"], expected, strict=True):
             entries = state_dict["state"].get(i, {})
-            _check_moments(i, entries, leaf, parts.inner)
+            _check_moments(i, entries, leaf, parts)
             states.pop(i, None)
             if theirs := _theirs(entries):
                 states[i] = theirs
@@ -252,10 +246,16 @@ def _common(groups: list[Group], rule: SyncRule) -> StateDict:
         raise ValueError(f"{PREFIX}elapsed must be the same in all groups, got {elapsed}")
     return {
         "elapsed": elapsed[0],
-        "unstepped": bool(int_at_least(0, f"{PREFIX}unstepped", ours[0].get("unstepped", 0))),
+        "unstepped": _flag(f"{PREFIX}unstepped", ours[0].get("unstepped", 0)),
         "work": non_negative(f"{PREFIX}work", ours[0].get("work", 0.0), "done since the last sync"),
         "streaming": _ours(groups[0], STREAMING),
     }
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, int | float) or value not in (0, 1):
+        raise ValueError(f"{name} must be 0 or 1, got {shown(value)}")
+    return bool(value)
 
 
 def _clock(saved: Group, rule: SyncRule, elapsed: int) -> SyncState:
@@ -292,7 +292,7 @@ def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
     for name in own | ours:
         like = likes.get(name)
         like = like if isinstance(like, Tensor) else leaf
-        _check_like(i, f"{PREFIX}{name}", ours.get(name), like)
+        check_like(i, f"{PREFIX}{name}", ours.get(name), like)
     for name, target in own.items():
         target.copy_(ours[name])
     for key, value in _ours(entries, f"{SLOW}_").items():
@@ -329,22 +329,6 @@ def _names(entries: StateDict) -> str:
 # --- what is refused ---
 
 
-def _check_groups(state_dict: StateDict, inner: Optimizer) -> None:
-    for key in ("state", "param_groups"):
-        if key not in state_dict:
-            raise ValueError(f"state_dict must have the key {key!r}, got {sorted(state_dict)}")
-    saved = [len(group["params"]) for group in state_dict["param_groups"]]
-    sizes = [len(group["params"]) for group in inner.param_groups]
-    if saved != sizes:
-        raise ValueError(
-            f"state_dict['param_groups'] must hold groups of {sizes} parameters, got {saved}"
-        )
-    known = {i for group in state_dict["param_groups"] for i in group["params"]}
-    for i in state_dict["state"].keys() - known:
-        if isinstance(i, int):  # what is no parameter's has a name
-            raise ValueError(f"state_dict['state'] must hold numbers of parameters, got {i!r}")
-
-
 def _expected(saved: Group) -> list[Any]:
     """What there was of each parameter of a group when it was saved."""
     names, number = saved.get(f"{PREFIX}entries"), len(saved["params"])
@@ -370,22 +354,13 @@ def _check_nothing_is_missing(i: int, entries: StateDict, names: Any) -> None:
         )
 
 
-def _check_moments(i: int, entries: StateDict, leaf: Tensor, inner: Optimizer) -> None:
-    """torch checks no shapes: a wrong moment loads, and fails at some later step or never."""
+def _check_moments(i: int, entries: StateDict, leaf: Tensor, parts: Parts) -> None:
+    """torch checks nothing: a wrong moment loads, and fails at some later step or never."""
+    inner, policy = parts.inner, parts.rule.inner_state
     # Others may keep moments of a lower rank under the same names.
     if type(inner).__module__.startswith("torch.optim"):
         for key, value in entries.items():
             if COMMON.get(key) is MOMENT and isinstance(value, Tensor):
-                _check_like(i, key, value, leaf)
-
-
-def _check_like(i: int, key: str, value: Any, like: Tensor) -> None:
-    """ValueError unless an entry of the `i`-th parameter can be copied into a tensor like this."""
-    tensor = isinstance(value, Tensor)
-    if tensor and value.shape == like.shape and torch.can_cast(value.dtype, like.dtype):
-        return
-    got = f"{tuple(value.shape)} {value.dtype}" if tensor else repr(value)
-    raise ValueError(
-        f"state_dict['state'][{i}][{key!r}] must be a Tensor of shape {tuple(like.shape)} that "
-        f"can be cast to {like.dtype}, got {got}"
-    )
+                check_like(i, key, value, leaf)
+    if policy != "maintain" and leaf.requires_grad:
+        check_known(inner, _theirs(entries), policy, known_kinds(inner, parts.kinds))

@@ -18,6 +18,7 @@ __all__ = [
     "DECLARED",
     "InnerName",
     "Kind",
+    "check_known",
     "initial",
     "inner_leaves",
     "known_kinds",
@@ -133,20 +134,26 @@ def known_entries(
         for leaf in group["params"]:
             # Not inner.state[leaf]: a defaultdict would make an entry.
             entries = inner.state.get(leaf, {}) if leaf in members else {}
+            check_known(inner, entries, policy, known)
             for key, value in entries.items():
-                if value is None:  # SGD's momentum_buffer before the first gradient
-                    continue
-                kind = known.get(key)
-                number = isinstance(value, int | float)
-                if kind is None or not (isinstance(value, Tensor) or (number and not kind.blended)):
-                    raise ValueError(
-                        f"inner_state={policy!r} does not know the state {key!r} of "
-                        f"{type(inner).__name__}; it knows {', '.join(sorted(known))}. Declare it, "
-                        f"state_kinds={{{key!r}: 'moment'}} (or 'count', or 'keep'), or use "
-                        "inner_state='maintain'"
-                    )
-                if not kind.kept:
-                    yield group, leaf, key, value, kind
+                if value is not None and not known[key].kept:
+                    yield group, leaf, key, value, known[key]
+
+
+def check_known(
+    inner: Optimizer, entries: Mapping[str, Any], policy: str, known: Mapping[str, Kind]
+) -> None:
+    """ValueError if one of the entries is none that `policy`, which acts on all, can act on."""
+    for key, value in entries.items():
+        kind, number = known.get(key), isinstance(value, int | float)
+        acted_on = kind and (isinstance(value, Tensor) or (number and not kind.blended))
+        if value is not None and not acted_on:  # SGD's momentum_buffer is None at first
+            raise ValueError(
+                f"inner_state={policy!r} does not know the state {key!r} of "
+                f"{type(inner).__name__}; it knows {', '.join(sorted(known))}. Declare it, "
+                f"state_kinds={{{key!r}: 'moment'}} (or 'count', or 'keep'), or use "
+                "inner_state='maintain'"
+            )
 
 
 def known_kinds(inner: Optimizer, kinds: Declared) -> dict[str, Kind]:

@@ -15,11 +15,13 @@ from lookahead_core.checkpoint import settings
 from lookahead_core.validation import int_at_least
 
 from ._groups import Group, prefixed, rule_of
+from ._layout import check_layout
 from ._parts import Parts
 
 __all__ = ["in_our_layout"]
 
 StateDict = dict[str, Any]
+PYTORCH_OPTIMIZER = {"lookahead_state", "base_optimizer"}
 
 
 class Theirs(NamedTuple):
@@ -57,7 +59,9 @@ def in_our_layout(state_dict: StateDict, parts: Parts) -> StateDict:
     ValueError
         If it is one of theirs, and damaged or of another inner optimizer.
     """
-    for taken_apart in (_timm, _pytorch_optimizer, _pytorch_ranger):
+    if not (isinstance(state_dict, dict) and state_dict.keys() >= PYTORCH_OPTIMIZER):
+        check_layout(state_dict, parts.inner)
+    for taken_apart in (_pytorch_optimizer, _timm, _pytorch_ranger):
         theirs = taken_apart(state_dict, parts)
         if theirs is not None:
             return _converted(theirs, parts)
@@ -116,9 +120,10 @@ def _timm(saved: StateDict, _: Parts) -> Theirs | None:
 
 def _pytorch_optimizer(saved: StateDict, parts: Parts) -> Theirs | None:
     """The inner optimizer's, and beside it what is kept by (group, place); no settings."""
-    if not {"lookahead_state", "base_optimizer"} <= saved.keys():
+    if not saved.keys() >= PYTORCH_OPTIMIZER:
         return None
     base, theirs = saved["base_optimizer"], saved["lookahead_state"]
+    check_layout(base, parts.inner, "state_dict['base_optimizer']")
     groups = base["param_groups"]
     places = {(g, p): i for g, group in enumerate(groups) for p, i in enumerate(group["params"])}
     if len(theirs) != len(places):

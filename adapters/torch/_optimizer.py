@@ -6,6 +6,7 @@ expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 """
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -26,6 +27,7 @@ from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
 from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
+from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
 from ._slow_weights import SlowWeights
@@ -354,14 +356,15 @@ class MetaOptimizer(Optimizer):
             shape than its parameter; nothing is changed.
         """
         self._refuse_while_evaluating("load_state_dict")
-        state_dict = state_dict.copy()
+        state_dict = copy(state_dict)
         for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
         loaded = unpack(state_dict, self._parts)
         self._check_loaded(loaded)
-        self.inner.load_state_dict(loaded.inner)
-        loaded.restore(self._parts)
+        with unchanged_if_refused(self.inner, self._parts):
+            self.inner.load_state_dict(loaded.inner)
+            loaded.restore(self._parts)
         self.train()  # it was saved with fast weights, if the parameters held the slow ones
         if self.capturable:
             self._parts.count_on_device()
