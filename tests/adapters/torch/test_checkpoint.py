@@ -266,3 +266,49 @@ def test_a_state_that_does_not_match_changes_nothing(case):
     with pytest.raises(ValueError, match=message):
         optimizer.load_state_dict(saved)
     assert_same(snapshot(model, optimizer), before)
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("steps", [1, 5, 16])  # 16 is past the first step that both periods share
+@pytest.mark.parametrize(
+    "changed",
+    [{"lookahead_sync_period": 4}, {"lookahead_alpha": 0.25}, {"lookahead_sync_period": 7}],
+    ids=str,
+)
+def test_a_run_resumes_bitwise_where_a_group_changes_later(changed, steps):
+    runs = []
+    for model in (Quadratic(), Quadratic()):
+        first, second = model.parameters()
+        groups = [{"params": [first]}, {"params": [second], "lookahead_sync_period": 3}]
+        runs.append((Lookahead(sgd(groups), K, 0.5), model))
+    (optimizer, model), (resumed, again) = runs
+    train(optimizer, model, steps)
+    again.load_state_dict(model.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for run, own in runs:
+        train(run, own, 2)
+        run.param_groups[1].update(changed)
+        train(run, own, 12)
+    assert_same(snapshot(again, resumed), snapshot(model, optimizer))
+
+
+ADAM_ALONE = {
+    "without step": lambda entries: entries.pop("step"),
+    "with step under another name": lambda entries: entries.update(steps=entries.pop("step")),
+}
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("damage", ADAM_ALONE)
+def test_what_the_inner_optimizer_cannot_load_changes_nothing(damage):
+    model, other = Quadratic(), Quadratic()
+    optimizer, bare = make(model, inner=adam), adam(other.parameters())
+    train(optimizer, model, 2)
+    train(bare, other, 3)
+    damaged = copy.deepcopy(bare.state_dict())
+    ADAM_ALONE[damage](damaged["state"][0])
+    before = snapshot(model, optimizer)
+    with pytest.warns(UserWarning, match="inner optimizer alone"), pytest.raises(ValueError) as no:
+        optimizer.load_state_dict(damaged)
+    assert "Adam cannot load its part of state_dict (KeyError('step'))" in str(no.value)
+    assert_same(snapshot(model, optimizer), before)
