@@ -14,6 +14,7 @@ One number for all leaves.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lookahead_core.leaves import copied, kind_of, zeros
 from lookahead_core.namespace import device, namespace, to_device
@@ -141,11 +142,14 @@ class AdaptiveAlpha:
 
 def _product(left: Leaves, right: Leaves) -> Array:
     """Inner product over all leaves, real, added up in float32 or wider."""
-    parts = [_leaf_product(a, b) for a, b in zip(left, right, strict=True)]
-    total, where = parts[0], device(parts[0])
-    for part in parts[1:]:
-        total = total + to_device(part, where)
-    return total
+    totals: dict[Any, Array] = {}
+    for part in map(_leaf_product, left, right):
+        # Of torch's DTensors those on one mesh: others cannot be added to them.
+        mesh = getattr(part, "device_mesh", None)
+        before = totals.get(mesh)
+        totals[mesh] = part if before is None else before + to_device(part, device(before))
+    first, *others = (t.full_tensor() if mesh else t for mesh, t in totals.items())
+    return sum((to_device(other, device(first)) for other in others), start=first)
 
 
 def _leaf_product(left: Array, right: Array) -> Array:
