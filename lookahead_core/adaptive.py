@@ -142,14 +142,13 @@ class AdaptiveAlpha:
 
 def _product(left: Leaves, right: Leaves) -> Array:
     """Inner product over all leaves, real, added up in float32 or wider."""
+    parts = [_leaf_product(a, b) for a, b in zip(left, right, strict=True)]
     totals: dict[Any, Array] = {}
-    for part in map(_leaf_product, left, right):
+    for part in parts:
         # Of torch's DTensors those on one mesh: others cannot be added to them.
         mesh = getattr(part, "device_mesh", None)
-        before = totals.get(mesh)
-        totals[mesh] = part if before is None else before + to_device(part, device(before))
-    first, *others = (t.full_tensor() if mesh else t for mesh, t in totals.items())
-    return sum((to_device(other, device(first)) for other in others), start=first)
+        totals[mesh] = totals.get(mesh, 0.0) + to_device(part, device(parts[0]))
+    return sum(t.full_tensor() if mesh else t for mesh, t in totals.items())
 
 
 def _leaf_product(left: Array, right: Array) -> Array:

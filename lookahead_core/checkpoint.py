@@ -30,7 +30,7 @@ def settings(rule: SyncRule, syncs: int | None = None) -> dict[str, int | float 
     """
     outer = rule.outer
     # alpha by itself: torch users may move it in a parameter group.
-    alpha = {"alpha": _told(_at(outer.alpha, syncs))} if isinstance(outer, Interpolate) else {}
+    alpha = {"alpha": _told(outer.alpha, syncs)} if isinstance(outer, Interpolate) else {}
     return {
         "sync_period": rule.sync_period,
         "outer": "Interpolate" if alpha else _told(outer, syncs),
@@ -85,22 +85,15 @@ def counter(name: str, value: Any) -> int:
 
 
 def _told(value: Any, syncs: int | None = None) -> Any:
+    if syncs is not None:
+        value = value(syncs) if callable(value) else value
+        value = float(value) if is_real_scalar(value) else value
     if isinstance(value, int | float | str):
         return value
     if is_dataclass(value):
-        scheduled = getattr(value, "scheduled", ())
-        own = {field.name: getattr(value, field.name) for field in fields(value)}
-        own |= {name: _at(own[name], syncs) for name in scheduled}
-        told = (f"{name}={_told(setting, syncs)!r}" for name, setting in own.items())
-        return f"{type(value).__name__}({', '.join(told)})"
+        at = dict.fromkeys(getattr(value, "scheduled", ()), syncs)
+        own = ((f.name, _told(getattr(value, f.name), at.get(f.name))) for f in fields(value))
+        return f"{type(value).__name__}({', '.join(f'{name}={told!r}' for name, told in own)})"
     if is_array(value):
         return "an array"
     return "a schedule" if callable(value) else type(value).__name__
-
-
-def _at(value: Any, syncs: int | None) -> Any:
-    """A setting at the sync that follows so many others, as a number if it is scheduled."""
-    if syncs is None or isinstance(value, int | float):
-        return value
-    value = value(syncs) if callable(value) else value
-    return float(value) if is_real_scalar(value) else value

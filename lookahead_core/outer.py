@@ -70,7 +70,7 @@ class OuterRule(Protocol):
     that `update` is the interpolation by `fraction` and nothing else. An attribute `alpha` may be
     overridden for a part of the leaves. An attribute `repeats_after`: syncs after which a rule that
     looks at their number does the same. An attribute `scheduled`: the names of its fields that may
-    be schedules of the syncs, whose numbers many workers compare.
+    be schedules of the syncs, or rules with such, whose numbers many workers compare.
 
     Examples
     --------

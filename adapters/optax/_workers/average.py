@@ -1,5 +1,6 @@
 """The mean over many workers: when it is taken, and that of unequal work."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,12 +42,12 @@ def weighted_mean(
     >>> mean(jnp.asarray([1.0, 3.0, jnp.nan]), jnp.asarray([3.0, 1.0, 0.0])).tolist()
     [1.5, 1.5, 1.5]
     """
-    total = jax.lax.psum(weight, axis_name)
-    alike = 1 / jax.lax.psum(1, axis_name)
+    add: Any = partial(jax.lax.psum, axis_name=axis_name)
+    total, alike = add(weight), 1 / add(1)
     share = jnp.where(total > 0, weight / jnp.where(total > 0, total, 1), alike)
     # Not 0 * d: that of a worker that has run away is NaN.
-    shares = [(d, share.astype(jnp.finfo(d.dtype).dtype)) for d in differences]
-    return [jax.lax.psum(jnp.where(s > 0, s * d, 0), axis_name) for d, s in shares]
+    shares = [(d, share.astype(jnp.real(d).dtype)) for d in differences]
+    return [add(jnp.where(s > 0, s * d, 0)) for d, s in shares]
 
 
 def only_when_due(average: Average, due: bool | jax.Array, slow: Leaves, fast: Leaves) -> Average:

@@ -17,6 +17,7 @@ from lookahead_core import (
     ema,
     local_sgd,
     lookahead,
+    nested,
     slowmo,
 )
 from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
@@ -319,8 +320,12 @@ def test_what_is_frozen_must_be_the_same_on_all_workers(rank):
             lambda rank: SyncRule(3, Momentum(lambda n: 1.0 + n * rank, 0.5)),
             r"outer .*lr=1\.0, momentum.*lr=2\.0, momentum",
         ),
+        (
+            lambda rank: nested(lookahead(3, lambda n: 0.5 + n * rank / 10), lookahead(6)),
+            r"outer .*alpha=0\.5.*alpha=0\.6",
+        ),
     ],
-    ids=["alpha", "array", "lr"],
+    ids=["alpha", "array", "lr", "nested"],
 )
 def test_schedules_that_differ_at_a_sync_are_named(rule, told, rank):
     with pytest.raises(ValueError, match=told):
