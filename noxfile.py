@@ -285,7 +285,7 @@ def evidence(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def network(session: nox.Session) -> None:
-    """Workers on links that are slow on purpose, as root on Linux; writes docs/distributed.md."""
+    """Workers on links that are slow on purpose, as root; writes distributed-measurements.md."""
     environment = install(session, "torch", groups=["network"])
     run_program(environment, "network.slow_network")
 

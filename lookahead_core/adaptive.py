@@ -14,6 +14,7 @@ One number for all leaves.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lookahead_core.leaves import copied, kind_of, zeros
 from lookahead_core.namespace import device, namespace, to_device
@@ -142,10 +143,12 @@ class AdaptiveAlpha:
 def _product(left: Leaves, right: Leaves) -> Array:
     """Inner product over all leaves, real, added up in float32 or wider."""
     parts = [_leaf_product(a, b) for a, b in zip(left, right, strict=True)]
-    total, where = parts[0], device(parts[0])
-    for part in parts[1:]:
-        total = total + to_device(part, where)
-    return total
+    totals: dict[Any, Array] = {}
+    for part in parts:
+        # Of torch's DTensors those on one mesh: others cannot be added to them.
+        mesh = getattr(part, "device_mesh", None)
+        totals[mesh] = totals.get(mesh, 0.0) + to_device(part, device(parts[0]))
+    return sum(t.full_tensor() if mesh else t for mesh, t in totals.items())
 
 
 def _leaf_product(left: Array, right: Array) -> Array:

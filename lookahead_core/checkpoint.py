@@ -13,6 +13,7 @@ from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
 from lookahead_core.schedule import remaining
+from lookahead_core.settings import is_real_scalar
 from lookahead_core.state import SyncState
 from lookahead_core.validation import int_at_least, shown
 
@@ -21,14 +22,18 @@ __all__ = ["check_settings", "counter", "counters", "settings"]
 MOST = 2**63 - 1
 
 
-def settings(rule: SyncRule) -> dict[str, int | float | str]:
-    """The settings of `rule` by name, as plain numbers and strings."""
+def settings(rule: SyncRule, syncs: int | None = None) -> dict[str, int | float | str]:
+    """The settings of `rule` by name, as plain numbers and strings.
+
+    Of a schedule and of a 0-d array that it is one; with `syncs`, what it is at the sync that
+    follows so many others.
+    """
     outer = rule.outer
     # alpha by itself: torch users may move it in a parameter group.
-    alpha = {"alpha": _told(outer.alpha)} if isinstance(outer, Interpolate) else {}
+    alpha = {"alpha": _told(outer.alpha, syncs)} if isinstance(outer, Interpolate) else {}
     return {
         "sync_period": rule.sync_period,
-        "outer": "Interpolate" if alpha else _told(outer),
+        "outer": "Interpolate" if alpha else _told(outer, syncs),
         **alpha,
         "inner_state": rule.inner_state,
         "restart": rule.restart,
@@ -79,12 +84,16 @@ def counter(name: str, value: Any) -> int:
     return number
 
 
-def _told(value: Any) -> Any:
+def _told(value: Any, syncs: int | None = None) -> Any:
+    if syncs is not None:
+        value = value(syncs) if callable(value) else value
+        value = float(value) if is_real_scalar(value) else value
     if isinstance(value, int | float | str):
         return value
     if is_dataclass(value):
-        own = (f"{field.name}={_told(getattr(value, field.name))!r}" for field in fields(value))
-        return f"{type(value).__name__}({', '.join(own)})"
+        at = dict.fromkeys(getattr(value, "scheduled", ()), syncs)
+        own = ((f.name, _told(getattr(value, f.name), at.get(f.name))) for f in fields(value))
+        return f"{type(value).__name__}({', '.join(f'{name}={told!r}' for name, told in own)})"
     if is_array(value):
         return "an array"
     return "a schedule" if callable(value) else type(value).__name__

@@ -69,7 +69,8 @@ class OuterRule(Protocol):
     `leafwise` promises that each leaf moves by itself, and by the kernel alone; `interpolates`,
     that `update` is the interpolation by `fraction` and nothing else. An attribute `alpha` may be
     overridden for a part of the leaves. An attribute `repeats_after`: syncs after which a rule that
-    looks at their number does the same.
+    looks at their number does the same. An attribute `scheduled`: the names of its fields that may
+    be schedules of the syncs, or rules with such, whose numbers many workers compare.
 
     Examples
     --------
@@ -129,6 +130,7 @@ class Interpolate:
 
     alpha: Scheduled | AdaptiveAlpha = 0.5
     interpolates: ClassVar[bool] = True
+    scheduled: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.alpha, AdaptiveAlpha):
@@ -214,6 +216,7 @@ class Momentum:
     momentum: Scheduled = 0.9
     nesterov: bool = True
     leafwise: ClassVar[bool] = True
+    scheduled: ClassVar[tuple[str, ...]] = ("lr", "momentum")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lr", LR.checked(self.lr))

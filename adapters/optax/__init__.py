@@ -7,6 +7,7 @@ from ._optimizer import MetaTransformation, lookahead, meta_optimizer
 from ._park import park, unpark
 from ._split import SplitTransformation, split
 from ._state import LookaheadState, PersistentState, SharedState, find_state, resync, slow_params
+from ._workers.average import weighted_mean
 from ._workers.axes import worker_axes
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "slow_params",
     "split",
     "unpark",
+    "weighted_mean",
     "worker_axes",
 ]

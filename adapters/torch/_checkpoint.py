@@ -198,7 +198,7 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
             states.pop(i, None)
             if theirs := _theirs(entries):
                 states[i] = theirs
-            if names == AS_NEW or (anew and leaf.requires_grad):
+            if names == AS_NEW or (anew and leaf.requires_grad and parts.workers is None):
                 kept[leaf] = parts.home.new(rule, leaf)
             elif _ours(entries):
                 kept[leaf] = _loaded_leaf(i, entries, leaf, parts.home.new(rule, leaf))

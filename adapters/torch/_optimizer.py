@@ -8,7 +8,7 @@ expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 from collections.abc import Callable, Mapping
 from copy import copy
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -29,8 +29,11 @@ from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
 from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
-from ._parts import Part, Parts
+from ._parts import Parts
 from ._slow_weights import SlowWeights
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -39,7 +42,7 @@ Closure = Callable[[], Any]
 IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
 READ_ONLY = without_effect(
     *("inner", "rule", "slow_dtype", "slow_device", "kernel", "capturable", "state_kinds"),
-    *("process_group", "timeout", "check_replicas", "fragments", "delay", "codec"),
+    *("process_group", "timeout", "check_replicas", "worker", "fragments", "delay", "codec"),
     alpha=IN_GROUPS.format("alpha"),
     sync_period=IN_GROUPS.format("sync_period"),
 )
@@ -80,6 +83,9 @@ class MetaOptimizer(Optimizer):
         How long a sync waits for another worker; the group's own timeout if None.
     check_replicas : bool
         Compare the slow weights of all workers at each sync, bit for bit: reads them once more.
+    worker : torch.distributed.ProcessGroup or DeviceMesh, optional
+        The processes that are this worker, if it is several, for `work`. Meshes of the parameters
+        tell it too; plain parameters, as under DistributedDataParallel, do not.
 
     Attributes
     ----------
@@ -129,14 +135,16 @@ class MetaOptimizer(Optimizer):
         process_group: "dist.ProcessGroup | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
+        worker: "dist.ProcessGroup | DeviceMesh | None" = None,
     ) -> None:
         wrapped = (inner, held_by(inner))
         not_wrapped(inner, any(isinstance(one, MetaOptimizer) for one in wrapped))
         workers = None
-        if process_group is not None or timeout is not None or check_replicas is not False:
+        given = [one for one in (process_group, timeout, worker) if one is not None]
+        if given or check_replicas is not False:
             from ._workers.workers import workers_of  # a shelf: nobody else needs torch.distributed
 
-            workers = workers_of(process_group, timeout, check_replicas, rule, capturable)
+            workers = workers_of(process_group, timeout, check_replicas, worker, rule, capturable)
         if workers is None:
             warn_of_no_group()
         parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
@@ -184,8 +192,11 @@ class MetaOptimizer(Optimizer):
 
     @work.setter
     def work(self, value: float) -> None:
-        meaning = "done since the last sync"
-        self._parts.work = non_negative("work", float(value), meaning)
+        parts, meaning = self._parts, "done since the last sync"
+        number = non_negative("work", float(value), meaning)
+        if number and not parts.work and parts.workers is not None:
+            parts.workers.check_work(leaves_of(self.param_groups))
+        parts.work = number
 
     @hooked
     def step(self, closure: Closure | None = None) -> Any:
@@ -323,12 +334,10 @@ class MetaOptimizer(Optimizer):
         try:
             check_group(added, self.rule)
             own = next(p for p in parts.current() if any(group is added for group in p.groups))
-            if parts.workers is not None:
-                parts.workers.start([Part(own.rule, [added], own.state)])
+            parts.hold(own, [added])
         except (ValueError, RuntimeError):
             self.param_groups.pop()
             raise
-        parts.hold(own, [added])
 
     def state_dict(self) -> dict[str, Any]:
         """The inner's `state_dict` with `lookahead_*` entries in its states and groups."""
@@ -505,7 +514,7 @@ class Lookahead(MetaOptimizer):
         What a sync does to the inner optimizer's own state.
     slow_dtype, slow_device, kernel, capturable, state_kinds : as of `MetaOptimizer`
         Where slow weights live, how a sync computes, and what the inner state is.
-    process_group, timeout, check_replicas : as of `MetaOptimizer`
+    process_group, timeout, check_replicas, worker : as of `MetaOptimizer`
         For many workers.
 
     Raises
@@ -547,6 +556,7 @@ class Lookahead(MetaOptimizer):
         process_group: "dist.ProcessGroup | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
+        worker: "dist.ProcessGroup | DeviceMesh | None" = None,
     ) -> None:
         super().__init__(
             inner,
@@ -559,4 +569,5 @@ class Lookahead(MetaOptimizer):
             process_group=process_group,
             timeout=timeout,
             check_replicas=check_replicas,
+            worker=worker,
         )

@@ -246,7 +246,9 @@ class Parts:
         shape is still the same.
         """
         slots = len(part.rule.outer.init(()))
-        for leaf in dict.fromkeys(leaves_of(groups or part.groups)):
+        leaves = dict.fromkeys(leaves_of(groups or part.groups))
+        self._join(leaf for leaf in leaves if leaf.requires_grad and not self._fits(leaf))
+        for leaf in leaves:
             kept = self.kept.pop(leaf, None)
             if not leaf.requires_grad:
                 continue
@@ -262,6 +264,16 @@ class Parts:
         trained = all(leaf.requires_grad for leaf in part.members)
         if self.kernel == "foreach" and leaf_by_leaf and trained and self.workers is None:
             part.prepared = Prepared.of(part.groups, part.members, self.kept)
+
+    def _join(self, leaves: Iterable[Tensor]) -> None:
+        """Have the same weights on all workers of what joins: each may have trained its own."""
+        if self.workers is not None and (joining := set(leaves)):
+            every = enumerate(dict.fromkeys(leaves_of(self.inner.param_groups)))
+            self.workers.join({number: leaf for number, leaf in every if leaf in joining})
+
+    def _fits(self, leaf: Tensor) -> bool:
+        """Whether something is kept of `leaf` in the shape that it has now."""
+        return leaf in self.kept and self.kept[leaf].slow.shape == leaf.shape
 
     def _forget_gone(self) -> None:
         """Drop what is kept of parameters that no group has any longer."""
@@ -286,8 +298,16 @@ class Parts:
         """Meet the other workers, if there are any, before a sync; how it averages over them."""
         if self.workers is None or not parts:
             return None
-        share = self.workers.share(parts, self.kept, self.work)
-        return partial(self.workers.mean, share=share)
+        return partial(self.workers.mean, share=self.share(parts, self.work))
+
+    @torch.no_grad()
+    def share(self, parts: list[Part], work: float, **facts: Any) -> float:
+        """Meet the other workers before a mean; this one's share of it."""
+        share = self.workers.share(parts, self.kept, work, **facts)
+        resized = [(p, leaf) for p in parts for leaf in p.members if not self._fits(leaf)]
+        self._join(leaf for _, leaf in resized)
+        self.kept |= {leaf: self._fitting(part, leaf) for part, leaf in resized}
+        return float(share)
 
     @torch.no_grad()
     def sync(self, part: Part, average: Average | None = None) -> None:
@@ -415,9 +435,8 @@ class Parts:
 
     def _fitting(self, part: Part, leaf: Tensor) -> Kept:
         """What is kept of `leaf`; as of one that is new, if its shape is another now."""
-        kept = self.kept[leaf]
-        if kept.slow.shape == leaf.shape:
-            return kept
+        if self._fits(leaf):
+            return self.kept[leaf]
         new = self.home.new(part.rule, leaf)
         entries = self.participating(part).items()
         new.inner_slow |= {key: value.clone() for (own, key), (value, _) in entries if own is leaf}

@@ -1,6 +1,6 @@
 """DiLoCo on workers that may be killed at any moment and started again, to the same weights.
 
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1    # docs/distributed.md says why
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1    # docs/distributed-faults.md says why
 torchrun --standalone --nproc-per-node=2 --max-restarts=3 examples/workers/restarts.py FOLDER
 
 Between syncs each worker is somewhere else, so each saves a state of its own, and all go on from

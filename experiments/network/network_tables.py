@@ -1,4 +1,4 @@
-"""The tables of docs/distributed.md, written between its markers: measured ones, and the plan.
+"""The tables of docs/distributed-measurements.md, between its markers: measured, and the plan.
 
 Those that are measured are made of docs/distributed.json, those of the plan of plan_at_scale.py.
 """

@@ -1,5 +1,5 @@
 """Train on 2 and 4 machines over links that are slow on purpose; writes docs/distributed.json, the
-tables of docs/distributed.md and its picture.
+tables of docs/distributed-measurements.md and its picture.
 
     nox -s network                    eleven minutes or more; Linux, root, ip and tc
     nox -s network -- --quick         a minute, to see that it works; writes nothing
@@ -32,7 +32,7 @@ from experiments.network.sync_methods import METHODS
 __all__ = ["main"]
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, DATA = DOCS / "distributed.md", DOCS / "distributed.json"
+PAGE, DATA = DOCS / "distributed-measurements.md", DOCS / "distributed.json"
 PICTURE = DOCS / "distributed.png"
 WORKERS, MEGABITS, STEPS = (2, 4), (100, 500), 300
 HELD_OUT = 1000

@@ -148,6 +148,7 @@ class PrimalAveraging:
     mu_y: float = 0.7
     leafwise: ClassVar[bool] = True
     unrounded: ClassVar[bool] = True
+    scheduled: ClassVar[tuple[str, ...]] = ("mu_x",)
 
     def __post_init__(self) -> None:
         if not isinstance(self.mu_x, RateWeights):
@@ -225,6 +226,7 @@ class EmaNesterov:
     decay: float = 0.99
     leafwise: ClassVar[bool] = True
     unrounded: ClassVar[bool] = True
+    scheduled: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "step_size", STEP_SIZE.checked(self.step_size))

@@ -5,6 +5,7 @@ Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
@@ -47,6 +48,7 @@ class Nested:
     second: OuterRule
     period: int
     restart: float = 1.0
+    scheduled: ClassVar[tuple[str, ...]] = ("first", "second")
 
     @property
     def needs_gradient(self) -> bool:

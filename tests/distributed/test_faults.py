@@ -91,9 +91,8 @@ def finished(folder, *arguments, name="said"):
     ids=lambda value: getattr(value, "stem", ""),
 )
 def test_the_page_shows_lines_of_the_programs_that_are_tested(program, blocks):
-    page = (ROOT / "docs" / "distributed.md").read_text()
-    section = page.partition("## Faults and checkpoints\n")[2].partition("\n## ")[0]
-    shown = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    page = (ROOT / "docs" / "distributed-faults.md").read_text()
+    shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     source = dedented(program.read_text())
     assert {i for i, block in enumerate(shown) if dedented(block) in source} == blocks
     assert len(shown) == 5

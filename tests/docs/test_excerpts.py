@@ -1,4 +1,4 @@
-"""docs/distributed.md: blocks that are pieces of programs are in programs that the tests run."""
+"""docs/distributed-faults.md: blocks that are pieces of programs are in programs of the tests."""
 
 import re
 from pathlib import Path
@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/distributed.md").read_text()
-(AFTER,) = re.findall(r"^## JAX\n.*?^## (.*)", PAGE, re.MULTILINE | re.DOTALL)
-PIECES = re.findall(r"^```python\n(.*?)^```", AFTER, re.MULTILINE | re.DOTALL)
+PAGE = (ROOT / "docs/distributed-faults.md").read_text()
+PIECES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 PROGRAMS = [*ROOT.glob("examples/workers/*.py"), *ROOT.glob("tests/distributed/programs/*.py")]
 
 

@@ -32,6 +32,7 @@ from lookahead_core.adapters.optax import (
     meta_optimizer,
     slow_params,
     split,
+    weighted_mean,
     worker_axes,
 )
 
@@ -225,8 +226,7 @@ def unequal_work_is_a_mean_of_your_own(_):
 
     def weighted(differences):
         weight = jnp.asarray(weights)[jax.lax.axis_index("workers")]
-        total = jax.lax.psum(weight, "workers")
-        return [jax.lax.psum(weight * d, "workers") / total for d in differences]
+        return weighted_mean(differences, weight=weight)
 
     optimizer = make(diloco(K), average=weighted)
     for form in FORMS:

@@ -8,7 +8,7 @@ travel flight.py and codecs.py.
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,9 @@ from .._workers.workers import workers_of
 from .codecs import Codec, codec_of, name_of
 from .fragments import fragments_of
 from .stream import Stream
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["StreamingOptimizer"]
 
@@ -60,7 +63,7 @@ class StreamingOptimizer(MetaOptimizer):
     codec : {"bfloat16", "int8", "int4"} or Codec, optional
         How pseudo-gradients are sent; what it loses is added to the next one (error feedback, one
         float32 for each weight). As they are if None.
-    slow_dtype, slow_device, kernel, timeout, check_replicas : as of `MetaOptimizer`
+    slow_dtype, slow_device, kernel, timeout, check_replicas, worker : as of `MetaOptimizer`
         Where slow weights live, how a sync computes, and what workers check.
 
     Raises
@@ -127,13 +130,14 @@ class StreamingOptimizer(MetaOptimizer):
         kernel: Literal["foreach", "plain", "compiled"] = "foreach",
         timeout: timedelta | None = None,
         check_replicas: bool = False,
+        worker: "dist.ProcessGroup | DeviceMesh | None" = None,
     ) -> None:
         check_wrapped(inner, rule)
         _check_rule(rule)
         number = fragments_of(fragments, leaves_of(inner.param_groups), rule.sync_period)
         delay = _checked_delay(delay, rule)
         decoder = codec_of(codec)
-        workers = workers_of(process_group, None, False, rule, False)
+        workers = workers_of(process_group, timeout, False, worker, rule, False)
         if workers is None:
             raise ValueError(
                 "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD is None "
@@ -141,7 +145,8 @@ class StreamingOptimizer(MetaOptimizer):
                 f"{process_group!r}"
             )
         name = name_of(codec)
-        workers.agree({"fragments": [*number.values()], "delay": delay, "codec": name})
+        facts = {"fragments": [*number.values()], "delay": delay, "codec": name}
+        workers.meet("making an optimizer", facts)
         super().__init__(
             inner,
             rule,
@@ -151,6 +156,7 @@ class StreamingOptimizer(MetaOptimizer):
             process_group=process_group,
             timeout=timeout,
             check_replicas=check_replicas,
+            worker=worker,
         )
         self._parts = Stream.of(
             self._parts, fragment=number, delay=delay, codec=decoder, codec_name=name

@@ -135,8 +135,7 @@ class Stream(Parts):
     def meet_fragment(self, number: int) -> float:
         """Meet the other workers before a fragment is taken; this one's share of its mean."""
         work, own = self.undone[number] + self.work, self.of_fragment(number)
-        share = self.workers.share(own, self.kept, work, **{"the fragment": number})
-        return float(share)
+        return self.share(own, work, **{"the fragment": number})
 
     @torch.no_grad()
     def take(self, number: int, share: float) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .._kernels.lists import part_here
+from .._kernels.lists import is_plain, part_here
 
 __all__ = ["Link", "UnderWay", "fingerprint", "local"]
 
@@ -35,14 +35,15 @@ class Link(NamedTuple):
     group: "dist.ProcessGroup"  # not there in builds of torch without it
     timeout: timedelta | None = None
 
+    # The group's own: torch.distributed knows it no longer once it has been destroyed.
     @property
     def size(self) -> int:
-        return dist.get_world_size(self.group)
+        return int(self.group.size())
 
     @property
     def rank(self) -> int:
         """This process' place among the members."""
-        return dist.get_rank(self.group)
+        return int(self.group.rank())
 
     def name(self, index: int) -> str:
         """A member as the user knows it."""
@@ -91,12 +92,6 @@ class Link(NamedTuple):
         """The same few integers of every member."""
         own = torch.tensor(numbers, dtype=torch.int64, device=self.device)
         return [theirs.tolist() for theirs in self._gathered(own)]
-
-    def total(self, number: float) -> float:
-        """The sum of the numbers of all members, the same everywhere."""
-        own = torch.tensor([number], dtype=torch.float64, device=self.device)
-        self.sum([own])
-        return float(own)
 
     def gathered_objects(self, own: Any) -> list[Any]:
         """The same of anything that can be pickled."""
@@ -156,9 +151,12 @@ def local(leaf: Tensor) -> Tensor:
 def fingerprint(leaves: Sequence[Tensor]) -> int:
     """A number that differs where one bit does, at the price of reading the leaves once."""
     total = torch.zeros((), dtype=torch.int64)
-    for leaf in map(local, leaves):
+    # What a third party has quantized knows itself what its bits are.
+    for leaf in filter(is_plain, map(part_here, leaves)):
+        leaf = leaf.detach().resolve_conj().contiguous()
+        leaf = torch.view_as_real(leaf) if leaf.is_complex() else leaf
         width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[leaf.element_size()]
-        bits = leaf.contiguous().view(width).sum(dtype=torch.int64)  # wraps around
+        bits = leaf.view(width).sum(dtype=torch.int64)  # wraps around
         total = total.to(bits.device) * 31 + bits
     return int(total)
 

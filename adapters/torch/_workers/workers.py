@@ -5,11 +5,11 @@ collectives.py.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -23,13 +23,47 @@ from lookahead_core.workers import check_alike
 
 from .._groups import leaves_of
 from .collectives import Link, fingerprint, local
-from .shards import groups_of_a_worker, which_part
+from .shards import groups_of_a_worker, groups_within, which_part
 
 if TYPE_CHECKING:
     from .._leaves import Kept
     from .._parts import Part
 
 __all__ = ["Workers", "workers_of"]
+
+# What workers may be about to do when they meet.
+KINDS = ("making an optimizer", "taking in parameters", "a sync")
+
+
+class Word(NamedTuple):
+    """What one worker tells the others whenever they meet: four integers, of whatever is done.
+
+    So what does not belong together is a difference of words, and not messages that do not fit.
+
+    Attributes
+    ----------
+    kind : int
+        What it is about to do: its place in `KINDS`.
+    digest : int
+        Of all that must be the same.
+    prints : int
+        A fingerprint of weights, or 0.
+    work : float
+        What it has done.
+    """
+
+    kind: int
+    digest: int
+    prints: int
+    work: float
+
+    @classmethod
+    def of(cls, row: list[int]) -> "Word":
+        kind, digest, prints, work = row
+        return cls(kind, digest, prints, _as_float(work))
+
+    def row(self) -> list[int]:
+        return [*self[:3], _as_int(self.work)]
 
 
 @dataclass(eq=False)
@@ -42,26 +76,60 @@ class Workers:
         To the others.
     check_replicas : bool
         Whether each sync compares the slow weights of all, bit for bit.
+    within : list of ProcessGroup or None
+        Groups of the processes that are this worker; None to go by the parameters.
+    number : int
+        Which of the optimizers of these workers this is, by the order in which they were made.
     """
 
     link: Link
     check_replicas: bool = False
+    within: "list[dist.ProcessGroup] | None" = None
+    number: int = 0
+
+    made: ClassVar[int] = 0  # in this process
 
     def start(self, parts: Sequence["Part"], **facts: Any) -> None:
-        """Refuse workers that are not alike, and give all of them the first one's weights."""
-        self.agree({**facts, **_facts(parts)})
-        self.broadcast([leaf for part in parts for leaf in leaves_of(part.groups)])
+        """Refuse workers that are not alike, before anything is changed."""
+        frozen = [leaf for leaf in _every(parts) if not leaf.requires_grad]
+        found = {**facts, **_facts(parts)}
+        words = self.meet("making an optimizer", found, fingerprint(frozen), float(Workers.made))
+        self._refuse_odd(words, "frozen parameters", "What is frozen is not sent: load it on all.")
+        self.number = Workers.made = int(max(word.work for word in words)) + 1
 
-    def agree(self, facts: dict[str, Any]) -> None:
-        """ValueError, on every worker, unless the facts are the same on all of them."""
-        self._refuse_differences(self.link.gathered_objects(facts))
+    def join(self, leaves: Mapping[int, Tensor]) -> None:
+        """Give all workers the first one's of parameters that join, by their numbers.
 
-    def broadcast(self, leaves: Sequence[Tensor]) -> None:
-        """Give all workers the first one's, as DistributedDataParallel does."""
-        self.link.broadcast([leaf.detach() for leaf in leaves])
+        Raises
+        ------
+        ValueError
+            If others do not take in the same ones; it names the difference, on every worker.
+        """
+        joining = {f"parameter {number}": _told(leaf) for number, leaf in leaves.items()}
+        self.meet("taking in parameters", {"the optimizer": self.number, **joining})
+        self.link.broadcast([leaf.detach() for leaf in leaves.values()])
+
+    def meet(
+        self, kind: str, facts: dict[str, Any], prints: int = 0, work: float = 0.0, link: Any = None
+    ) -> list[Word]:
+        """The words of all; ValueError, on every worker, unless all do the same with these facts.
+
+        Of all workers, or of the processes that `link` leads to.
+        """
+        link = link or self.link
+        facts = {"what is done": kind, **facts}
+        word = Word(KINDS.index(kind), _digest(facts), prints, work)
+        words = [Word.of(row) for row in link.gathered(word.row())]
+        if len({word.digest for word in words}) > 1:
+            _refuse_differences(link, link.gathered_objects(facts))
+        return words
 
     def share(
-        self, parts: Sequence["Part"], kept: Mapping[Tensor, "Kept"], work: float, **facts: Any
+        self,
+        parts: Sequence["Part"],
+        kept: Mapping[Tensor, "Kept"],
+        work: float,
+        **facts: Any,
     ) -> float:
         """This worker's part of the work since the last sync, once all of them are here.
 
@@ -73,27 +141,25 @@ class Workers:
         RuntimeError
             If one does not come.
         """
-        found = {**facts, **_counters(parts), **_facts(parts)}
-        leaves = [leaf for part in parts for leaf in leaves_of(part.groups)]
+        leaves = list(_every(parts))
         members = [kept[leaf].slow for leaf in leaves if leaf in kept]
         bits = fingerprint(members) if self.check_replicas else 0
-        work = self._of_this_worker(leaves, work)
-        all_of_them = self.link.gathered([_digest(found), bits, _as_int(work)])
-        if len({digest for digest, _, _ in all_of_them}) > 1:
-            self.agree(found)
-        if len({prints for _, prints, _ in all_of_them}) > 1:
-            odd = [
-                self.link.name(i)
-                for i, (_, p, _) in enumerate(all_of_them)
-                if p != all_of_them[0][1]
-            ]
-            raise ValueError(
-                f"slow weights must be the same on all workers, to the bit: those of "
-                f"{', '.join(odd)} are not those of {self.link.name(0)}. Were weights loaded or "
-                "edited on one of them alone?"
-            )
-        works = [_as_float(bits) for _, _, bits in all_of_them]
+        where = {"the optimizer": self.number, **facts}
+        work = self._of_this_worker(leaves, work, {**where, **_settings(parts), **_counters(parts)})
+        words = self.meet("a sync", {**where, **_facts(parts), **_counters(parts)}, bits, work)
+        edited = "Were weights loaded or edited on one of them alone?"
+        self._refuse_odd(words, "slow weights", edited)
+        works = [word.work for word in words]
         return work / sum(works) if any(works) else 1 / self.link.size
+
+    def check_work(self, leaves: Iterable[Tensor]) -> None:
+        """ValueError where nobody can tell which processes are one worker."""
+        if self._groups_within(leaves) is None:
+            raise ValueError(
+                "work needs to know which processes are one worker, and plain parameters do not "
+                "say who has copies of them: give the optimizer worker=, a group or a mesh of "
+                "them (new_group([rank], use_local_synchronization=True) if it is this one alone)"
+            )
 
     def mean(self, differences: Leaves, share: float) -> Leaves:
         """Mean over the workers, each by its share; overwrites `differences`."""
@@ -109,23 +175,29 @@ class Workers:
         # Not 0 * x: that of a worker that has run away is NaN.
         torch._foreach_mul_(own, share) if share else torch._foreach_zero_(own)
 
-    def _of_this_worker(self, leaves: Sequence[Tensor], work: float) -> float:
-        """The work of all processes that hold shards of this worker, or a multiple of it.
+    def _groups_within(self, leaves: Iterable[Tensor]) -> "list[dist.ProcessGroup] | None":
+        return groups_of_a_worker(leaves, self.link.group) if self.within is None else self.within
+
+    def _of_this_worker(
+        self, leaves: Sequence[Tensor], work: float, facts: dict[str, Any]
+    ) -> float:
+        """The work of all processes that are this worker, or a multiple of it.
 
         Each may say its own or all of them the whole: shares are the same. Without it each shard
         would be averaged by shares of its own.
         """
-        for group in groups_of_a_worker(leaves, self.link.group):
-            work = self.link._replace(group=group).total(work)
+        for group in self._groups_within(leaves) or ():
+            words = self.meet("a sync", facts, 0, work, self.link._replace(group=group))
+            work = sum(word.work for word in words)
         return work
 
-    def _refuse_differences(self, facts: list[dict[str, Any]]) -> None:
-        names = {name: None for own in facts for name in own}
-        for name in names:
-            values = [own.get(name, "none") for own in facts]
-            if any(value != values[0] for value in values):
-                told = ", ".join(f"{self.link.name(i)} has {v!r}" for i, v in enumerate(values))
-                raise ValueError(f"{name} must be the same on all workers: {told}")
+    def _refuse_odd(self, words: list[Word], what: str, hint: str) -> None:
+        odd = [self.link.name(i) for i, w in enumerate(words) if w.prints != words[0].prints]
+        if odd:
+            raise ValueError(
+                f"{what} must be the same on all workers, to the bit: those of {', '.join(odd)} "
+                f"are not those of {self.link.name(0)}. {hint}"
+            )
 
     def __reduce__(self) -> Any:
         raise TypeError(
@@ -135,13 +207,20 @@ class Workers:
 
 
 def workers_of(
-    process_group: Any, timeout: Any, check_replicas: Any, rule: SyncRule, capturable: bool
+    process_group: Any,
+    timeout: Any,
+    check_replicas: Any,
+    worker: Any,
+    rule: SyncRule,
+    capturable: bool,
 ) -> Workers | None:
     """Workers with these settings, or ValueError; None without a group."""
     boolean("check_replicas", check_replicas, "compare the slow weights of all at each sync")
     if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta()):
         raise ValueError(f"timeout must be a timedelta above zero, got {timeout!r}")
     if process_group is None:
+        if worker is not None:
+            raise ValueError(f"worker must be None without a process_group, got {worker!r}")
         return None
     if process_group == dist.GroupMember.NON_GROUP_MEMBER:
         raise ValueError(
@@ -156,7 +235,17 @@ def workers_of(
     if capturable:
         raise ValueError("capturable must be False with a process_group, got True")
     check_alike(rule)
-    return Workers(Link(process_group, timeout), check_replicas)
+    within = None if worker is None else groups_within(worker, process_group)
+    return Workers(Link(process_group, timeout), check_replicas, within)
+
+
+def _refuse_differences(link: Link, facts: list[dict[str, Any]]) -> None:
+    names = {name: None for own in facts for name in own}
+    for name in names:
+        values = [own.get(name, "none") for own in facts]
+        if any(value != values[0] for value in values):
+            told = ", ".join(f"{link.name(i)} has {v!r}" for i, v in enumerate(values))
+            raise ValueError(f"{name} must be the same on all workers: {told}")
 
 
 def _counters(parts: Sequence["Part"]) -> dict[str, Any]:
@@ -178,17 +267,34 @@ def _named(parts: Sequence["Part"]) -> list[tuple[str, "Part"]]:
 
 def _facts(parts: Sequence["Part"]) -> dict[str, Any]:
     """What must be the same on all workers, under names that a user knows."""
-    facts: dict[str, Any] = {}
+    facts = _settings(parts)
     for where, part in _named(parts):
-        facts |= {f"{name}{where}": value for name, value in settings(part.rule).items()}
         leaves = list(leaves_of(part.groups))
         facts[f"the number of parameters{where}"] = len(leaves)
         for number, leaf in enumerate(leaves):
-            trained = "trained" if leaf.requires_grad else "frozen"
-            what = f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}, {trained}"
-            what += which_part(leaf)
-            facts[f"parameter {number}{where}"] = what
+            facts[f"parameter {number}{where}"] = _told(leaf)
+        names = [name for group in part.groups for name in group.get("param_names", ())]
+        facts |= {f"the name of parameter {i}{where}": name for i, name in enumerate(names)}
     return facts
+
+
+def _settings(parts: Sequence["Part"]) -> dict[str, Any]:
+    """The settings of the parts, with the numbers that the next sync takes from schedules."""
+    return {
+        f"{name}{where}": value
+        for where, part in _named(parts)
+        for name, value in settings(part.rule, int(part.state.syncs)).items()
+    }
+
+
+def _told(leaf: Tensor) -> str:
+    trained = "trained" if leaf.requires_grad else "frozen"
+    what = f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}, {trained}"
+    return what + which_part(leaf)
+
+
+def _every(parts: Sequence["Part"]) -> Iterator[Tensor]:
+    return (leaf for part in parts for leaf in leaves_of(part.groups))
 
 
 def _digest(facts: dict[str, Any]) -> int:

@@ -24,6 +24,7 @@ from lookahead_core.adapters.optax import (
     slow_params,
     split,
     unpark,
+    weighted_mean,
     worker_axes,
 )
 from optax_runs import INNERS, assert_close, assert_same, start, train
@@ -83,18 +84,25 @@ def test_momentum_is_that_of_the_mean():
 
 
 @pytest.mark.clause("C81")
-def test_unequal_work_is_weighed_by_an_optimizer_made_in_the_step():
+@pytest.mark.parametrize(
+    ("moves", "work", "mean"),
+    [
+        ([2.0, 4.0], [3.0, 1.0], 2.5),
+        ([2.0, 4.0], [3, 1], 2.5),
+        ([2.0, 4.0], [0.0, 0.0], 3.0),  # nobody has said anything
+        ([2.0, float("nan")], [1.0, 0.0], 2.0),  # one that has run away is not heard
+    ],
+)
+def test_unequal_work_is_weighed_by_an_optimizer_made_in_the_step(moves, work, mean):
     def step(move, weight, state, params):
-        def weighted(differences):
-            total = jax.lax.psum(weight, "workers")
-            return [jax.lax.psum(weight * d, "workers") / total for d in differences]
-
-        return make(local_sgd(1), weighted).update(-move, state, params)
+        average = partial(weighted_mean, weight=weight)
+        return make(local_sgd(1), average).update(-move, state, params)
 
     params = jnp.zeros((2, 1))
     state = jax.vmap(make(local_sgd(1)).init)(params)
-    updates, _ = each(step)(jnp.asarray([[2.0], [4.0]]), jnp.asarray([3.0, 1.0]), state, params)
-    assert updates.tolist() == [[2.5], [2.5]]
+    updates, state = each(step)(jnp.asarray(moves)[:, None], jnp.asarray(work), state, params)
+    assert jax.tree.leaves(state.slow)[0].tolist() == [[mean], [mean]]
+    assert updates[0].tolist() == [mean]
 
 
 @pytest.mark.clause("C81")

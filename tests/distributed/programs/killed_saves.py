@@ -45,7 +45,7 @@ def tensors(state):
 
 
 def save_folder(folder, number, state):
-    """The pattern of docs/distributed.md."""
+    """The pattern of docs/distributed-faults.md."""
     dcp.save(state, checkpoint_id=folder / f"{number}.tmp", no_dist=True)
     os.rename(folder / f"{number}.tmp", folder / str(number))
     for old in (path for path in folder.glob("*") if path.name.isdigit()):

@@ -9,6 +9,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.distributed.tensor.debug import CommDebugMode
 
 from lookahead_core import Interpolate, SyncRule, diloco, local_sgd, lookahead, slowmo
@@ -147,6 +148,61 @@ def test_work_is_that_of_a_whole_worker(work, mesh):
     expected = simulated(RULES["local sgd"], shares=(0.3, 0.7))[mesh.get_coordinate()[0]]
     for ours, theirs in zip(weights(optimizer), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def group_or_mesh(kind, mesh):
+    return mesh["shard"].get_group() if kind == "group" else mesh["shard"]
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("kind", ["group", "mesh"])
+def test_work_of_plain_parameters_is_that_of_the_worker_that_is_named(kind, mesh):
+    """As under DistributedDataParallel inside a worker."""
+    worker, shard = mesh.get_coordinate()
+    options = {"process_group": mesh["worker"].get_group(), "check_replicas": True}
+    leaf = torch.nn.Parameter(torch.zeros(3))
+    optimizer = MetaOptimizer(
+        sgd([leaf]), local_sgd(1), worker=group_or_mesh(kind, mesh), **options
+    )
+    leaf.grad = torch.full((3,), -10.0 * (worker + 1))  # the mean over the worker's processes
+    optimizer.work += 1 + 2 * worker + shard  # 3 and 7
+    optimizer.step()
+    expected = torch.full((3,), 0.3 * LR * 10 + 0.7 * LR * 20)
+    torch.testing.assert_close(leaf.detach(), expected)
+    copies = [torch.empty(3) for _ in range(4)]
+    dist.all_gather(copies, leaf.detach())
+    assert all(torch.equal(copies[0], other) for other in copies)
+
+
+@pytest.mark.clause("C81")
+def test_work_is_that_of_all_meshes_of_the_parameters(mesh):
+    """As of experts and shards: the first parameter's mesh is not all of the worker."""
+    worker, shard = mesh.get_coordinate()
+    by_itself = init_device_mesh("cpu", (4, 1), mesh_dim_names=("every", "one"))["one"]
+    leaves = [
+        torch.nn.Parameter(DTensor.from_local(torch.zeros(2), own, [placement], run_check=False))
+        for own, placement in ((by_itself, Replicate()), (mesh["shard"], Shard(0)))
+    ]
+    group = mesh["worker"].get_group()
+    optimizer = MetaOptimizer(sgd(leaves), local_sgd(1), process_group=group)
+    for leaf in leaves:
+        leaf.grad = torch.full_like(leaf, -10.0 * (worker + 1))
+    optimizer.work += 1 + 2 * worker + shard  # 3 and 7
+    optimizer.step()
+    for leaf in leaves:
+        expected = torch.full((2,), 0.3 * LR * 10 + 0.7 * LR * 20)
+        torch.testing.assert_close(leaf.detach().to_local(), expected)
+
+
+def test_a_worker_that_is_named_has_no_process_of_another_one(mesh):
+    group = mesh["worker"].get_group()
+    with pytest.raises(ValueError, match=r"worker must be the processes that are one worker"):
+        MetaOptimizer(
+            sgd([torch.nn.Parameter(torch.zeros(3))]),
+            local_sgd(1),
+            process_group=group,
+            worker=mesh,
+        )
 
 
 @pytest.mark.clause("C84")

@@ -285,7 +285,7 @@ def test_the_peak_is_that_of_the_formula(fragments, codec, bits, size, messages)
             leaf.grad = torch.ones_like(leaf)
         del messages[:]
         optimizer.step()
-        agreement = [own for own in messages if own == ("all_gather", 24)]
+        agreement = [own for own in messages if own == ("all_gather", 32)]
         assert len(agreement) == (len(messages) > 0)
         sent.append(sum(on_the_wire(*own, size) for own in messages if own not in agreement))
     assert max(sent) == peak_traffic(8 << 12, size, bits, fragments)
@@ -310,7 +310,7 @@ def test_a_delay_is_two_messages_far_apart(codec, rank, messages):
     for step in range(1, 2 * K + 1):
         del messages[:]
         run.step()
-        found[step] = [name for name, given in messages if (name, given) != ("all_gather", 24)]
+        found[step] = [name for name, given in messages if (name, given) != ("all_gather", 32)]
     halves = {6: ["all_to_all_single"], 8: ["all_gather"], 12: ["all_to_all_single"]}
     plain = {6: ["all_reduce"], 12: ["all_reduce"]}
     expected = plain if codec is None else halves

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from datetime import timedelta
+from functools import partial
 
 import pytest
 import torch
@@ -16,9 +17,10 @@ from lookahead_core import (
     ema,
     local_sgd,
     lookahead,
+    nested,
     slowmo,
 )
-from lookahead_core.adapters.torch import MetaOptimizer
+from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
 from sharded_runs import gathered
 
 LR, STEPS = 0.05, 11
@@ -216,7 +218,155 @@ def test_work_that_was_done_is_saved(rank):
     assert other.work == 7.0
 
 
+# --- parameters that join ---
+
+
+def unfrozen(optimizer, leaves):
+    leaves[1].requires_grad_(True)
+
+
+def resized(optimizer, leaves):
+    leaves[0].data = torch.full((4,), float(dist.get_rank()))
+
+
+def replaced(optimizer, leaves):
+    """As by fully_shard, or by hand."""
+    leaves[0] = torch.nn.Parameter(torch.full((4,), float(dist.get_rank())))
+    optimizer.param_groups[0]["params"][0] = leaves[0]
+
+
+def added_to_a_group(optimizer, leaves):
+    leaves.append(torch.nn.Parameter(torch.full((4,), float(dist.get_rank()))))
+    optimizer.param_groups[0]["params"].append(leaves[-1])
+
+
+def loaded_from_the_inner_optimizer(optimizer, leaves):
+    with pytest.warns(UserWarning, match="of the inner optimizer alone"):
+        optimizer.load_state_dict(optimizer.inner.state_dict())
+
+
+JOINING = [unfrozen, resized, replaced, added_to_a_group, loaded_from_the_inner_optimizer]
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("at", [2, 4, 5])
+@pytest.mark.parametrize("join", JOINING)
+@pytest.mark.parametrize("kind", [MetaOptimizer, StreamingOptimizer])
+def test_a_parameter_that_joins_has_the_same_slow_weights_on_all_workers(kind, join, at, rank):
+    leaves = [torch.nn.Parameter(torch.zeros(5)) for _ in range(2)]
+    leaves[1].requires_grad_(False)
+    inner = torch.optim.SGD(leaves, lr=LR)
+    if kind is StreamingOptimizer and join in (replaced, added_to_a_group):
+        return  # its fragments are those of the parameters at construction
+    optimizer = kind(inner, lookahead(3, 0.4), process_group=dist.group.WORLD)
+    for number in range(1, 12):
+        if number == at:
+            join(optimizer, leaves)
+        trained = [leaf for leaf in leaves if leaf.requires_grad]
+        for leaf in trained:
+            leaf.grad = leaf.detach() - (1.0 + rank)
+        optimizer.step()
+    with optimizer.slow_weights():
+        for leaf in trained:
+            assert torch.equal(*gathered(leaf.detach())[:2])
+    for leaf in trained:
+        assert not torch.equal(*gathered(leaf.detach())[:2])  # in mid-cycle they are their own
+
+
+def test_a_parameter_that_joins_on_one_worker_alone_is_named(rank):
+    leaf, optimizer = trained(lookahead(3), rank, steps=1)
+    step(optimizer, leaf, rank)
+    group = {"params": [torch.nn.Parameter(torch.zeros(3))]}
+    go_on = [partial(step, optimizer, leaf, rank), partial(optimizer.add_param_group, group)][rank]
+    told = r"what is done must .* rank 0 has 'a sync', rank 1 has 'taking in parameters'"
+    with pytest.raises(ValueError, match=told):
+        go_on()
+    assert len(optimizer.param_groups) == 1
+
+
+def test_what_is_frozen_does_not_travel_whatever_it_is(rank):
+    start = [
+        torch.zeros(3, dtype=torch.int16),
+        torch.zeros(3, dtype=torch.uint16),
+        torch.zeros(3).to(torch.float8_e4m3fn),
+        torch.zeros(1).expand(3),
+        torch.zeros(3, dtype=torch.complex64).conj(),
+    ]
+    frozen = [torch.nn.Parameter(leaf, requires_grad=False) for leaf in start]
+    leaf = parameter()
+    inner = torch.optim.SGD([leaf, *frozen], lr=LR)
+    optimizer = MetaOptimizer(inner, lookahead(2), process_group=dist.group.WORLD)
+    for _ in range(2):
+        step(optimizer, leaf, rank)
+    assert torch.equal(*gathered(leaf.detach())[:2])
+
+
+def test_what_is_frozen_must_be_the_same_on_all_workers(rank):
+    frozen = torch.nn.Parameter(torch.full((3,), float(rank)), requires_grad=False)
+    inner = torch.optim.SGD([parameter(), frozen], lr=LR)
+    with pytest.raises(ValueError, match=r"frozen parameters must .* those of rank 1 are not"):
+        MetaOptimizer(inner, lookahead(2), process_group=dist.group.WORLD)
+
+
 # --- what is refused ---
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        (lambda rank: lookahead(3, lambda n: 0.5 + n * rank / 10), r"alpha .* has 0\.5, .* 0\.6"),
+        (lambda rank: lookahead(3, torch.tensor(0.5 + rank / 4)), r"alpha .* has 0\.5, .* 0\.75"),
+        (
+            lambda rank: SyncRule(3, Momentum(lambda n: 1.0 + n * rank, 0.5)),
+            r"outer .*lr=1\.0, momentum.*lr=2\.0, momentum",
+        ),
+        (
+            lambda rank: nested(lookahead(3, lambda n: 0.5 + n * rank / 10), lookahead(6)),
+            r"outer .*alpha=0\.5.*alpha=0\.6",
+        ),
+    ],
+    ids=["alpha", "array", "lr", "nested"],
+)
+def test_schedules_that_differ_at_a_sync_are_named(rule, told, rank):
+    with pytest.raises(ValueError, match=told):
+        trained(rule(rank), rank, steps=6)
+
+
+def test_parameters_in_another_order_are_named(rank):
+    named = [("a", parameter()), ("b", parameter())]
+    inner = torch.optim.SGD(named[::-1] if rank else named, lr=LR)
+    told = "the name of parameter 0 must .* rank 0 has 'a', rank 1 has 'b'"
+    with pytest.raises(ValueError, match=told):
+        MetaOptimizer(inner, lookahead(3), process_group=dist.group.WORLD)
+
+
+def test_optimizers_that_are_stepped_in_another_order_are_named(rank):
+    pairs = [trained(lookahead(3), rank, steps=2) for _ in range(2)]
+    leaf, optimizer = pairs[rank]
+    with pytest.raises(ValueError, match=r"the optimizer must .* rank 0 has (\d+), rank 1 has"):
+        step(optimizer, leaf, rank)
+
+
+def test_a_period_that_differs_is_named_as_the_period(rank):
+    leaf, optimizer = trained(lookahead(3), rank, steps=1)
+    optimizer.param_groups[0]["lookahead_sync_period"] = 3 + rank
+    for _ in range(1 + rank):
+        step(optimizer, leaf, rank)
+    with pytest.raises(ValueError, match=r"sync_period must .* rank 0 has 3, rank 1 has 4"):
+        step(optimizer, leaf, rank)
+
+
+def test_work_is_refused_where_nobody_can_tell_who_is_one_worker(rank):
+    alone = dist.new_group([rank], use_local_synchronization=True)
+    _, optimizer = trained(lookahead(3), rank, steps=0, process_group=alone)
+    with pytest.raises(ValueError, match="work needs to know which processes are one worker"):
+        optimizer.work += 1
+    for worker in (alone, dist.group.WORLD):
+        _, optimizer = trained(lookahead(3), rank, process_group=alone, worker=worker, steps=0)
+        optimizer.work += 1
+    told = "worker must be the processes that are one worker, and have no other rank"
+    with pytest.raises(ValueError, match=told):
+        trained(lookahead(3), rank, worker=dist.group.WORLD)
 
 
 @pytest.mark.parametrize(
@@ -310,6 +460,7 @@ def test_a_worker_that_does_not_come_is_an_error_and_no_hang(rank):
             {"process_group": dist.GroupMember.NON_GROUP_MEMBER},
             r"process_group must be a group that this process is in, got one without rank \d",
         ),
+        ({"worker": 3}, "worker must be a torch.distributed.ProcessGroup or a DeviceMesh"),
         ({"timeout": 3}, "timeout must be a timedelta"),
         ({"check_replicas": 1}, "check_replicas must be True or False"),
         ({"capturable": True}, "capturable must be False with a process_group"),
