@@ -26,6 +26,7 @@ from lookahead_core.validation import int_at_least, non_negative
 
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT
+from ._joint import owner
 from ._kernels.lists import part_here
 from ._leaves import Kept, by_itself
 from ._migration import in_our_layout
@@ -98,7 +99,8 @@ def pack(parts: Parts) -> StateDict:
     clocks: dict[Tensor, SyncState] = {}
     for part in parts.current():
         found = _saved_leaves(parts, part)
-        as_new |= {leaf for leaf in found if _is_as_new(parts, part, leaf, found[leaf])}
+        theirs = {leaf: owner(parts.inner, g).state for g in part.groups for leaf in g["params"]}
+        as_new |= {leaf for leaf in found if _is_as_new(parts, part, leaf, found, theirs[leaf])}
         entries |= {leaf: own for leaf, own in found.items() if leaf not in as_new}
         clock = part.on_host()
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
@@ -132,13 +134,15 @@ def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
     return found
 
 
-def _is_as_new(parts: Parts, part: Part, leaf: Tensor, entries: StateDict) -> bool:
+def _is_as_new(
+    parts: Parts, part: Part, leaf: Tensor, found: dict[Tensor, StateDict], state: Any
+) -> bool:
     """Whether nothing needs to be saved of `leaf`, because it has not been stepped.
 
     Then nothing may be: bare Adam fails on a state that is not empty and not its own. Of an
     optimizer that has no state at all this can only be known before the first step.
     """
-    state, rule = parts.inner.state, parts.rule
+    entries, rule = found[leaf], parts.rule
     first = int(parts.elapsed) == -rule.start and not any(int(p.state.syncs) for p in parts.parts)
     if state.get(leaf) or parts.unstepped or not (state or first):
         return False
@@ -200,7 +204,7 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
         expected = _expected(saved)
         for i, leaf, names in zip(saved["params"], group["params"], expected, strict=True):
             entries = state_dict["state"].get(i, {})
-            _check_moments(i, entries, leaf, parts.inner)
+            _check_moments(i, entries, leaf, owner(parts.inner, group))
             states.pop(i, None)
             if theirs := _theirs(entries):
                 states[i] = theirs

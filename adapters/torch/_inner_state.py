@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ._groups import Group
+from ._joint import owner
 
 __all__ = [
     "DECLARED",
@@ -128,8 +129,9 @@ def known_entries(
     inner: Optimizer, groups: list[Group], members: Container[Tensor], policy: str, kinds: Declared
 ) -> Iterator[tuple[Group, Tensor, str, Any, Kind]]:
     """Entries that are not nothing and not to be kept, or ValueError for an unknown one."""
-    known = known_kinds(inner, kinds)
     for group in groups:
+        one = owner(inner, group)
+        known = known_kinds(one, kinds)
         for leaf in group["params"]:
             # Not inner.state[leaf]: a defaultdict would make an entry.
             entries = inner.state.get(leaf, {}) if leaf in members else {}
@@ -141,7 +143,7 @@ def known_entries(
                 if kind is None or not (isinstance(value, Tensor) or (number and not kind.blended)):
                     raise ValueError(
                         f"inner_state={policy!r} does not know the state {key!r} of "
-                        f"{type(inner).__name__}; it knows {', '.join(sorted(known))}. Declare it, "
+                        f"{type(one).__name__}; it knows {', '.join(sorted(known))}. Declare it, "
                         f"state_kinds={{{key!r}: 'moment'}} (or 'count', or 'keep'), or use "
                         "inner_state='maintain'"
                     )
