@@ -13,6 +13,7 @@ import torch
 from torch.optim import Optimizer
 
 from ._groups import leaves_of
+from ._joint import each
 from ._parts import Parts
 
 __all__ = ["inside", "step"]
@@ -25,8 +26,7 @@ def step(parts: Parts, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
     """Step the inner optimizer; what it returns, and whether it has applied the step."""
     inner = parts.inner
     call = inner.step if closure is None else partial(inner.step, closure)
-    own = type(inner).__module__.startswith("torch.optim.") and "step" not in inner.__dict__
-    if own or torch.compiler.is_compiling():
+    if all(map(_is_torchs_own, each(inner))) or torch.compiler.is_compiling():
         return call(), True
     stepped: list[bool] = []
     handles = [
@@ -51,8 +51,13 @@ def step(parts: Parts, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
 
 def inside(inner: Optimizer) -> list[Optimizer]:
     """The optimizers that `inner` calls, where these call no others."""
-    held = [one for one in vars(inner).values() if isinstance(one, Optimizer)]
+    several = each(inner)
+    held = [one for own in several for one in vars(own).values() if isinstance(one, Optimizer)]
     return [last for one in held for last in inside(one) or [one]]
+
+
+def _is_torchs_own(one: Optimizer) -> bool:
+    return type(one).__module__.startswith("torch.optim.") and "step" not in vars(one)
 
 
 def _versions(inner: Optimizer) -> int:

@@ -17,6 +17,7 @@ from lookahead_core.schedule import begins
 
 from ._evidence import evidence
 from ._inner_state import initial, known_kinds
+from ._joint import owner
 from ._leaves import assign
 from ._parts import Live, Part, Parts
 
@@ -38,8 +39,9 @@ def _start_what_is_gone(parts: Parts, part: Part) -> None:
     """The slow copy of inner state that is there no longer: what it is when it is made anew."""
     if part.rule.inner_state != "interpolate":
         return
-    known, first = known_kinds(parts.inner, parts.kinds), cast(Tensor, begins(part.state.count))
+    first = cast(Tensor, begins(part.state.count))
     for group in part.groups:
+        known = known_kinds(owner(parts.inner, group), parts.kinds)
         for leaf in group["params"]:
             copies = parts.kept[leaf].inner_slow if leaf in parts.kept else {}
             for key in copies.keys() - parts.inner.state.get(leaf, {}).keys():

@@ -26,6 +26,7 @@ from lookahead_core.validation import int_at_least, non_negative, shown
 
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT, check_known, known_kinds
+from ._joint import owner
 from ._kernels.lists import part_here
 from ._layout import check_like, number_in
 from ._leaves import Kept, by_itself
@@ -99,7 +100,8 @@ def pack(parts: Parts) -> StateDict:
     clocks: dict[Tensor, SyncState] = {}
     for part in parts.current():
         found = _saved_leaves(parts, part)
-        as_new |= {leaf for leaf in found if _is_as_new(parts, part, leaf, found[leaf])}
+        theirs = {leaf: owner(parts.inner, g).state for g in part.groups for leaf in g["params"]}
+        as_new |= {leaf for leaf in found if _is_as_new(parts, part, leaf, found, theirs[leaf])}
         entries |= {leaf: own for leaf, own in found.items() if leaf not in as_new}
         clock = part.on_host()
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
@@ -133,13 +135,15 @@ def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
     return found
 
 
-def _is_as_new(parts: Parts, part: Part, leaf: Tensor, entries: StateDict) -> bool:
+def _is_as_new(
+    parts: Parts, part: Part, leaf: Tensor, found: dict[Tensor, StateDict], state: Any
+) -> bool:
     """Whether nothing needs to be saved of `leaf`, because it has not been stepped.
 
     Then nothing may be: bare Adam fails on a state that is not empty and not its own. Of an
     optimizer that has no state at all this can only be known before the first step.
     """
-    state, rule = parts.inner.state, parts.rule
+    entries, rule = found[leaf], parts.rule
     first = int(parts.elapsed) == -rule.start and not any(int(p.state.syncs) for p in parts.parts)
     if state.get(leaf) or parts.unstepped or not (state or first):
         return False
@@ -194,7 +198,7 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
         expected = _expected(saved)
         for i, leaf, names in zip(saved["params"], group["params"], expected, strict=True):
             entries = state_dict["state"].get(i, {})
-            _check_moments(i, entries, leaf, parts)
+            _check_moments(i, entries, leaf, owner(parts.inner, group), parts)
             states.pop(i, None)
             if theirs := _theirs(entries):
                 states[i] = theirs
@@ -354,9 +358,11 @@ def _check_nothing_is_missing(i: int, entries: StateDict, names: Any) -> None:
         )
 
 
-def _check_moments(i: int, entries: StateDict, leaf: Tensor, parts: Parts) -> None:
+def _check_moments(
+    i: int, entries: StateDict, leaf: Tensor, inner: Optimizer, parts: Parts
+) -> None:
     """torch checks nothing: a wrong moment loads, and fails at some later step or never."""
-    inner, policy = parts.inner, parts.rule.inner_state
+    policy = parts.rule.inner_state
     # Others may keep moments of a lower rank under the same names.
     if type(inner).__module__.startswith("torch.optim"):
         for key, value in entries.items():

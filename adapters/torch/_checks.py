@@ -16,6 +16,7 @@ from lookahead_core.validation import one_of
 from ._evidence import check_evidence
 from ._groups import Group, rule_of
 from ._inner_state import DECLARED
+from ._joint import each
 from ._kernels import KERNELS
 from ._leaves import Home
 from ._parts import Parts
@@ -40,19 +41,19 @@ def check_wrapped(inner: Any, rule: Any) -> None:
     """ValueError unless `rule` can be put around `inner`."""
     if not isinstance(inner, Optimizer):
         # Not its repr as a whole: of a list of parameters that is every weight.
-        several = isinstance(inner, list | tuple) and any(isinstance(o, Optimizer) for o in inner)
-        way_out = "put each into one of its own" if several else "of parameters, make one first"
         raise ValueError(
-            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} ({way_out})"
+            f"inner must be a torch.optim.Optimizer, got {reprlib.repr(inner)} (or a list of "
+            "some; of parameters, make one first)"
         )
     if not isinstance(rule, SyncRule):
         raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-    _check_zero(inner, rule)
-    _check_around(inner)
-    _check_form(inner)
-    for group in inner.param_groups:
-        check_group(group, rule)
-        check_evidence(rule_of(group, rule), inner)
+    for one in each(inner):
+        _check_zero(one, rule)
+        _check_around(one)
+        _check_form(one)
+        for group in one.param_groups:
+            check_group(group, rule)
+            check_evidence(rule_of(group, rule), one)
 
 
 def check_group(group: Group, rule: SyncRule) -> None:

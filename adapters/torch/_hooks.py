@@ -9,6 +9,7 @@ from weakref import finalize, ref
 import torch
 from torch.optim import Optimizer, optimizer
 
+from ._joint import each
 from ._parts import Parts
 
 __all__ = ["StepsPast", "hooked"]
@@ -45,19 +46,21 @@ class StepsPast:
     @classmethod
     def count(cls, parts: Parts) -> None:
         """Have the steps of the inner optimizer counted from now on, if it has hooks."""
-        hooks = getattr(parts.inner, "_optimizer_step_post_hooks", None)
-        if hooks is None:  # an optimizer that has not called super().__init__()
-            return
-        if not any(isinstance(h, cls) and h.parts() is parts for h in hooks.values()):
-            handle = parts.inner.register_step_post_hook(cls(parts))
-            finalize(parts, handle.remove).atexit = False
+        for one in each(parts.inner):
+            # Without hooks: an optimizer that has not called super().__init__().
+            hooks = getattr(one, "_optimizer_step_post_hooks", None)
+            if hooks is not None and not any(
+                isinstance(h, cls) and h.parts() is parts for h in hooks.values()
+            ):
+                handle = one.register_step_post_hook(cls(parts))
+                finalize(parts, handle.remove).atexit = False
 
     def __call__(self, inner: Optimizer, args: Any, kwargs: Any) -> None:
         parts = self.parts()
         if parts is None or torch.compiler.is_compiling():
             return
         parts.inner_steps += 1  # since our last step began, so it may be the first
-        if parts.inner_steps == parts.rule.sync_period + 1:
+        if parts.inner_steps == parts.rule.sync_period * len(each(parts.inner)) + 1:
             warn(
                 f"step() of {type(inner).__name__} was called by itself for a whole cycle: only "
                 "that of the optimizer around it counts and syncs, call that one instead",

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ._groups import Group
+from ._joint import owner
 
 __all__ = [
     "DECLARED",
@@ -129,12 +130,13 @@ def known_entries(
     inner: Optimizer, groups: list[Group], members: Container[Tensor], policy: str, kinds: Declared
 ) -> Iterator[tuple[Group, Tensor, str, Any, Kind]]:
     """Entries that are not nothing and not to be kept, or ValueError for an unknown one."""
-    known = known_kinds(inner, kinds)
     for group in groups:
+        one = owner(inner, group)
+        known = known_kinds(one, kinds)
         for leaf in group["params"]:
             # Not inner.state[leaf]: a defaultdict would make an entry.
             entries = inner.state.get(leaf, {}) if leaf in members else {}
-            check_known(inner, entries, policy, known)
+            check_known(one, entries, policy, known)
             for key, value in entries.items():
                 if value is not None and not known[key].kept:
                     yield group, leaf, key, value, known[key]

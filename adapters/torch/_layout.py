@@ -10,6 +10,8 @@ from torch.optim import Optimizer
 
 from lookahead_core.validation import shown
 
+from ._joint import each
+
 __all__ = ["check_layout", "check_like", "number_in", "unchanged_if_refused"]
 
 
@@ -92,20 +94,21 @@ def unchanged_if_refused(inner: Optimizer, ours: Any) -> Iterator[None]:
         For whatever the inner optimizer raises: torch's Adam has a KeyError for a state without
         `step`, after it has taken moments and settings.
     """
-    held = inner.state, inner.param_groups
-    states = {leaf: dict(entries) for leaf, entries in inner.state.items()}
-    groups = [dict(group) for group in inner.param_groups]
-    own = dict(vars(ours))
+    held = [(one, one.state, one.param_groups) for one in each(inner)]
+    states = [{leaf: dict(entries) for leaf, entries in state.items()} for _, state, _ in held]
+    groups = [[dict(group) for group in own] for _, _, own in held]
+    attributes = dict(vars(ours))
     try:
         yield
     except BaseException as error:
-        inner.state, inner.param_groups = held
-        for group, before in zip(inner.param_groups, groups, strict=True):
-            group.clear()
-            group.update(before)
-        inner.state.clear()
-        inner.state.update(states)
-        vars(ours).update(own)
+        for (one, state, own), entries, before in zip(held, states, groups, strict=True):
+            one.state, one.param_groups = state, own
+            state.clear()
+            state.update(entries)
+            for group, settings in zip(own, before, strict=True):
+                group.clear()
+                group.update(settings)
+        vars(ours).update(attributes)
         if isinstance(error, Exception):
             raise ValueError(
                 f"{type(inner).__name__} cannot load its part of state_dict ({error!r}); nothing "

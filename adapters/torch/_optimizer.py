@@ -5,7 +5,7 @@ one owns the slow weights. What a sync means is lookahead_core. Here is what tor
 expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,7 @@ from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
 from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
+from ._joint import each, joined, one_of_several
 from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
 from ._parts import Parts
@@ -57,8 +58,9 @@ class MetaOptimizer(Optimizer):
 
     Parameters
     ----------
-    inner : torch.optim.Optimizer
-        Moves the fast weights, which are the model's parameters.
+    inner : torch.optim.Optimizer or list of them
+        Moves the fast weights, which are the model's parameters. Several, such as Muon for the
+        matrices and AdamW for the rest, step and sync together, each with its own parameters.
     rule : SyncRule
         When to sync and how. `lookahead_alpha` (where the outer rule is `Interpolate`) and
         `lookahead_sync_period` in a parameter group override it, and may be changed there between
@@ -90,7 +92,7 @@ class MetaOptimizer(Optimizer):
     Attributes
     ----------
     inner, rule, capturable
-        As given.
+        As given; of several inner optimizers one that shows all, with the list as `optimizers`.
     work : float
         What this worker has done since the last sync, in any unit (tokens, samples): add to it
         before `step`. The mean weighs workers by it; if nobody adds anything they count alike.
@@ -124,7 +126,7 @@ class MetaOptimizer(Optimizer):
     @translated
     def __init__(
         self,
-        inner: Optimizer,
+        inner: Optimizer | Sequence[Optimizer],
         rule: SyncRule,
         *,
         slow_dtype: torch.dtype | None = None,
@@ -137,7 +139,8 @@ class MetaOptimizer(Optimizer):
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,
     ) -> None:
-        wrapped = (inner, held_by(inner))
+        inner = joined(inner)
+        wrapped = [one for own in each(inner) for one in (own, held_by(own))]
         not_wrapped(inner, any(isinstance(one, MetaOptimizer) for one in wrapped))
         workers = None
         given = [one for one in (process_group, timeout, worker) if one is not None]
@@ -322,21 +325,22 @@ class MetaOptimizer(Optimizer):
         # Some of a third party's take no argument.
         self.inner.zero_grad() if set_to_none else self.inner.zero_grad(set_to_none=False)
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, Any], inner: Optimizer | None = None) -> None:
         """Add a group to the inner optimizer; its slow weights are captured at once.
 
-        The one counter goes on, so that all groups sync together.
+        The one counter goes on, so that all groups sync together. Of several inner optimizers
+        `inner` says to which, `add_param_group({"params": ...}, muon)`.
         """
         self._refuse_while_evaluating("add_param_group")
-        parts = self._parts
-        self.inner.add_param_group(param_group)
-        added = self.param_groups[-1]
+        parts, inner = self._parts, one_of_several(self.inner, inner)
+        inner.add_param_group(param_group)
+        added = inner.param_groups[-1]
         try:
             check_group(added, self.rule)
             own = next(p for p in parts.current() if any(group is added for group in p.groups))
             parts.hold(own, [added])
         except (ValueError, RuntimeError):
-            self.param_groups.pop()
+            inner.param_groups.pop()
             raise
 
     def state_dict(self) -> dict[str, Any]:
@@ -543,7 +547,7 @@ class Lookahead(MetaOptimizer):
     @translated
     def __init__(
         self,
-        inner: Optimizer,
+        inner: Optimizer | Sequence[Optimizer],
         sync_period: int = 5,
         alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",

@@ -24,6 +24,7 @@ from .._checkpoint import Loaded
 from .._checks import check_wrapped
 from .._groups import leaves_of
 from .._hooks import StepsPast
+from .._joint import joined
 from .._optimizer import MetaOptimizer
 from .._workers.workers import workers_of
 from .codecs import Codec, codec_of, name_of
@@ -118,7 +119,7 @@ class StreamingOptimizer(MetaOptimizer):
     @translated
     def __init__(
         self,
-        inner: Optimizer,
+        inner: Optimizer | Sequence[Optimizer],
         rule: SyncRule,
         *,
         process_group: "dist.ProcessGroup",
@@ -132,6 +133,7 @@ class StreamingOptimizer(MetaOptimizer):
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,
     ) -> None:
+        inner = joined(inner)
         check_wrapped(inner, rule)
         _check_rule(rule)
         number = fragments_of(fragments, leaves_of(inner.param_groups), rule.sync_period)
@@ -188,7 +190,7 @@ class StreamingOptimizer(MetaOptimizer):
         stream.elapsed = 0
         stream.start_again()
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, Any], inner: Optimizer | None = None) -> None:
         """Refused with RuntimeError: the fragments are those of the parameters at construction."""
         raise RuntimeError(
             "add_param_group() needs new fragments: put the group into the inner optimizer and "
