@@ -11,6 +11,7 @@
     nox -s clients            the adapters in lightning, transformers, flax, orbax and others
     nox -s distributed        many workers: 2 and 4 processes of torch, 2 of JAX, 8 devices; faults
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
+    nox -s site               docs/ as a site, in docs/_site; nox -s site -- --serve shows it
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
     nox -s bench              measure it beside others; in short: nox -s bench -- --quick --out FILE
@@ -73,6 +74,10 @@ PROGRAMS = {**ISOLATED, "PYTHONPATH": str(ROOT / "tests"), "PYTHONSAFEPATH": "1"
 PEERS = str(ROOT / "experiments" / "peers" / "requirements.txt")
 # Two processes with two threads each would wait for each other on two processors.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# Files in an archive get this time, so that building again gives the same bytes: 2020-02-02.
+BUILT_AT = "1580601600"
+# Files that a host reads, by the schemas that say what is in them.
+HOSTED = {"github-workflows": ".github/workflows/ci.yml", "citation-file-format": "CITATION.cff"}
 # The conformance suite is asked of one form of the optax adapter: of all in tests(jax).
 ONE_FORM = "not (TestEager or TestInAScan or TestUnderVmap)"
 OTHER_VERSIONS = ("--backend=numpy", "--backend=jax", "-k", ONE_FORM)
@@ -217,16 +222,42 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(tags=["rest"])
+def site(session: nox.Session) -> None:
+    """Build the pages of docs/ and the reference, and test them: -- --serve shows them here."""
+    environment = install(session, *ALL, groups=["site"])
+    source, pages = ROOT / "docs", ROOT / "docs" / "_site"
+    shutil.rmtree(pages, ignore_errors=True)
+    trees = f"--doctree-dir={environment.folder / 'doctrees'}"
+    strict = ("--fresh-env", "--fail-on-warning", "--keep-going", "--quiet")
+    environment.run("sphinx-build", *strict, trees, str(source), str(pages))
+    if "--serve" in session.posargs:
+        here = ("--bind", "127.0.0.1", "--directory", str(pages))
+        environment.run("python", "-m", "http.server", *here)
+    else:
+        run_tests(environment, "tests/site", f"--site={pages}", launcher=("pytest",))
+
+
+@nox.session(tags=["rest"])
 def build(session: nox.Session) -> None:
-    """Build, check the metadata, and test what is in the wheel and what importing it imports."""
-    environment = install(session, *ALL, groups=["build", "backend-numpy"])
-    dist = (Path(session.create_tmp()) / "dist").resolve()
-    for old in dist.glob("*"):
-        old.unlink()
-    environment.run("python", "-m", "build", "--outdir", str(dist), str(ROOT))
+    """Build twice, check the metadata and files for hosts, and test what is in the archives."""
+    environment = install(session, *ALL, groups=["build"])
+    dist, again = ROOT / "dist", (Path(session.create_tmp()) / "again").resolve()
+    for folder in (dist, again):
+        shutil.rmtree(folder, ignore_errors=True)
+        clean_build()
+        # From the checkout through the source archive; then from the checkout itself.
+        wheel_alone = ["--wheel"] if folder is again else []
+        command = ("-m", "build", *wheel_alone, "--outdir", str(folder), str(ROOT))
+        environment.run("python", *command, env={**ISOLATED, "SOURCE_DATE_EPOCH": BUILT_AT})
+    (wheel,), (second,) = dist.glob("*.whl"), again.glob("*.whl")
+    if wheel.read_bytes() != second.read_bytes():
+        session.error(f"{wheel} and {second} are built from the same files and differ")
     environment.run("twine", "check", "--strict", *map(str, dist.iterdir()))
+    environment.run("check-wheel-contents", str(wheel))
+    for schema, file in HOSTED.items():
+        schema = f"vendor.{schema}"  # it comes with the checker: no network
+        environment.run("check-jsonschema", "--builtin-schema", schema, str(ROOT / file))
     everything = [f"--backend={name}" for name in ALL]
-    (wheel,) = dist.glob("*.whl")
     run_tests(environment, "tests/packaging", f"--wheel={wheel}", *everything)
 
 

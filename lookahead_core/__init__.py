@@ -37,3 +37,5 @@ __all__ = [
     "move_with_momentum",
 ]
 __all__ += presets.__all__
+
+__version__ = "0.2.0.dev0"

@@ -104,6 +104,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "(default: those in LOOKAHEAD_BACKENDS, separated by commas, else numpy)",
     )
     parser.addoption("--wheel", help="the built wheel; without it tests/packaging is not collected")
+    parser.addoption("--site", help="the built site; without it tests/site is not collected")
     parser.addoption(
         "--clients",
         action="store_true",
@@ -211,6 +212,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     asked = asked_for(config)
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--wheel") else ["the built wheel"]
+    rest += [] if config.getoption("--site") else ["the built site"]
     rest += [] if config.getoption("--clients") else ["client libraries"]
     rest += [] if config.getoption("--distributed") else ["several processes"]
     rest += [] if config.getoption("--slow") else ["the slow tests"]
@@ -223,6 +225,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     name, asked = collection_path.name, families(config)
     if name == "packaging" and not config.getoption("--wheel"):
+        return True
+    if name == "site" and collection_path.is_dir() and not config.getoption("--site"):
         return True
     if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
         return True

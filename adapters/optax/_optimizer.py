@@ -64,7 +64,7 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     ----------
     init : callable, (params) -> state
         As in optax.
-    update : callable, (updates, state, params, **extra_args) -> (updates, state)
+    update : ``(updates, state, params, **extra_args) -> (updates, state)``
         As in optax.
 
     Attributes

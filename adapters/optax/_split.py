@@ -24,9 +24,9 @@ class SplitTransformation(NamedTuple):
     ----------
     init : callable, (params) -> state
         Of the optimizer that was split.
-    update : callable, (updates, state, params, **extra_args) -> (updates, state)
+    update : ``(updates, state, params, **extra_args) -> (updates, state)``
         A step without a sync; takes no anchor either.
-    update_and_sync : callable, (updates, state, params, **extra_args) -> (updates, state)
+    update_and_sync : ``(updates, state, params, **extra_args) -> (updates, state)``
         A step and a sync, whatever the counter says (clause C05). Takes the anchor of the next
         cycle: the parameters as they will be after these updates.
     """

@@ -1,0 +1,24 @@
+"""The site: `nox -s site` builds it, without a network, and with warnings as errors."""
+
+import lookahead_core
+
+project = "lookahead-core"
+author = "The lookahead-core maintainers"
+release = lookahead_core.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
+exclude_patterns = ["_site"]
+myst_heading_anchors = 6  # links to headings, named as code hosts name them
+
+# Every name in `__all__` of a module, in that order; docstrings say the types of arguments.
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+add_module_names = False
+numpydoc_show_class_members = False  # autodoc lists methods, each with its docstring
+
+html_theme = "furo"  # fonts of the reader's machine, and no script from elsewhere
+html_title = f"lookahead-core {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
