@@ -315,6 +315,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             taken_off=[self._counter("taken_off", own.dtype) for own in restarted],
         )
         vars(self)["_part"] = part  # Keras would wrap the lists
+        go_on(self.inner, part.taken_off)
 
     def _like(self, variables: list[Any], values: Any, name: str) -> list[Any]:
         """A variable for each value, laid out like those of the model; none without values."""
