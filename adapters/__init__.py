@@ -4,6 +4,7 @@ from lookahead_core.adapters.torch import Lookahead
 from lookahead_core.adapters.optax import lookahead
 from lookahead_core.adapters.numpy import SGD, Lookahead
 from lookahead_core.adapters.cupy import SGD, Lookahead
+from lookahead_core.adapters.keras import Lookahead
 from lookahead_core.adapters.mlx import Lookahead
 """
 
@@ -11,9 +12,9 @@ import importlib
 from types import ModuleType
 
 # A literal list: walking the package's folder finds nothing in an editable install.
-_ADAPTERS = ("cupy", "mlx", "numpy", "optax", "torch")
+_ADAPTERS = ("cupy", "keras", "mlx", "numpy", "optax", "torch")
 
-__all__ = ["cupy", "mlx", "numpy", "optax", "torch"]
+__all__ = ["cupy", "keras", "mlx", "numpy", "optax", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:

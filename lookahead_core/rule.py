@@ -281,6 +281,20 @@ class SyncRule:
         check_state(state)
         return self._taken(begins(state.count), fast, inner, state, kernel)
 
+    def takes(self, state: SyncState) -> bool | Array:
+        """Whether `begin` would take anything now; a 0-d bool array if the counter is an array.
+
+        For loops that branch by themselves, as `due` is: where it holds, `begin` with the counters
+        at 0 takes without selecting.
+        """
+        return self._takes(begins(state.count), state)
+
+    def _takes(self, first: bool | Array, state: SyncState) -> bool | Array:
+        """`first`, but where a sync does not put the fast weights back whole only at the start."""
+        if first is False or self.fast_carries_slow:
+            return first
+        return (state.syncs == 0) & first  # MLX has no `True & array`
+
     def _taken(
         self,
         first: bool | Array,
@@ -290,8 +304,7 @@ class SyncRule:
         kernel: Kernel,
     ) -> SyncState:
         """The slow weights and the slow copy of the inner state from the live ones, if `first`."""
-        if first is not False and not self.fast_carries_slow:
-            first = (state.syncs == 0) & first  # MLX has no `True & array`
+        first = self._takes(first, state)
         if first is False:
             return state
         check_match("fast", fast, "state.slow", state.slow)

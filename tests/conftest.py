@@ -28,11 +28,14 @@ BACKENDS = {
     "jax": ("jax", "optax", "optree", "safetensors"),
     "dask": ("dask.array", "ml_dtypes"),
     "mlx": ("mlx.core",),
+    **{f"keras-{name}": ("keras", name) for name in ("tensorflow", "jax", "torch")},
     "cupy": ("cupy", "optree", "safetensors"),
 }
 # The same tests as of another backend, with its arrays on a GPU.
 ON_GPU = {"torch-cuda": "torch", "jax-gpu": "jax"}
 BACKENDS |= {name: BACKENDS[family] for name, family in ON_GPU.items()}
+# The backends of Keras; its own backend is chosen once a process.
+KERAS = tuple(name for name in BACKENDS if name.startswith("keras-"))
 # Array namespaces that the core's tests run on, by the names they have in the table of the matrix.
 NAMESPACES = {
     "numpy": ("numpy", "numpy-read-only", "array-api-strict", "array-api-strict-minimal"),
@@ -41,6 +44,7 @@ NAMESPACES = {
     "dask": ("dask",),
     "mlx": ("mlx",),
     "cupy": ("cupy",),
+    **dict.fromkeys(KERAS, ()),
 }
 MODULES = {
     **{name: f"array_api_compat.{name}" for name in ("numpy", "torch", "cupy")},
@@ -68,6 +72,7 @@ DEVICES = {"numpy": ("array-api-strict",), "torch": ("torch-meta",)}
 ONCE = {"matrix", "analysis", "figures", "network", "meta"}
 # What belongs to some backends: folders of tests of adapters, and modules anywhere else.
 FOLDERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "mlx": "mlx", "cupy": "cupy"}
+FOLDERS |= dict.fromkeys(KERAS, "keras")
 MODULES_OF = {
     "test_jax_transformations.py": {"jax"},
     "test_devices.py": set(DEVICES),
@@ -88,6 +93,7 @@ MODULES_OF = {
     "test_on_meshes.py": {"jax"},
     "test_jax_workers_page.py": {"jax"},
     **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax", "mlx")},
+    "test_keras_guide.py": set(KERAS),
 }
 
 if importlib.util.find_spec("lookahead_core.adapters") is None:
@@ -151,6 +157,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for module in BACKENDS[backend]:
             if not is_installed(module):
                 raise pytest.UsageError(f"backend {backend} needs {module}: it is not installed")
+    choose_keras_backend(config, asked)
     for backend in asked:
         if backend in HAS_GPU and not HAS_GPU[backend]():
             raise pytest.UsageError(
@@ -172,6 +179,17 @@ def own_compilation_cache() -> None:
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if folder and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / worker)
+def choose_keras_backend(config: pytest.Config, asked: list[str]) -> None:
+    """Keras reads which one it is when it is imported."""
+    chosen = [backend for backend in asked if backend in KERAS]
+    if len(chosen) > 1:
+        raise pytest.UsageError(f"backends {', '.join(chosen)}: one to a process")
+    for backend in chosen:
+        os.environ["KERAS_BACKEND"] = backend.partition("-")[2]
+        # Of Keras 3.15 itself, where it makes NumPy arrays of torch's tensors.
+        config.addinivalue_line(
+            "filterwarnings", "ignore:__array__ implementation doesn't:DeprecationWarning"
+        )
 
 
 def cupy_has_gpu() -> bool:

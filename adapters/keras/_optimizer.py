@@ -1,0 +1,423 @@
+"""Any `SyncRule` as a `keras.optimizers.Optimizer` around any other.
+
+Made like Keras' own wrapper, LossScaleOptimizer. What a sync means is lookahead_core, and what
+differs between the backends is _backend.py; here is what Keras expects of an optimizer.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import keras
+
+from lookahead_core import SyncRule, SyncState, lookahead
+from lookahead_core.settings import Scheduled
+from lookahead_core.validation import not_wrapped
+from lookahead_core.words import refuse_to_set, translated, without_effect
+
+from ._backend import BACKEND, known, native, on_each_device, outside_of_graphs, read, when, write
+from ._checkpoint import load, packed, save, unpacked
+from ._inner_state import (
+    check_inner,
+    counters,
+    go_on,
+    initial_values,
+    moments,
+    optimizers_in,
+    rates,
+)
+from ._parts import Part, core_state, parted
+
+__all__ = ["Lookahead", "MetaOptimizer"]
+
+READ_ONLY = without_effect("inner", "rule", "slow_dtype")
+
+
+@keras.saving.register_keras_serializable("lookahead_core")
+class MetaOptimizer(keras.optimizers.Optimizer):
+    """Any `SyncRule` around any Keras optimizer.
+
+    Use it in the place of the inner optimizer, in `compile` or in a loop of your own.
+
+    Parameters
+    ----------
+    inner : keras.optimizers.Optimizer
+        Moves the fast weights, which are the model's trainable variables. Clipping, weight decay
+        and accumulation of gradients are its arguments.
+    rule : SyncRule
+        When to sync and how.
+    slow_dtype : str, optional
+        Keep slow weights, and what the outer rule keeps, in this dtype where it is wider than the
+        variable's; "float32" is right for bfloat16 and float16 variables (clause C15).
+    name : str, optional
+        As of any Keras optimizer.
+    **base
+        Arguments of the base class are refused: they belong to the inner optimizer.
+
+    Attributes
+    ----------
+    inner, rule
+        As given.
+
+    Raises
+    ------
+    ValueError
+        If an argument is not of its kind, the inner optimizer is wrapped already, scales losses or
+        averages by itself, or the rule needs gradients; the message names the right order.
+
+    Notes
+    -----
+    Steps are counted by the `iterations` of the inner optimizer: gradients that are accumulated do
+    not count, nor steps that LossScaleOptimizer skips (clause C03).
+
+    References
+    ----------
+    Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
+    """
+
+    @translated
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        rule: SyncRule,
+        *,
+        slow_dtype: str | None = None,
+        name: str | None = None,
+        **base: Any,
+    ) -> None:
+        wrapped = any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner))
+        not_wrapped(inner, wrapped)
+        check_inner(inner)
+        _check_rule(rule)
+        for argument in base:
+            raise ValueError(
+                f"{argument} belongs to the inner optimizer: write "
+                f"{type(self).__name__}({type(inner).__name__}({argument}=...))"
+            )
+        super().__init__(learning_rate=0.0, name=name)
+        own = {"inner": inner, "rule": rule, "slow_dtype": slow_dtype}
+        for key, value in own.items():
+            super().__setattr__(key, value)
+        vars(self).update(_part=None, _fast=None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        refuse_to_set(self, name, READ_ONLY)
+        super().__setattr__(name, value)
+
+    # --- what Keras asks of an optimizer ---
+
+    @property
+    def variables(self) -> list[Any]:
+        """Our own, and those of the inner optimizer."""
+        return [*self._variables, *self.inner.variables]
+
+    @property
+    def iterations(self) -> Any:
+        """Inner steps since the start, also those before a reset."""
+        iterations = self.inner.iterations
+        if self.built and self._part.taken_off:
+            steps = self.inner.gradient_accumulation_steps or 1
+            iterations = iterations + self._part.taken_off[0] // steps
+        return iterations
+
+    @property
+    def learning_rate(self) -> Any:
+        """That of the inner optimizer."""
+        return self.inner.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self.inner.learning_rate = learning_rate
+
+    @property
+    def loss_scale_factor(self) -> Any:
+        """That of the inner optimizer; LossScaleOptimizer around sets it to None."""
+        return self.inner.loss_scale_factor
+
+    @loss_scale_factor.setter
+    def loss_scale_factor(self, factor: Any) -> None:
+        if "inner" in vars(self):  # the base class sets its own None first
+            self.inner.loss_scale_factor = factor
+
+    def scale_loss(self, loss: Any) -> Any:
+        """As the inner optimizer does."""
+        return self.inner.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """As the inner optimizer does; the fast weights stay, so that two fits are one."""
+        self.inner.finalize_variable_values(var_list)
+
+    def build(self, variables: Any) -> None:
+        """Make the variables: slow weights are copies of these (clause C01)."""
+        if self.built:
+            return
+        with outside_of_graphs():
+            if not self.inner.built:
+                self.inner.build(variables)
+            super().build(variables)
+            self._make_part([v for v in variables if not _is_overwritten(v)])
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """One inner step; on every sync_period-th a sync follows it.
+
+        Parameters
+        ----------
+        grads : list of tensors
+            A gradient for each variable, or None.
+        trainable_variables : list of variables, optional
+            What the gradients are of; without it those that the optimizer was built with.
+        """
+        self._refuse_while_evaluating("apply")
+        if not self.built and trainable_variables is not None and len(grads):
+            self.build([*trainable_variables])
+        if not self.built or not len(grads):
+            self.inner.apply(grads, trainable_variables)  # Keras' own error, or nothing to do
+            return
+        go_on(self.inner, self._part.taken_off)
+        part, before = self._part.each(native), keras.ops.copy(self.inner.iterations)
+        lr = rates(self.inner, self._part.fast) if self.rule.needs_inner_lr else []
+        on_each_device(self._begin, part)
+        self.inner.apply(grads, trainable_variables)
+        applied = keras.ops.subtract(self.inner.iterations, before)
+        on_each_device(self._count_and_sync, part, applied, lr)
+
+    def sync(self) -> None:
+        """Sync now, whatever the counter says, and start it again (clause C05); not in a graph."""
+        self._refuse_while_evaluating("sync")
+        if not self.built:
+            raise RuntimeError("sync() needs slow weights: call build(model.trainable_variables)")
+        lr = rates(self.inner, self._part.fast) if self.rule.needs_inner_lr else []
+        on_each_device(self._sync, self._part.each(native), lr)
+
+    # --- slow weights ---
+
+    @contextmanager
+    def slow_weights(self) -> Iterator[None]:
+        """Context in which the model holds the slow weights, to evaluate or to save it (C22).
+
+        The fast weights come back bit for bit, also after an exception. A model that is saved
+        inside has the slow weights, and its optimizer the fast ones too (clause C41).
+        """
+        outermost = self._fast is None
+        self.eval()
+        try:
+            yield
+        finally:
+            if outermost:
+                self.train()
+
+    def eval(self) -> None:
+        """Put the slow weights into the model, until `train()`; as `slow_weights()` does."""
+        if self._fast is not None or not self.built:
+            return
+        now, state = core_state(self._part, self.rule)
+        slow = self.rule.slow(now.fast, state)
+        fast = [keras.ops.copy(leaf) for leaf in now.fast]
+        write(
+            self._part.fast, [keras.ops.cast(s, f.dtype) for s, f in zip(slow, fast, strict=True)]
+        )
+        vars(self)["_fast"] = fast
+
+    def train(self) -> None:
+        """Put the fast weights back after `eval()`, or loading what was saved inside of it."""
+        if self._fast is not None:
+            write(self._part.fast, self._fast)
+            vars(self)["_fast"] = None
+
+    # --- files ---
+
+    def save_own_variables(self, store: Any) -> None:
+        """What is ours; the inner optimizer is saved beside it."""
+        if self.built:
+            save(store, self.rule, self._part, self._fast or [])
+
+    def load_own_variables(self, store: Any) -> None:
+        """What was saved: without variables yet with Keras' warning, else whole or not at all."""
+        if not self.built:
+            super().load_own_variables(store)
+            return
+        vars(self)["_fast"] = load(store, self.rule, self._part) or None
+
+    def get_config(self) -> dict[str, Any]:
+        """The inner optimizer and the rule."""
+        return {
+            "name": self.name,
+            "inner": keras.saving.serialize_keras_object(self.inner),
+            "rule": packed(self.rule),
+            "slow_dtype": self.slow_dtype,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """The optimizer of a configuration."""
+        made = {name: unpacked(value) for name, value in config.items() if name != "inner"}
+        inner = keras.saving.deserialize_keras_object(config["inner"], custom_objects)
+        return cls(inner, **made)
+
+    # --- steps on one device ---
+
+    def _begin(self, part: Part) -> None:
+        now, state = core_state(part, self.rule)
+
+        def taken() -> list[Any]:
+            begun = self.rule.begin(now.fast, now.inner, state._replace(count=0, syncs=0))
+            return [*begun.slow, *begun.inner_slow]
+
+        when(self.rule.takes(state), [*part.slow, *part.inner_slow], taken)
+
+    def _count_and_sync(self, part: Part, applied: Any, lr: Any) -> None:
+        now, state = core_state(part, self.rule)
+        moved = known(applied) > 0
+        when(moved, part.counters[:1], lambda: [self.rule.count_step(state).count])
+        due = moved & self.rule.due(state)
+        when(due, part.flat(), lambda: self._synced(now, state, lr).flat())
+
+    def _sync(self, part: Part, lr: Any) -> None:
+        now, state = core_state(part, self.rule)
+        state = self.rule.begin(now.fast, now.inner, state)
+        write(part.flat(), self._synced(now, state, lr).flat())
+
+    def _synced(self, now: Part, state: SyncState, lr: Any) -> Part:
+        evidence = {"inner_lr": lr} if self.rule.needs_inner_lr else {}
+        if self.rule.inner_state == "reset":
+            first = [*self._first_moments, *(0 for _ in now.taken_off)]
+            evidence["initial"] = [
+                keras.ops.full_like(leaf, value)
+                for leaf, value in zip(now.inner, first, strict=True)
+            ]
+        return parted(now, *self.rule.sync(now.fast, now.inner, state, **evidence))
+
+    # --- our variables ---
+
+    def _make_part(self, fast: list[Any]) -> None:
+        """The variables of the core's state, with its values."""
+        policy, restarted = self.rule.inner_state, []
+        acted_on = [] if policy == "maintain" else moments(self.inner)
+        if policy == "reset":
+            vars(self)["_first_moments"] = initial_values(self.inner)
+            restarted = counters(self.inner)
+        wide = self.slow_dtype and keras.ops.zeros((), self.slow_dtype).dtype
+        state = self.rule.init([*map(read, fast)], [*map(read, acted_on)], slow_dtype=wide or None)
+        slots = [self._like(fast, slot, f"outer_{n}") for n, slot in enumerate(state.outer)]
+        # Schedules multiply the syncs by floats, which TensorFlow does not do with an int32.
+        syncs = "float64" if BACKEND == "tensorflow" else "int32"
+        part = Part(
+            counters=[
+                self._counter("count", "int32", state.count),
+                self._counter("syncs", syncs, state.syncs),
+                self._counter("phase", "int32", state.phase),
+            ],
+            fast=fast,
+            inner=[*acted_on, *restarted],
+            slow=self._like(fast, state.slow, "slow"),
+            outer=[variable for slot in slots for variable in slot],
+            inner_slow=self._like(acted_on, state.inner_slow, "inner_slow"),
+            taken_off=[self._counter("taken_off", own.dtype) for own in restarted],
+        )
+        vars(self)["_part"] = part  # Keras would wrap the lists
+        go_on(self.inner, part.taken_off)
+
+    def _like(self, variables: list[Any], values: Any, name: str) -> list[Any]:
+        """A variable for each value, laid out like those of the model; none without values."""
+        return [
+            self.add_variable(
+                value.shape,
+                initializer=lambda *_, value=value, **__: value,
+                dtype=keras.backend.standardize_dtype(value.dtype),
+                layout=getattr(variable, "_layout", None),
+                name=f"{name}_{index}",
+            )
+            for index, (variable, value) in enumerate(zip(variables, values, strict=False))
+        ]
+
+    def _counter(self, name: str, dtype: str, value: int = 0) -> Any:
+        first = keras.initializers.Constant(value)
+        return self.add_variable((), first, dtype, aggregation="only_first_replica", name=name)
+
+    def _refuse_while_evaluating(self, name: str) -> None:
+        if self._fast is not None:
+            raise RuntimeError(
+                f"{name}() would change the slow weights, which the model holds now: leave "
+                "slow_weights(), or call train()"
+            )
+
+
+@keras.saving.register_keras_serializable("lookahead_core")
+class Lookahead(MetaOptimizer):
+    """Lookahead around any Keras optimizer: k steps forward, one step back.
+
+    Parameters
+    ----------
+    inner : keras.optimizers.Optimizer
+        Moves the fast weights, which are the model's trainable variables.
+    sync_period : int
+        Inner steps between syncs, k >= 1.
+    alpha : float or callable, (syncs) -> float or 0-d tensor
+        How far the slow weights move at a sync, in [0, 1]. A callable is a schedule of the number
+        of syncs so far, which is a tensor in a graph.
+    inner_state : {"maintain", "reset", "interpolate"}
+        What a sync does to the inner optimizer's own state.
+    slow_dtype : str, optional
+        As of `MetaOptimizer`.
+    name : str, optional
+        As of any Keras optimizer.
+    **base
+        Arguments of the base class are refused: they belong to the inner optimizer.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Zhang et al. 2019, Algorithm 1, arXiv:1907.08610.
+
+    Examples
+    --------
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.layers.Dense(1)])
+    >>> model.compile(Lookahead(keras.optimizers.Adam(1e-3), sync_period=5, alpha=0.5), "mse")
+    >>> history = model.fit(np.ones((8, 2)), np.ones((8, 1)), verbose=0)
+    """
+
+    @translated
+    def __init__(
+        self,
+        inner: keras.optimizers.Optimizer,
+        sync_period: int = 5,
+        alpha: Scheduled = 0.5,
+        inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
+        *,
+        slow_dtype: str | None = None,
+        name: str | None = None,
+        **base: Any,
+    ) -> None:
+        rule = lookahead(sync_period, alpha, inner_state)
+        super().__init__(inner, rule, slow_dtype=slow_dtype, name=name, **base)
+
+    def get_config(self) -> dict[str, Any]:
+        """The inner optimizer and the settings."""
+        config = super().get_config()
+        own = config.pop("rule")["settings"]
+        return {
+            **config,
+            **{name: own[name] for name in ("sync_period", "inner_state")},
+            "alpha": own["outer"]["settings"]["alpha"],
+        }
+
+
+def _check_rule(rule: Any) -> None:
+    if not isinstance(rule, SyncRule):
+        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+    rule.check_counts()
+    if rule.needs_gradient or rule.needs_curvature:
+        raise ValueError(
+            "rule must not ask for gradients or a curvature, which Keras' optimizers clip, add up "
+            f"and keep to themselves, got {rule!r}"
+        )
+
+
+def _is_overwritten(variable: Any) -> bool:
+    """Whether Keras puts the gradient in its place: the scales of float8, which are no weights."""
+    return bool(getattr(variable, "overwrite_with_gradient", False))
