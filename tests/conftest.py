@@ -179,6 +179,8 @@ def own_compilation_cache() -> None:
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if folder and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / worker)
+
+
 def choose_keras_backend(config: pytest.Config, asked: list[str]) -> None:
     """Keras reads which one it is when it is imported."""
     chosen = [backend for backend in asked if backend in KERAS]
