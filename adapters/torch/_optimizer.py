@@ -8,6 +8,7 @@ expect of an optimizer: hooks, closures, gradients, groups and evaluation.
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
+from lookahead_core.workers import Average
 
 from . import _applied as applied
 from . import _captured as captured
@@ -30,7 +32,7 @@ from ._hooks import StepsPast, hooked
 from ._joint import each, joined, one_of_several
 from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
-from ._parts import Parts
+from ._parts import Part, Parts
 from ._slow_weights import SlowWeights
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Lookahead", "MetaOptimizer"]
 
 Closure = Callable[[], Any]
+InnerStep = Callable[[], tuple[Any, bool]]
 
 IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
 READ_ONLY = without_effect(
@@ -227,7 +230,7 @@ class MetaOptimizer(Optimizer):
         Notes
         -----
         A step that the inner optimizer does not apply, because it skips it or because no parameter
-        has a gradient, is not counted (clause C03).
+        has a gradient, is not counted (clause C03); with many workers it is (clause C81).
         """
         self._refuse_while_evaluating("step")
         self._parts.inner_steps = 0
@@ -235,9 +238,11 @@ class MetaOptimizer(Optimizer):
             return template.make(self._parts)
         if closure is None and not self._has_gradient():
             self._warn_without_gradient()
-            return self.inner.step()
+            if self._parts.workers is None:
+                return self.inner.step()
         template.drop(self._parts)
-        return self._captured_step(closure) if self.capturable else self._branching_step(closure)
+        take = partial(self._inner_step, closure)
+        return self._captured_step(take) if self.capturable else self._branching_step(take)
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05).
@@ -261,11 +266,48 @@ class MetaOptimizer(Optimizer):
         for part in current:
             parts.participating(part)
         parts.begin(part for part in current if between(part.on_host().count))
-        average = parts.meet(current)
-        for part in current:
-            parts.sync(part, average)
-        parts.elapsed *= 0
-        parts.work = 0.0
+        self._sync_all(self._met(current, kind="sync()"))
+
+    def leave(self) -> None:
+        """Say that this worker is done, and take part in the syncs of the others until all are.
+
+        Each worker calls it after its last step, which need not be the last one of the others. From
+        then on the mean is of those who go on, and of the `work` that this one has done and not yet
+        averaged. Returns when all have called it, within a cycle: `sync()` then ends that. For
+        workers alone; `torch.distributed.algorithms.join.Join([optimizer])` does the same.
+
+        Raises
+        ------
+        RuntimeError
+            Inside `slow_weights()` or after `eval()`, or if another worker does not come.
+        """
+        self._refuse_while_evaluating("leave")
+        if self._parts.workers is not None:
+            from ._workers.leaving import leave
+
+            leave(self)
+
+    def join_hook(self, **options: Any) -> Any:
+        """For torch's `Join`."""
+        from ._workers.leaving import Leaving
+
+        return Leaving(self)
+
+    @property
+    def join_process_group(self) -> Any:
+        """For torch's `Join`: the workers."""
+        return self._parts.workers.link.group
+
+    @property
+    def join_device(self) -> torch.device:
+        """For torch's `Join`: where its messages are."""
+        device: torch.device = self._parts.workers.link.device
+        return device
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether a GradScaler calls `step` of a batch to be skipped too: workers count it."""
+        return self._parts.workers is not None
 
     def anchor(self) -> None:
         """Take the slow weights from the parameters when the next cycle begins, whatever they hold.
@@ -410,7 +452,7 @@ class MetaOptimizer(Optimizer):
                 f"it, load it there), got {', '.join(loaded.streaming)}"
             )
 
-    def _branching_step(self, closure: Closure | None) -> Any:
+    def _branching_step(self, take: InnerStep) -> Any:
         """The ordinary step: on k - 2 of k it adds one to an integer."""
         parts, current = self._parts, self._parts.current()
         due = [part for part in current if part.rule.due(part.state)]
@@ -421,9 +463,14 @@ class MetaOptimizer(Optimizer):
         if starting:
             refuse_ours_in(self.inner)
             parts.begin(starting)
-        average = parts.meet(due)
-        loss, is_applied = self._inner_step(closure)
-        if not is_applied:
+        average = self._met(due)
+        if average and parts.workers.all_left:
+            return None
+        if average and parts.workers.leaving and parts.workers.forced:
+            return self._sync_all(average)
+        loss, is_applied = take()
+        # Workers count what they are given: one that skips a step is to be at the next sync too.
+        if not is_applied and parts.workers is None:
             return loss
         if starting:
             parts.watch(starting)
@@ -436,14 +483,30 @@ class MetaOptimizer(Optimizer):
             parts.work = 0.0
         return loss
 
-    def _captured_step(self, closure: Closure | None) -> Any:
+    def _captured_step(self, take: InnerStep) -> Any:
         """The step for a graph: the counters are on the device, and nothing here waits for them."""
         self._parts.current()
         captured.begin(self._parts)
-        loss, is_applied = self._inner_step(closure)
+        loss, is_applied = take()
         if is_applied:
             captured.count_and_sync(self._parts)
         return loss
+
+    def _met(self, due: list[Part], **facts: Any) -> Average | None:
+        """How to average over the other workers, once they are here; None without any."""
+        if due and self._parts.workers is not None:
+            from ._workers.leaving import notify
+
+            notify(self)
+        return self._parts.meet(due, **facts)
+
+    def _sync_all(self, average: Average | None) -> None:
+        """Sync every part, and start the clock again."""
+        parts = self._parts
+        for part in parts.current():
+            parts.sync(part, average)
+        parts.elapsed *= 0
+        parts.work = 0.0
 
     def _inner_step(self, closure: Closure | None) -> tuple[Any, bool]:
         """Step the inner optimizer: what it returns, and whether the step was applied.
@@ -451,6 +514,8 @@ class MetaOptimizer(Optimizer):
         Refuses a state that it makes and that the policy does not know. At the first step of all,
         weights and groups go back to what they were then.
         """
+        if self._skips_or_unscales():
+            return None, False
         known = len(self.state)
         first = not self.capturable and self._parts.elapsed == -self.rule.start
         undo = first and known == 0 and self.rule.inner_state != "maintain"
@@ -474,6 +539,16 @@ class MetaOptimizer(Optimizer):
             return loss, False
         return loss, is_applied
 
+    def _skips_or_unscales(self) -> bool:
+        """Where a GradScaler leaves that to us: whether to skip the step; else unscale for it."""
+        scale = getattr(self, "grad_scale", None)
+        skips = bool(getattr(self, "found_inf", False))
+        if scale is not None and not skips:
+            for leaf in leaves_of(self.param_groups):
+                if leaf.grad is not None:
+                    leaf.grad.div_(scale.to(leaf.grad.device))
+        return skips
+
     def _watched(self, closure: Closure, have_gradient: list[bool]) -> Closure:
         """`closure`, after which it is asked whether there is a gradient: a step may clear them."""
 
@@ -488,9 +563,10 @@ class MetaOptimizer(Optimizer):
         return any(leaf.grad is not None for leaf in leaves_of(self.param_groups))
 
     def _warn_without_gradient(self) -> None:
+        counted = "" if self._parts.workers is not None else "and is not counted"
         self._parts.warn_once(
             "step() without a gradient: no parameter has one (.grad is None for all), so the step "
-            "moves nothing and is not counted; is loss.backward() missing?",
+            f"moves nothing {counted}; is loss.backward() missing?",
             stacklevel=4,
         )
 

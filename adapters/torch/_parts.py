@@ -294,11 +294,11 @@ class Parts:
 
     # --- the sync ---
 
-    def meet(self, parts: list[Part]) -> Average | None:
+    def meet(self, parts: list[Part], **facts: Any) -> Average | None:
         """Meet the other workers, if there are any, before a sync; how it averages over them."""
         if self.workers is None or not parts:
             return None
-        return partial(self.workers.mean, share=self.share(parts, self.work))
+        return partial(self.workers.mean, share=self.share(parts, self.work, **facts))
 
     @torch.no_grad()
     def share(self, parts: list[Part], work: float, **facts: Any) -> float:

@@ -6,7 +6,7 @@ arrival is the rule's `restart`. Which parameters are together is fragments.py, 
 travel flight.py and codecs.py.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +25,8 @@ from .._checks import check_wrapped
 from .._groups import leaves_of
 from .._hooks import StepsPast
 from .._joint import joined
-from .._optimizer import MetaOptimizer
+from .._optimizer import InnerStep, MetaOptimizer
+from .._workers.leaving import notify
 from .._workers.workers import workers_of
 from .codecs import Codec, codec_of, name_of
 from .fragments import fragments_of
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = ["StreamingOptimizer"]
-
-Closure = Callable[[], Any]
 
 
 class StreamingOptimizer(MetaOptimizer):
@@ -182,7 +181,8 @@ class StreamingOptimizer(MetaOptimizer):
         stream = self._parts
         stream.begin(part for part in stream.current() if begins(part.state.count))
         others = [n for n in range(len(stream.phases)) if n not in stream.flights]
-        shares = {number: stream.meet_fragment(number) for number in others}
+        kind = "sync() of fragments"
+        shares = {number: stream.meet_fragment(number, kind=kind) for number in others}
         for number, share in shares.items():
             stream.take(number, share)
         for number in [*stream.flights]:
@@ -210,17 +210,20 @@ class StreamingOptimizer(MetaOptimizer):
     def _check_loaded(self, loaded: Loaded) -> None:
         self._parts.check(loaded.streaming)
 
-    def _branching_step(self, closure: Closure | None) -> Any:
+    def _branching_step(self, take: InnerStep) -> Any:
         """The ordinary step: what is taken or applied at it, if anything, the clock tells."""
         stream = self._parts
         stream.begin(part for part in stream.current() if begins(part.state.count))
         # What could be wrong is refused, and what has to be here is waited for, before weights
         # move.
-        shares = {n: stream.meet_fragment(n) for n in stream.numbers(1 + stream.delay)}
+        numbers = stream.numbers(1 + stream.delay)
+        if numbers:
+            notify(self)
+        shares = {number: stream.meet_fragment(number) for number in numbers}
+        if shares and stream.workers.all_left:
+            return None
         stream.bring_on()
-        loss, is_applied = self._inner_step(closure)
-        if not is_applied:
-            return loss
+        loss, _ = take()
         due = [part for part in stream.parts if part.rule.due(part.state)]
         for number, share in shares.items():
             stream.take(number, share)

@@ -132,10 +132,10 @@ class Stream(Parts):
 
     # --- taken, on its way, applied ---
 
-    def meet_fragment(self, number: int) -> float:
+    def meet_fragment(self, number: int, **facts: Any) -> float:
         """Meet the other workers before a fragment is taken; this one's share of its mean."""
         work, own = self.undone[number] + self.work, self.of_fragment(number)
-        return self.share(own, work, **{"the fragment": number})
+        return self.share(own, work, **facts, **{"the fragment": number})
 
     @torch.no_grad()
     def take(self, number: int, share: float) -> None:

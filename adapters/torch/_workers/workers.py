@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["Workers", "workers_of"]
 
 # What workers may be about to do when they meet.
-KINDS = ("making an optimizer", "taking in parameters", "a sync")
+SYNCS = ("a sync", "sync()")
+KINDS = ("making an optimizer", "taking in parameters", *SYNCS, "sync() of fragments", "leaving")
 
 
 class Word(NamedTuple):
@@ -80,12 +81,22 @@ class Workers:
         Groups of the processes that are this worker; None to go by the parameters.
     number : int
         Which of the optimizers of these workers this is, by the order in which they were made.
+    leaving : bool
+        Whether this one is done, and only follows the others.
+    met : int
+        Meetings before a mean so far.
+    forced, all_left : bool
+        Of the last of them: whether it was for `sync()`, and whether nobody has gone on.
     """
 
     link: Link
     check_replicas: bool = False
     within: "list[dist.ProcessGroup] | None" = None
     number: int = 0
+    leaving: bool = False
+    met: int = 0
+    forced: bool = False
+    all_left: bool = False
 
     made: ClassVar[int] = 0  # in this process
 
@@ -114,13 +125,16 @@ class Workers:
     ) -> list[Word]:
         """The words of all; ValueError, on every worker, unless all do the same with these facts.
 
-        Of all workers, or of the processes that `link` leads to.
+        Of all workers, or of the processes that `link` leads to. Those that are leaving follow the
+        syncs of the others, and nothing else.
         """
         link = link or self.link
         facts = {"what is done": kind, **facts}
         word = Word(KINDS.index(kind), _digest(facts), prints, work)
         words = [Word.of(row) for row in link.gathered(word.row())]
-        if len({word.digest for word in words}) > 1:
+        others = [word for word in words if KINDS[word.kind] != "leaving"]
+        followed = link is self.link and all(KINDS[other.kind] in SYNCS for other in others)
+        if len({word.digest for word in (others if followed else words)}) > 1:
             _refuse_differences(link, link.gathered_objects(facts))
         return words
 
@@ -129,6 +143,7 @@ class Workers:
         parts: Sequence["Part"],
         kept: Mapping[Tensor, "Kept"],
         work: float,
+        kind: str = "a sync",
         **facts: Any,
     ) -> float:
         """This worker's part of the work since the last sync, once all of them are here.
@@ -145,12 +160,18 @@ class Workers:
         members = [kept[leaf].slow for leaf in leaves if leaf in kept]
         bits = fingerprint(members) if self.check_replicas else 0
         where = {"the optimizer": self.number, **facts}
-        work = self._of_this_worker(leaves, work, {**where, **_settings(parts), **_counters(parts)})
-        words = self.meet("a sync", {**where, **_facts(parts), **_counters(parts)}, bits, work)
+        kind = "leaving" if self.leaving else kind
+        within = {**where, **_settings(parts), **_counters(parts)}
+        work = self._of_this_worker(kind, leaves, work, within)
+        words = self.meet(kind, {**where, **_facts(parts), **_counters(parts)}, bits, work)
         edited = "Were weights loaded or edited on one of them alone?"
         self._refuse_odd(words, "slow weights", edited)
-        works = [word.work for word in words]
-        return work / sum(works) if any(works) else 1 / self.link.size
+        kinds, works = [KINDS[word.kind] for word in words], [word.work for word in words]
+        staying = sum(kind != "leaving" for kind in kinds)
+        self.met, self.forced, self.all_left = self.met + 1, "sync()" in kinds, not staying
+        if any(works):
+            return work / sum(works)
+        return 0.0 if self.leaving else 1 / staying
 
     def check_work(self, leaves: Iterable[Tensor]) -> None:
         """ValueError where nobody can tell which processes are one worker."""
@@ -179,7 +200,7 @@ class Workers:
         return groups_of_a_worker(leaves, self.link.group) if self.within is None else self.within
 
     def _of_this_worker(
-        self, leaves: Sequence[Tensor], work: float, facts: dict[str, Any]
+        self, kind: str, leaves: Sequence[Tensor], work: float, facts: dict[str, Any]
     ) -> float:
         """The work of all processes that are this worker, or a multiple of it.
 
@@ -187,7 +208,7 @@ class Workers:
         would be averaged by shares of its own.
         """
         for group in self._groups_within(leaves) or ():
-            words = self.meet("a sync", facts, 0, work, self.link._replace(group=group))
+            words = self.meet(kind, facts, 0, work, self.link._replace(group=group))
             work = sum(word.work for word in words)
         return work
 

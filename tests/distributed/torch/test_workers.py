@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.algorithms.join import Join
 
 from lookahead_core import (
     AdaptiveAlpha,
@@ -489,3 +490,85 @@ def test_it_is_not_copied_in_silence(rank):
     _, optimizer = trained(SyncRule(3, Momentum()), rank, steps=0)
     with pytest.raises(TypeError, match="Save its state_dict"):
         deepcopy(optimizer)
+
+
+# --- workers that skip a step, and workers that are done ---
+
+
+def run_out(optimizer, leaf, rank):
+    """Rank 1 goes on to a sync more than the others; returns its weights at that sync."""
+    for _ in range(7 if rank != 1 else 8):
+        step(optimizer, leaf, rank)
+    alone = leaf.detach().clone()
+    alone -= LR * (alone - target(1))
+    for _ in range(0 if rank != 1 else 3):
+        step(optimizer, leaf, rank)
+    return alone
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("way", ["leave", "Join"])
+@pytest.mark.parametrize("kind", [MetaOptimizer, StreamingOptimizer])
+def test_the_mean_is_of_those_that_go_on_when_a_worker_is_done(kind, way, rank):
+    leaf = parameter()
+    inner = torch.optim.SGD([leaf], lr=LR)
+    optimizer = kind(inner, local_sgd(3), process_group=dist.group.WORLD, check_replicas=True)
+    if way == "leave":
+        alone = run_out(optimizer, leaf, rank)
+        optimizer.leave()
+    else:
+        with Join([optimizer]):
+            alone = run_out(optimizer, leaf, rank)
+    with optimizer.slow_weights():
+        torch.testing.assert_close(leaf.detach(), gathered(alone)[1], rtol=0, atol=1e-12)
+    optimizer.sync()
+    assert torch.equal(*gathered(leaf.detach())[:2])
+
+
+@pytest.mark.clause("C81")
+def test_one_that_is_done_follows_a_forced_sync_and_its_work_is_heard(rank):
+    leaf, optimizer = trained(local_sgd(100), rank, steps=2)
+    optimizer.work = 3.0 if rank == 0 else 1.0
+    weights = torch.tensor([3.0 if r == 0 else 1.0 for r in range(dist.get_world_size())])
+    mean = weights.double() @ torch.stack(gathered(leaf.detach())) / weights.sum()
+    if rank == 1:
+        optimizer.sync()
+    optimizer.leave()
+    torch.testing.assert_close(leaf.detach(), mean, rtol=0, atol=1e-12)
+
+
+def skipped_by_a_scaler(optimizer, leaf, rank, skips):
+    """Unscaled by the optimizer, or nothing but counted."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    loss = (leaf - target(rank)).square().sum() / 2
+    scaler.scale(loss).backward()
+    if skips:
+        leaf.grad.fill_(float("inf"))
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == (2.0 if skips else 4.0)
+
+
+def without_a_gradient(optimizer, leaf, rank, skips):
+    leaf.grad = None if skips else leaf.detach() - target(rank)
+    optimizer.step()
+
+
+@pytest.mark.clause("C03", "C81")
+@pytest.mark.filterwarnings("ignore:step.. without a gradient:UserWarning")
+@pytest.mark.parametrize("taken", [skipped_by_a_scaler, without_a_gradient])
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("kind", [MetaOptimizer, StreamingOptimizer])
+def test_a_step_that_one_worker_skips_is_counted(kind, at, taken, rank, size):
+    leaf = parameter()
+    inner = torch.optim.SGD([leaf], lr=LR)
+    optimizer = kind(inner, local_sgd(3), process_group=dist.group.WORLD)
+    own = [parameter().detach() for _ in range(size)]
+    for number in range(3):
+        optimizer.zero_grad()
+        taken(optimizer, leaf, rank, skips=number == at and rank == 1)
+        own = [
+            w if number == at and r == 1 else w - LR * (w - target(r)) for r, w in enumerate(own)
+        ]
+    mean = torch.stack(own).mean(dim=0)
+    torch.testing.assert_close(leaf.detach(), mean, rtol=0, atol=1e-12)
