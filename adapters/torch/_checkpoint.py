@@ -101,7 +101,9 @@ def pack(parts: Parts) -> StateDict:
     for part in parts.current():
         found = _saved_leaves(parts, part)
         theirs = {leaf: owner(parts.inner, g).state for g in part.groups for leaf in g["params"]}
-        as_new |= {leaf for leaf in found if _is_as_new(parts, part, leaf, found, theirs[leaf])}
+        as_new |= {
+            leaf for leaf in found if _is_as_new(parts, part, leaf, found, theirs.get(leaf, {}))
+        }
         entries |= {leaf: own for leaf, own in found.items() if leaf not in as_new}
         clock = part.on_host()
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
