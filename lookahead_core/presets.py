@@ -7,7 +7,7 @@ from lookahead_core.outer import Interpolate, Momentum
 from lookahead_core.outer_rules.averages import anytime_ema, power_ema, wsm
 from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
 from lookahead_core.outer_rules.nested import nested
-from lookahead_core.outer_rules.schedules import PowerWeights
+from lookahead_core.outer_rules.ramp import PowerWeights
 from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import fraction

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from lookahead_core.interpolation import interpolate
 from lookahead_core.outer import Interpolate
-from lookahead_core.outer_rules.schedules import HalfLife, PowerWeights
+from lookahead_core.outer_rules.ramp import HalfLife, PowerWeights
 from lookahead_core.rule import SyncRule
 from lookahead_core.typing import Array
 from lookahead_core.validation import fraction, non_negative, positive
