@@ -27,6 +27,21 @@ def one_in_next_but_one(syncs: Any) -> Any:
     return 1 / (as_real(syncs) + 2)
 
 
+def half_life_of_a_quarter(syncs: Any) -> Any:
+    """Of the run so far."""
+    return 1 - 2 ** (-4 / (as_real(syncs) + 1))
+
+
+def squares(syncs: Any) -> Any:
+    """The n-th weights count as n**2 - (n - 1)**2."""
+    return 1 - (as_real(syncs) / (as_real(syncs) + 1)) ** 2
+
+
+def root_decay(syncs: Any) -> Any:
+    """What stands for a rate that decays as 1 - sqrt, with the start in it."""
+    return 1 - ((as_real(syncs) + 1) / (as_real(syncs) + 2)) ** 0.5
+
+
 def falling(syncs: Any) -> Any:
     """A meta step that is annealed."""
     return 1 / as_real(syncs + 4)
@@ -38,6 +53,9 @@ PRESETS: dict[str, Setup] = {
     "ema": Setup(LEAVES, 1, 1 - 0.875, restart=0.0),
     "polyak": Setup(LEAVES, 1, one_in_next, restart=0.0, start=3),
     "swa": Setup(LEAVES, 3, one_in_next_but_one, restart=0.0, start=4),
+    "anytime_ema": Setup(LEAVES, 1, half_life_of_a_quarter, restart=0.0),
+    "power_ema": Setup(LEAVES, 1, squares, restart=0.0),
+    "wsm": Setup(LEAVES, 3, root_decay, restart=0.0, start=4),
     "reptile": Setup(LEAVES, 3, falling, "reset", MOMENTUM),
     "local_sgd": Setup(LEAVES, K, 1.0),  # of one worker
     "slowmo": Setup(LEAVES, 3, outer=Outer(1.0, 0.5, nesterov=False)),

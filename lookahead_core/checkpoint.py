@@ -90,10 +90,10 @@ def _told(value: Any, syncs: int | None = None) -> Any:
         value = float(value) if is_real_scalar(value) else value
     if isinstance(value, int | float | str):
         return value
+    if callable(value):
+        return "a schedule"
     if is_dataclass(value):
         at = dict.fromkeys(getattr(value, "scheduled", ()), syncs)
         own = ((f.name, _told(getattr(value, f.name), at.get(f.name))) for f in fields(value))
         return f"{type(value).__name__}({', '.join(f'{name}={told!r}' for name, told in own)})"
-    if is_array(value):
-        return "an array"
-    return "a schedule" if callable(value) else type(value).__name__
+    return "an array" if is_array(value) else type(value).__name__

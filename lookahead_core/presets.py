@@ -4,15 +4,17 @@ from dataclasses import replace
 
 from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.outer import Interpolate, Momentum
+from lookahead_core.outer_rules.averages import anytime_ema, power_ema, wsm
 from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
-from lookahead_core.outer_rules.nested import Nested
+from lookahead_core.outer_rules.nested import nested
+from lookahead_core.outer_rules.ramp import PowerWeights
 from lookahead_core.rule import SyncRule
-from lookahead_core.settings import Scheduled, as_real
-from lookahead_core.typing import Array, Count
+from lookahead_core.settings import Scheduled
 from lookahead_core.validation import fraction
 from lookahead_core.words import translated
 
 __all__ = [
+    "anytime_ema",
     "bmuf",
     "diloco",
     "ema",
@@ -22,12 +24,14 @@ __all__ = [
     "lookahead",
     "nested",
     "polyak",
+    "power_ema",
     "reptile",
     "schedule_free",
     "slowmo",
     "snoo",
     "swa",
     "switch_ema",
+    "wsm",
 ]
 
 
@@ -140,7 +144,7 @@ def polyak(start: int = 0) -> SyncRule:
     >>> rule.outer.alpha(0), rule.outer.alpha(3)
     (1.0, 0.25)
     """
-    return SyncRule(1, Interpolate(_one_in_next), restart=0.0, start=start)
+    return SyncRule(1, Interpolate(PowerWeights()), restart=0.0, start=start)
 
 
 def swa(sync_period: int, start: int = 0) -> SyncRule:
@@ -180,7 +184,7 @@ def swa(sync_period: int, start: int = 0) -> SyncRule:
     >>> rule.outer.alpha(0), rule.outer.alpha(2)
     (0.5, 0.25)
     """
-    return SyncRule(sync_period, Interpolate(_one_in_next_but_one), restart=0.0, start=start)
+    return SyncRule(sync_period, Interpolate(PowerWeights(before=1)), restart=0.0, start=start)
 
 
 def reptile(
@@ -587,58 +591,3 @@ def ema_nesterov(step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: i
     (1, EmaNesterov(step_size=0.3, decay=0.99))
     """
     return SyncRule(sync_period, EmaNesterov(step_size, decay))
-
-
-def nested(first: SyncRule, second: SyncRule) -> SyncRule:
-    """Two rules: the slow weights of the first are the fast weights of the second.
-
-    Each sync of `second` follows one of `first`, with its result in the place of the fast weights.
-
-    Parameters
-    ----------
-    first : SyncRule
-        The faster rule; what happens to the inner state is its decision.
-    second : SyncRule
-        The slower one. Its period is a multiple of that of the first.
-
-    Returns
-    -------
-    SyncRule
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range; the message names it.
-
-    References
-    ----------
-    Pushkin and Barba 2021, Multilayer Lookahead, arXiv:2110.14254; the super-slow copy of
-    Chavdarova et al. 2021, arXiv:2006.14567.
-
-    Examples
-    --------
-    >>> rule = nested(lookahead(5, 0.5), lookahead(50, 0.5))
-    >>> rule.sync_period, rule.outer.period
-    (5, 10)
-    """
-    period, rest = divmod(second.sync_period, first.sync_period)
-    if rest or not first.fast_carries_slow:
-        raise ValueError(
-            "first must have a period that divides that of second and put the fast weights back, "
-            f"got {first!r} for {second!r}"
-        )
-    if (second.inner_state, second.restart_period, second.start) != ("maintain", 1, 0):
-        raise ValueError(
-            "second must leave the inner state, the restart's period and the start to first, "
-            f"got {second!r}"
-        )
-    return replace(first, outer=Nested(first.outer, second.outer, period, second.restart))
-
-
-# Named, so that rules compare equal and can be pickled.
-def _one_in_next(syncs: Count) -> float | Array:
-    return 1 / (as_real(syncs) + 1)
-
-
-def _one_in_next_but_one(syncs: Count) -> float | Array:
-    return 1 / (as_real(syncs) + 2)

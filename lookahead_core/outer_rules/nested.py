@@ -4,16 +4,17 @@ Multilayer Lookahead (Pushkin and Barba 2021, arXiv:2110.14254), and the super-s
 Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
 from lookahead_core.outer import OuterRule, SyncContext
+from lookahead_core.rule import SyncRule
 from lookahead_core.schedule import every, selected
 from lookahead_core.typing import Array, Leaves, Slots
 
-__all__ = ["Nested"]
+__all__ = ["Nested", "nested"]
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,50 @@ class Nested:
 def _like(leaf: Array, value: Array) -> Array:
     """`value` in the dtype of `leaf`: NumPy's operators turn the byte order into the machine's."""
     return namespace(leaf).astype(value, leaf.dtype, copy=False)
+
+
+def nested(first: SyncRule, second: SyncRule) -> SyncRule:
+    """Two rules: the slow weights of the first are the fast weights of the second.
+
+    Each sync of `second` follows one of `first`, with its result in the place of the fast weights.
+
+    Parameters
+    ----------
+    first : SyncRule
+        The faster rule; what happens to the inner state is its decision.
+    second : SyncRule
+        The slower one. Its period is a multiple of that of the first.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Pushkin and Barba 2021, Multilayer Lookahead, arXiv:2110.14254; the super-slow copy of
+    Chavdarova et al. 2021, arXiv:2006.14567.
+
+    Examples
+    --------
+    >>> from lookahead_core import lookahead
+    >>> rule = nested(lookahead(5, 0.5), lookahead(50, 0.5))
+    >>> rule.sync_period, rule.outer.period
+    (5, 10)
+    """
+    period, rest = divmod(second.sync_period, first.sync_period)
+    if rest or not first.fast_carries_slow:
+        raise ValueError(
+            "first must have a period that divides that of second and put the fast weights back, "
+            f"got {first!r} for {second!r}"
+        )
+    if (second.inner_state, second.restart_period, second.start) != ("maintain", 1, 0):
+        raise ValueError(
+            "second must leave the inner state, the restart's period and the start to first, "
+            f"got {second!r}"
+        )
+    return replace(first, outer=Nested(first.outer, second.outer, period, second.restart))

@@ -15,6 +15,7 @@ from lookahead_core import (
     SyncContext,
     SyncRule,
     SyncState,
+    anytime_ema,
     bmuf,
     diloco,
     ema,
@@ -24,6 +25,7 @@ from lookahead_core import (
     lookahead,
     nested,
     polyak,
+    power_ema,
     presets,
     reptile,
     schedule_free,
@@ -31,6 +33,7 @@ from lookahead_core import (
     snoo,
     swa,
     switch_ema,
+    wsm,
 )
 from lookahead_core.checkpoint import check_settings, counters, settings
 from lookahead_core.conformance import sync_rule
@@ -249,11 +252,15 @@ def test_the_presets_of_the_suite_are_the_presets(xp):
     schedules = {
         "polyak": polyak(start=3),
         "swa": swa(3, start=4),
+        "anytime_ema": anytime_ema(0.25),
+        "power_ema": power_ema(1.0),
+        "wsm": wsm(3, start=4, power=0.5),
         "reptile": reptile(3, PRESETS["reptile"].alpha, "reset"),
     }
     for name, rule in schedules.items():
         theirs = sync_rule(PRESETS[name])
-        assert [rule.outer.alpha(i) for i in range(5)] == [theirs.outer.alpha(i) for i in range(5)]
+        of_theirs = [theirs.outer.alpha(i) for i in range(5)]
+        assert [rule.outer.alpha(i) for i in range(5)] == pytest.approx(of_theirs, rel=1e-14)
         assert (rule.sync_period, rule.restart, rule.start, rule.inner_state) == (
             theirs.sync_period,
             theirs.restart,
