@@ -20,4 +20,5 @@ numpydoc_show_class_members = False  # autodoc lists methods, each with its docs
 html_theme = "furo"  # fonts of the reader's machine, and no script from elsewhere
 html_title = f"lookahead-core {release}"
 html_copy_source = False
+html_show_search_summary = False  # it fetches pages, which browsers refuse to do from a file
 html_show_sphinx = False
