@@ -234,7 +234,9 @@ def site(session: nox.Session) -> None:
         here = ("--bind", "127.0.0.1", "--directory", str(pages))
         environment.run("python", "-m", "http.server", *here)
     else:
-        run_tests(environment, "tests/site", f"--site={pages}", launcher=("pytest",))
+        browser = shutil.which("chromium") or shutil.which("google-chrome")
+        opened = [f"--browser={browser}"] if browser else []  # else the report names what is not
+        run_tests(environment, "tests/site", f"--site={pages}", *opened, launcher=("pytest",))
 
 
 @nox.session(tags=["rest"])

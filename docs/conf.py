@@ -14,11 +14,11 @@ myst_heading_anchors = 6  # links to headings, named as code hosts name them
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 add_module_names = False
+default_role = "code"  # one backquote on each side, as docstrings have it
 numpydoc_show_class_members = False  # autodoc lists methods, each with its docstring
 
 html_theme = "furo"  # fonts of the reader's machine, and no script from elsewhere
 html_title = f"lookahead-core {release}"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_copy_source = False
+html_show_search_summary = False  # it fetches pages, which browsers refuse to do from a file
 html_show_sphinx = False

@@ -111,6 +111,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption("--wheel", help="the built wheel; without it tests/packaging is not collected")
     parser.addoption("--site", help="the built site; without it tests/site is not collected")
+    parser.addoption("--browser", help="a Chromium to open the site in; without it, it is not")
     parser.addoption(
         "--clients",
         action="store_true",
@@ -233,6 +234,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     rest = sorted(set(BACKENDS) - set(asked))
     rest += [] if config.getoption("--wheel") else ["the built wheel"]
     rest += [] if config.getoption("--site") else ["the built site"]
+    rest += [] if config.getoption("--browser") else ["the site in a browser"]
     rest += [] if config.getoption("--clients") else ["client libraries"]
     rest += [] if config.getoption("--distributed") else ["several processes"]
     rest += [] if config.getoption("--slow") else ["the slow tests"]
@@ -247,6 +249,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if name == "packaging" and not config.getoption("--wheel"):
         return True
     if name == "site" and collection_path.is_dir() and not config.getoption("--site"):
+        return True
+    if name == "test_in_browser.py" and not config.getoption("--browser"):
         return True
     if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
         return True
