@@ -259,6 +259,7 @@ def build(session: nox.Session) -> None:
     for schema, file in HOSTED.items():
         schema = f"vendor.{schema}"  # it comes with the checker: no network
         environment.run("check-jsonschema", "--builtin-schema", schema, str(ROOT / file))
+    environment.run("zizmor", "--offline", str(ROOT / HOSTED["github-workflows"]))
     everything = [f"--backend={name}" for name in ALL]
     run_tests(environment, "tests/packaging", f"--wheel={wheel}", *everything)
 
