@@ -14,11 +14,19 @@ from typing import Any, ClassVar
 from lookahead_core.leaves import in_precision_of, kind_of, zeros
 from lookahead_core.namespace import device, namespace
 from lookahead_core.outer import SyncContext
+from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled, Setting, as_real
 from lookahead_core.typing import Array, Count, Fraction, Leaves, Slots
 from lookahead_core.validation import below_one, finite, fraction, non_negative
 
-__all__ = ["EmaNesterov", "PrimalAveraging", "RateWeights"]
+__all__ = [
+    "EmaNesterov",
+    "PrimalAveraging",
+    "RateWeights",
+    "ema_nesterov",
+    "gpa",
+    "schedule_free",
+]
 
 MU_X = Setting("mu_x", fraction, "weight of the old average")
 STEP_SIZE = Setting("step_size", finite, "how far ahead along the mean of the moves")
@@ -252,6 +260,144 @@ class EmaNesterov:
     def _last(self, syncs: Count) -> Any:
         """The step size of the last sync; before the first one any will do, as the mean is zero."""
         return STEP_SIZE.at(self.step_size, abs(syncs - 1))
+
+
+def schedule_free(
+    beta: float = 0.9, weight_lr_power: float = 2.0, r: float = 0.0, sync_period: int = 1
+) -> SyncRule:
+    """Schedule-Free: gradients at a point between the iterates and their average, which is shipped.
+
+    y = beta * x + (1 - beta) * z; z' = z - step(y); x' = (1 - c) * x + c * z', where c is the part
+    that this step's weight, n**r * (largest inner learning rate so far)**weight_lr_power, has of
+    all weights so far. The model's weights are y, the read-out is x.
+
+    Parameters
+    ----------
+    beta : float
+        How near the average gradients are taken, in [0, 1]; the momentum of `SGDScheduleFree` and
+        the first beta of `AdamWScheduleFree`. The inner optimizer has no momentum of its own: SGD
+        without, AdamW with betas (0, 0.999).
+    weight_lr_power : float
+        How much less the steps of a warm-up count, >= 0. Where the inner learning rate is not to
+        be known it is refused, and 0, the mean of all iterates, is the same but for the warm-up.
+    r : float
+        How much more late steps count, >= 0.
+    sync_period : int
+        Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    A warm-up is the inner optimizer's: any schedule of its learning rate. The inner step must not
+    depend on where it stands but through its gradient and its weight decay: no L-BFGS. A leaf
+    without a gradient is one with a gradient of zero (clause C11); `schedulefree` passes it over.
+
+    References
+    ----------
+    Defazio et al. 2024, Algorithm 1, arXiv:2405.15682; defaults of `schedulefree`.
+
+    Examples
+    --------
+    >>> rule = schedule_free()
+    >>> rule.sync_period, rule.outer
+    (1, PrimalAveraging(mu_x=RateWeights(power=2.0, r=0.0), mu_y=0.9))
+    """
+    return SyncRule(sync_period, PrimalAveraging(RateWeights(weight_lr_power, r), beta))
+
+
+def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: int = 1) -> SyncRule:
+    """GPA: gradients at a point between the iterates and a moving average, which is shipped.
+
+    y = mu_y * x + (1 - mu_y) * z; z' = z - step(y); x' = mu_x * x + (1 - mu_x) * z'. The model's
+    weights are y, the read-out is x.
+
+    Parameters
+    ----------
+    mu_x : float, 0-d array or callable, (syncs) -> float or 0-d array
+        Weight of the old average, in [0, 1]; 0.9**(1 / H) stands for DiLoCo's momentum of 0.9 at
+        every H steps, and the default for H = 32.
+    mu_y : float
+        How near the average gradients are taken, in [0, 1].
+    sync_period : int
+        Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    The inner step must not depend on where it stands but through its gradient and its weight decay:
+    no L-BFGS. Its momentum stays: the paper's inner optimizer is AdamW.
+
+    References
+    ----------
+    GPA, Generalized Primal Averaging, 2025, arXiv:2512.17131; defaults of its code,
+    facebookresearch/optimizers.
+
+    Examples
+    --------
+    >>> rule = gpa()
+    >>> rule.sync_period, rule.outer
+    (1, PrimalAveraging(mu_x=0.9967, mu_y=0.7))
+    """
+    return SyncRule(sync_period, PrimalAveraging(mu_x, mu_y))
+
+
+def ema_nesterov(step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: int = 1) -> SyncRule:
+    """EMA-Nesterov: gradients ahead of the weights, along the mean of their moves.
+
+    y = x + step_size * m; x' = y - step(y); m' = decay * m + (1 - decay) * (x' - x). The model's
+    weights are y, the read-out is x.
+
+    Parameters
+    ----------
+    step_size : float, 0-d array or callable, (syncs) -> float or 0-d array
+        How far ahead. A schedule of the syncs so far may follow the learning rate, with zero in its
+        warm-up and at its end, as in the records that use it; these have 0.3 and 0.6 between.
+    decay : float
+        Of the mean of the moves, in [0, 1).
+    sync_period : int
+        Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    The inner step must not depend on where it stands but through its gradient and its weight decay:
+    no L-BFGS.
+
+    References
+    ----------
+    EMA-Nesterov 2026, arXiv:2605.25395; numbers of the modded-nanogpt records #308 and #309.
+
+    Examples
+    --------
+    >>> rule = ema_nesterov()
+    >>> rule.sync_period, rule.outer
+    (1, EmaNesterov(step_size=0.3, decay=0.99))
+    """
+    return SyncRule(sync_period, EmaNesterov(step_size, decay))
 
 
 def _along(slow: Leaves, difference: Leaves, part: Any) -> Leaves:
