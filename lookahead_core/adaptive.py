@@ -142,12 +142,11 @@ class AdaptiveAlpha:
 
 def _product(left: Leaves, right: Leaves) -> Array:
     """Inner product over all leaves, real, added up in float32 or wider."""
-    parts = [_leaf_product(a, b) for a, b in zip(left, right, strict=True)]
     totals: dict[Any, Array] = {}
-    for part in parts:
+    for part in (_leaf_product(a, b) for a, b in zip(left, right, strict=True)):
         # Of torch's DTensors those on one mesh: others cannot be added to them.
         mesh = getattr(part, "device_mesh", None)
-        totals[mesh] = totals.get(mesh, 0.0) + to_device(part, device(parts[0]))
+        totals[mesh] = totals.get(mesh, 0.0) + to_device(part, device(left[0]))
     return sum(t.full_tensor() if mesh else t for mesh, t in totals.items())
 
 

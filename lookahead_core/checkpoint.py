@@ -19,8 +19,6 @@ from lookahead_core.validation import int_at_least, shown
 
 __all__ = ["check_settings", "counter", "counters", "settings"]
 
-MOST = 2**63 - 1
-
 
 def settings(rule: SyncRule, syncs: int | None = None) -> dict[str, int | float | str]:
     """The settings of `rule` by name, as plain numbers and strings.
@@ -79,7 +77,7 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
 def counter(name: str, value: Any) -> int:
     """`value` as an int that a schedule can be called with, or ValueError."""
     number = int_at_least(0, name, value)
-    if number > MOST:
+    if number >= 2**63:
         raise ValueError(f"{name} must be below 2**63, got {shown(value)}")
     return number
 

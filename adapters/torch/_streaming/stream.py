@@ -199,6 +199,9 @@ class Stream(Parts):
         for leaves, flight in self.flights.values():
             for leaf, mean in zip(leaves, flight.kept(), strict=True):
                 self.kept[leaf].arriving = mean
+        # What was never stepped is saved as new, with nothing of ours.
+        if self.unstepped or int(self.elapsed) or any(part.state.syncs for part in self.parts):
+            self._save_alike()
         firsts = [self.of_fragment(number)[0].state for number in numbers]
         self.streaming = {
             **self.settings(),
@@ -209,11 +212,20 @@ class Stream(Parts):
             "member": [link.rank, link.size],
         }
 
+    def _save_alike(self) -> None:
+        """Zeros where nothing is: torch.distributed.checkpoint loads what the loading one has."""
+        for leaf, kept in self.kept.items():
+            wide = torch.promote_types(kept.slow.dtype, torch.float32)
+            own = torch.zeros_like(leaf, dtype=wide, requires_grad=False)
+            if self.delay and kept.arriving is None:
+                kept.arriving = own
+            if self.codec is not None:
+                self._residual([leaf], [own])
+
     def saved(self) -> None:
         """Means on their way are held by their flights, and else only while they are saved."""
-        for leaves, _ in self.flights.values():
-            for leaf in leaves:
-                self.kept[leaf].arriving = None
+        for kept in self.kept.values():
+            kept.arriving = None
 
     def check(self, saved: dict[str, Any]) -> None:
         """ValueError unless what was loaded is of fragments like these, or of none at all."""

@@ -8,6 +8,11 @@ from weakref import ref
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
@@ -23,7 +28,7 @@ from lookahead_core import (
 )
 from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
 from lookahead_core.analysis import peak_traffic
-from sharded_runs import gathered
+from sharded_runs import folder, gathered
 from streaming_runs import LR, SHAPES, Run, target
 
 K, STEPS = 6, 27
@@ -511,3 +516,44 @@ def test_a_worker_whose_replica_has_come_apart_is_named(action, rank):
     run.to(K + 2)
     with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
         run.step() if action == "step" else run.optimizer.sync()
+
+
+@pytest.mark.clause("C06", "C82", "C83")
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")  # with no_dist
+@pytest.mark.parametrize("codec", [None, "int4"])
+@pytest.mark.parametrize("saved_at", [4, 9])
+def test_torch_distributed_checkpoint_has_what_is_on_its_way(codec, saved_at, rank, tmp_path):
+    def made():
+        run = Run(rank, RULES["nesterov"], positions=OWN, delay=2, codec=codec, dtype=torch.float32)
+        return run, torch.nn.ParameterList(run.leaves)
+
+    run, model = made()
+    run.to(saved_at)
+    assert run.optimizer._parts.flights
+    place = folder(tmp_path, f"worker-{rank}")
+    for leaf in run.leaves:
+        leaf.grad = None
+    state = [model.state_dict(), get_optimizer_state_dict(model, run.optimizer)]
+    dcp.save({"model": state[0], "optimizer": state[1]}, checkpoint_id=place, no_dist=True)
+    again, model = made()
+    state = {"model": model.state_dict()}
+    state["optimizer"] = get_optimizer_state_dict(model, again.optimizer)
+    dcp.load(state, checkpoint_id=place, no_dist=True)
+    model.load_state_dict(state["model"])
+    set_optimizer_state_dict(model, again.optimizer, state["optimizer"])
+    for _ in range(9):
+        run.step()
+        again.step()
+    assert again.flat() == run.flat()
+
+
+def test_a_state_is_to_be_had_after_its_group_is_gone(rank):
+    run = Run(rank, RULES["nesterov"]).to(3)
+    # As destroy_process_group() leaves it; the tests after this one need their group.
+    group, dist.group.WORLD = dist.group.WORLD, None
+    try:
+        assert not dist.is_initialized()
+        saved = run.optimizer.state_dict()["param_groups"][0]
+    finally:
+        dist.group.WORLD = group
+    assert saved["lookahead_streaming_member"] == [rank, dist.get_world_size()]
