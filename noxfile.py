@@ -11,7 +11,7 @@
     nox -s clients            the adapters in lightning, transformers, flax, orbax and others
     nox -s distributed        many workers: 2 and 4 processes of torch, 2 of JAX, 8 devices; faults
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
-    nox -s site               docs/ as a site, in docs/_site; nox -s site -- --serve shows it
+    nox -s site               docs/ as a site, in _site; nox -s site -- --serve shows it
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
     nox -s peers              hold other implementations against the specification
     nox -s bench              measure it beside others; in short: nox -s bench -- --quick --out FILE
@@ -225,7 +225,7 @@ def docs(session: nox.Session) -> None:
 def site(session: nox.Session) -> None:
     """Build the pages of docs/ and the reference, and test them: -- --serve shows them here."""
     environment = install(session, *ALL, groups=["site"])
-    source, pages = ROOT / "docs", ROOT / "docs" / "_site"
+    source, pages = ROOT / "docs", ROOT / "_site"
     shutil.rmtree(pages, ignore_errors=True)
     trees = f"--doctree-dir={environment.folder / 'doctrees'}"
     strict = ("--fresh-env", "--fail-on-warning", "--keep-going", "--quiet")

@@ -7,7 +7,6 @@ author = "The lookahead-core maintainers"
 release = lookahead_core.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
-exclude_patterns = ["_site"]
 myst_heading_anchors = 6  # links to headings, named as code hosts name them
 
 # Every name in `__all__` of a module, in that order; docstrings say the types of arguments.
