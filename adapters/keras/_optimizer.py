@@ -213,9 +213,9 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         now, state = core_state(self._part, self.rule)
         slow = self.rule.slow(now.fast, state)
         fast = [keras.ops.copy(leaf) for leaf in now.fast]
-        write(
-            self._part.fast, [keras.ops.cast(s, f.dtype) for s, f in zip(slow, fast, strict=True)]
-        )
+        # Copies: JAX gives away the buffers of the model when it evaluates.
+        shown = [keras.ops.cast(s, f.dtype) for s, f in zip(slow, fast, strict=True)]
+        write(self._part.fast, [*map(keras.ops.copy, shown)])
         vars(self)["_fast"] = fast
 
     def train(self) -> None:

@@ -37,5 +37,5 @@ differ = [
 ]
 pairs = zip(model.get_weights(), alone.get_weights(), strict=True)
 count, syncs, _ = own._part.counters
-told = {"replicas differ": max(differ), "count": int(count), "syncs": int(syncs)}
+told = {"replicas differ": max(differ), "count": int(count.numpy()), "syncs": int(syncs.numpy())}
 print(json.dumps(told | {"off one device": float(max(np.abs(a - b).max() for a, b in pairs))}))
