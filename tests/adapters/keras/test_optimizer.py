@@ -166,16 +166,16 @@ def test_steps_that_loss_scaling_skips_do_not_count():
         keras.config.set_dtype_policy("float32")
     applied = int(own.iterations)
     assert 3 < applied < 12
-    count, syncs, _ = own._part.counters
-    assert (int(count), int(syncs)) == (applied % 3, applied // 3)
+    state = own._part.state
+    assert (int(state.count), int(state.syncs)) == (applied % 3, applied // 3)
 
 
 @pytest.mark.clause("C03")
 def test_gradients_that_are_accumulated_are_one_step():
     own = Lookahead(keras.optimizers.SGD(0.01, gradient_accumulation_steps=4))
     fit(network(own), 30)
-    count, syncs, _ = own._part.counters
-    assert (int(own.iterations), int(count), int(syncs)) == (7, 2, 1)
+    state = own._part.state
+    assert (int(own.iterations), int(state.count), int(state.syncs)) == (7, 2, 1)
 
 
 @pytest.mark.clause("C17")
