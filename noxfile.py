@@ -46,7 +46,9 @@ nox.options.tags = ["quick"]
 ROOT = Path(__file__).parent
 PYPROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PYTORCH_CPU = "https://download.pytorch.org/whl/cpu"
-CPU, GPU = ("numpy", "torch", "jax", "mlx", "dask"), ("cupy", "torch-cuda", "jax-gpu")
+KERAS = ("keras-tensorflow", "keras-jax", "keras-torch")
+CPU = ("numpy", "torch", "jax", "mlx", "dask", *KERAS)
+GPU = ("cupy", "torch-cuda", "jax-gpu")
 # What needs neither PyTorch nor JAX is installed and run in minutes.
 QUICK = ("numpy", "mlx")
 # The backends of the matrix: all that need no GPU, unless somebody says which.
@@ -64,6 +66,10 @@ BACKENDS = [
     )
     for name in (*CPU, *GPU)
 ]
+# What the adapter does on another backend of Keras; the core is tested by those of its arrays.
+KERAS_TESTS = (
+    *("tests/adapters/keras", "tests/examples", "tests/demo", "tests/docs/test_keras_guide.py"),
+)
 # Dask has no adapter and no extra: the pure core runs on it, and nothing else.
 ALL = ("numpy", "torch", "jax", "mlx")
 # The installed copy is tested: no path of the user's may put another one in front.
@@ -134,6 +140,10 @@ def tests(session: nox.Session, backend: str) -> None:
         # Its own environment shows that the core needs no extra.
         environment = install(session, groups=["backend-dask"], environment="dask")
         paths = ["tests/core/test_rule.py"]
+    elif backend in KERAS:
+        # Its own environment, so that TensorFlow is installed once, and where it does not matter.
+        environment = install_keras(session)
+        paths = [*KERAS_TESTS]
     elif backend in GPU:
         environment = install_for_gpu(session, backend)
         paths, launcher = ["tests/core", "tests/adapters"], ("pytest",)  # one process owns the GPU
@@ -143,8 +153,8 @@ def tests(session: nox.Session, backend: str) -> None:
         paths = ["tests"]
     # Part of the tests is no row of the table.
     record = [] if session.posargs else [f"--matrix-json={results}"]
-    ignored = f"--ignore={ROOT / 'tests' / 'docs'}"
-    run_tests(environment, *paths, "--backend", backend, ignored, *record, launcher=launcher)
+    ignored = [] if backend in KERAS else [f"--ignore={ROOT / 'tests' / 'docs'}"]
+    run_tests(environment, *paths, "--backend", backend, *ignored, *record, launcher=launcher)
 
 
 @nox.session(tags=["rest"])
@@ -289,7 +299,10 @@ def demo(session: nox.Session) -> None:
     extras = (
         {"numpy", backend} if backend in {"numpy", "torch", "jax", "mlx", "cupy"} else {"numpy"}
     )
-    environment = install(session, *sorted(extras), groups=["demo"], environment="demo")
+    if backend == "keras":
+        environment = install_keras(session)
+    else:
+        environment = install(session, *sorted(extras), groups=["demo"], environment="demo")
     run_program(environment, "demo.digits")
 
 
@@ -405,6 +418,12 @@ def install(
     made.install_wheel()
     made.pip(f"lookahead-core[{','.join(extras)}]", *requirements(*groups))
     return made
+
+
+def install_keras(session: nox.Session) -> Environment:
+    """One environment for Keras on all three of its backends: TensorFlow alone has 1.3 GB."""
+    groups = ["backend-keras", "demo"]
+    return install(session, "keras", "numpy", "torch", "jax", groups=groups, environment="keras")
 
 
 def install_for_gpu(session: nox.Session, backend: str) -> Environment:

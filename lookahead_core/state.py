@@ -1,11 +1,12 @@
 """What a rule carries from step to step."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lookahead_core.leaves import told
 from lookahead_core.typing import Count, Leaves, Slots
 
-__all__ = ["SyncState", "check_state"]
+__all__ = ["SyncState", "check_state", "each_of", "named"]
 
 
 class SyncState(NamedTuple):
@@ -47,3 +48,21 @@ def check_state(state: Any) -> None:
             "state must be the SyncState that rule.init or the last call returned, as the third "
             f"argument after fast and inner (which may be ()), got {told(state)}"
         )
+
+
+def each_of(state: SyncState, function: Callable[[Any], Any]) -> SyncState:
+    """What `function` gives for each array and counter, in their places."""
+    slow, outer, copies = state.slow, state.outer, state.inner_slow
+    counters = {name: function(getattr(state, name)) for name in ("count", "syncs", "phase")}
+    slots = [[*map(function, slot)] for slot in outer]
+    return SyncState(
+        [*map(function, slow)], outer=slots, inner_slow=[*map(function, copies)], **counters
+    )
+
+
+def named(state: SyncState) -> dict[str, Any]:
+    """Each array and counter by a name of its own, always in the same order."""
+    lists = {"slow": state.slow, "inner_slow": state.inner_slow}
+    lists |= {f"outer_{number}": slot for number, slot in enumerate(state.outer)}
+    arrays = {f"{name}_{i}": leaf for name, own in lists.items() for i, leaf in enumerate(own)}
+    return {"count": state.count, "syncs": state.syncs, "phase": state.phase} | arrays

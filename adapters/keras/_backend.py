@@ -1,4 +1,4 @@
-"""What the three backends of Keras do in three ways: read, write, branch, and run on each device.
+"""What the three backends of Keras do in three ways: read, branch, and run on each device.
 
 A counter that is known is an int, and the core branches in Python: so it is with torch, and
 wherever no graph is traced. In a graph TensorFlow assigns inside of the branch that is taken, and
@@ -11,16 +11,7 @@ from typing import Any
 
 import keras
 
-__all__ = [
-    "BACKEND",
-    "known",
-    "native",
-    "on_each_device",
-    "outside_of_graphs",
-    "read",
-    "when",
-    "write",
-]
+__all__ = ["COUNTER", "known", "on_each_device", "outside_of_graphs", "read", "when", "write"]
 
 BACKEND = keras.backend.backend()
 if BACKEND == "tensorflow":
@@ -34,26 +25,18 @@ if BACKEND == "tensorflow":
         register(tensor, NAMESPACE)
 elif BACKEND == "jax":
     import jax
-elif BACKEND != "torch":
-    raise ImportError(f"KERAS_BACKEND must be tensorflow, jax or torch, got {BACKEND!r}")
-
-Values = list[Any]
-
-
-def native(variable: Any) -> Any:
-    """What `on_each_device` takes: TensorFlow has a variable of its own in each of Keras'."""
-    own = BACKEND == "tensorflow" and isinstance(variable, keras.Variable)
-    return variable.value if own else variable
+# Schedules multiply the number of syncs by floats, which TensorFlow does not do with an int32.
+COUNTER = "float64" if BACKEND == "tensorflow" else "int32"
 
 
 def read(variable: Any) -> Any:
     """The array of a variable, without a graph of derivatives."""
     if BACKEND == "tensorflow":
-        return tf.convert_to_tensor(native(variable))
+        return tf.convert_to_tensor(variable.value)
     return variable.value.detach() if BACKEND == "torch" else variable.value
 
 
-def write(variables: Sequence[Any], values: Values) -> None:
+def write(variables: Sequence[Any], values: Sequence[Any]) -> None:
     """Assign a value to each variable."""
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
@@ -66,21 +49,15 @@ def known(number: Any) -> Any:
     return number if BACKEND == "jax" and isinstance(number, jax.core.Tracer) else int(number)
 
 
-def when(condition: Any, variables: Sequence[Any], outcome: Callable[[], Values]) -> None:
+def when(condition: Any, variables: Sequence[Any], outcome: Callable[[], list[Any]]) -> None:
     """Assign to the variables what `outcome` gives, if the condition holds."""
     if isinstance(condition, bool):
         if condition:
             write(variables, outcome())
     elif BACKEND == "tensorflow":
-        tf.cond(condition, lambda: _assigned(variables, outcome), tf.no_op)
+        tf.cond(condition, lambda: write(variables, outcome()), lambda: None)
     else:
         write(variables, jax.lax.cond(condition, outcome, lambda: [*map(read, variables)]))
-
-
-def _assigned(variables: Sequence[Any], outcome: Callable[[], Values]) -> Any:
-    """The branch of a graph that assigns."""
-    write(variables, outcome())
-    return tf.no_op()
 
 
 def on_each_device(function: Callable[..., None], part: Any, *arguments: Any) -> None:
@@ -89,14 +66,14 @@ def on_each_device(function: Callable[..., None], part: Any, *arguments: Any) ->
         function(part, *arguments)
         return
 
-    def update(strategy: Any, part: Any, *arguments: Any) -> None:
-        first, *_ = part.counters
+    def update(strategy: Any, *arguments: Any) -> None:
+        once = part.state.count.value  # on which devices
         strategy.extended.update(
-            first, lambda _, *rest: function(*rest), args=(part, *arguments), group=False
+            once, lambda _, *rest: function(part, *rest), arguments, group=False
         )
 
     merge = tf.__internal__.distribute.interim.maybe_merge_call
-    merge(update, tf.distribute.get_strategy(), part, *arguments)
+    merge(update, tf.distribute.get_strategy(), *arguments)
 
 
 def outside_of_graphs() -> AbstractContextManager[Any]:

@@ -12,15 +12,7 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from ._backend import read
 
-__all__ = [
-    "check_inner",
-    "counters",
-    "go_on",
-    "initial_values",
-    "moments",
-    "optimizers_in",
-    "rates",
-]
+__all__ = ["check_inner", "go_on", "initial_values", "moments", "optimizers_in", "rates"]
 
 
 def optimizers_in(inner: Any) -> list[Any]:
@@ -37,62 +29,53 @@ def check_inner(inner: Any) -> None:
             "inner must not be a LossScaleOptimizer, whose skipped steps would be counted: write "
             "LossScaleOptimizer(Lookahead(inner)), as mixed_float16 does by itself"
         )
-    for optimizer in optimizers_in(inner):
-        if optimizer.use_ema:
-            raise ValueError(
-                "inner must not have use_ema=True, which would overwrite the weights when `fit` "
-                "ends: write MetaOptimizer(inner, ema(...)), or nested(lookahead(), ema(...))"
-            )
-        if optimizer is not inner and optimizer.gradient_accumulation_steps:
-            raise ValueError(
-                "an optimizer of a MultiOptimizer must not have gradient_accumulation_steps: the "
-                "steps of several could not be counted as one"
-            )
+    if any(own.use_ema for own in optimizers_in(inner)):
+        raise ValueError(
+            "inner must not have use_ema=True, which overwrites the weights when `fit` ends: write "
+            "MetaOptimizer(inner, ema(...))"
+        )
+    if any(own is not inner and own.gradient_accumulation_steps for own in optimizers_in(inner)):
+        raise ValueError(
+            "an optimizer of a MultiOptimizer must not have gradient_accumulation_steps: the steps "
+            "of several could not be counted as one"
+        )
 
 
 def moments(inner: Any) -> list[Any]:
     """The variables that are neither counters nor rates nor gradients on their way."""
     found = []
-    for optimizer in optimizers_in(inner):
-        gradients = getattr(optimizer, "_accumulated_gradients", [])
-        others = {id(v) for v in (optimizer._iterations, optimizer._learning_rate, *gradients)}
-        found += [v for v in optimizer.variables if id(v) not in others]
+    for own in optimizers_in(inner):
+        gradients = getattr(own, "_accumulated_gradients", [])
+        others = {id(v) for v in (own._iterations, own._learning_rate, *gradients)}
+        found += [v for v in own.variables if id(v) not in others]
     return found
-
-
-def counters(inner: Any) -> list[Any]:
-    """What a bias correction counts with."""
-    return [optimizer._iterations for optimizer in optimizers_in(inner)]
 
 
 def initial_values(inner: Any) -> list[float]:
     """What each moment begins with, by an optimizer made anew: a number for the whole array."""
     values = []
-    for optimizer in optimizers_in(inner):
-        if not optimizer.built:
-            continue
-        new = type(optimizer).from_config(optimizer.get_config())
-        new.build(optimizer._trainable_variables)
+    for own in optimizers_in(inner):
+        new = type(own).from_config(own.get_config())
+        new.build(own._trainable_variables)
         for moment in moments(new):
             array = keras.ops.convert_to_numpy(read(moment))
-            first = float(array.flat[0]) if array.size else 0.0
-            if not (array == first).all():
+            values.append(float(array.flat[0]) if array.size else 0.0)
+            if not (array == values[-1]).all():
                 raise ValueError(
-                    f"inner_state='reset' is not for {type(optimizer).__name__}, whose "
-                    f"{moment.name} does not begin with one number: use another policy"
+                    f"inner_state='reset' is not for {type(own).__name__}, whose {moment.name} "
+                    "does not begin with one number: use another policy"
                 )
-            values.append(first)
     return values
 
 
 def rates(inner: Any, variables: Sequence[Any]) -> list[Any]:
     """The learning rate of the next step for each variable."""
-    found = []
-    for variable in variables:
-        for optimizer in optimizers_in(inner):
-            if optimizer._var_key(variable) in optimizer._trainable_variables_indices:
-                found.append(keras.ops.convert_to_tensor(optimizer.learning_rate))
-    return found
+    return [
+        keras.ops.convert_to_tensor(own.learning_rate)
+        for variable in variables
+        for own in optimizers_in(inner)
+        if own._var_key(variable) in own._trainable_variables_indices
+    ]
 
 
 @keras.saving.register_keras_serializable("lookahead_core")
@@ -118,11 +101,8 @@ class Ongoing(LearningRateSchedule):
 
 def go_on(inner: Any, taken_off: Sequence[Any]) -> None:
     """Let each schedule of the inner optimizer go on; none without resets."""
-    for optimizer, gone in zip(optimizers_in(inner), taken_off, strict=False):
-        schedule = optimizer._learning_rate
-        if isinstance(schedule, Ongoing):
-            if schedule.taken_off is gone:
-                continue
-            schedule = schedule.schedule
-        if isinstance(schedule, LearningRateSchedule):
-            optimizer.learning_rate = Ongoing(schedule, gone)
+    for own, gone in zip(optimizers_in(inner), taken_off, strict=False):
+        rate = own._learning_rate
+        schedule = rate.schedule if isinstance(rate, Ongoing) else rate
+        if isinstance(schedule, LearningRateSchedule) and vars(rate).get("taken_off") is not gone:
+            own.learning_rate = Ongoing(schedule, gone)

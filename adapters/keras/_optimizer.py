@@ -6,27 +6,22 @@ differs between the backends is _backend.py; here is what Keras expects of an op
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import keras
 
-from lookahead_core import SyncRule, SyncState, lookahead
+from lookahead_core import SyncRule, lookahead
+from lookahead_core.checkpoint import from_plain, plain
 from lookahead_core.settings import Scheduled
+from lookahead_core.state import each_of
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
-from ._backend import BACKEND, known, native, on_each_device, outside_of_graphs, read, when, write
-from ._checkpoint import load, packed, save, unpacked
-from ._inner_state import (
-    check_inner,
-    counters,
-    go_on,
-    initial_values,
-    moments,
-    optimizers_in,
-    rates,
-)
-from ._parts import Part, core_state, parted
+from ._backend import COUNTER, known, on_each_device, outside_of_graphs, read, when, write
+from ._checkpoint import load, save
+from ._inner_state import check_inner, go_on, initial_values, moments, optimizers_in, rates
+from ._parts import Part
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -85,8 +80,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         name: str | None = None,
         **base: Any,
     ) -> None:
-        wrapped = any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner))
-        not_wrapped(inner, wrapped)
+        not_wrapped(inner, any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner)))
         check_inner(inner)
         _check_rule(rule)
         for argument in base:
@@ -95,10 +89,10 @@ class MetaOptimizer(keras.optimizers.Optimizer):
                 f"{type(self).__name__}({type(inner).__name__}({argument}=...))"
             )
         super().__init__(learning_rate=0.0, name=name)
-        own = {"inner": inner, "rule": rule, "slow_dtype": slow_dtype}
-        for key, value in own.items():
+        for key, value in {"inner": inner, "rule": rule, "slow_dtype": slow_dtype}.items():
             super().__setattr__(key, value)
-        vars(self).update(_part=None, _fast=None)
+        self._part: Any = None
+        self._fast: list[Any] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         refuse_to_set(self, name, READ_ONLY)
@@ -114,11 +108,9 @@ class MetaOptimizer(keras.optimizers.Optimizer):
     @property
     def iterations(self) -> Any:
         """Inner steps since the start, also those before a reset."""
-        iterations = self.inner.iterations
-        if self.built and self._part.taken_off:
-            steps = self.inner.gradient_accumulation_steps or 1
-            iterations = iterations + self._part.taken_off[0] // steps
-        return iterations
+        gone = self._part.taken_off if self.built else []
+        steps = self.inner.gradient_accumulation_steps or 1
+        return self.inner.iterations + gone[0] // steps if gone else self.inner.iterations
 
     @property
     def learning_rate(self) -> Any:
@@ -168,14 +160,14 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             What the gradients are of; without it those that the optimizer was built with.
         """
         self._refuse_while_evaluating("apply")
-        if not self.built and trainable_variables is not None and len(grads):
+        if len(grads) and trainable_variables is not None:
             self.build([*trainable_variables])
-        if not self.built or not len(grads):
-            self.inner.apply(grads, trainable_variables)  # Keras' own error, or nothing to do
+        if not (len(grads) and self.built):
+            self.inner.apply(grads)  # Keras' own error, or nothing to do
             return
         go_on(self.inner, self._part.taken_off)
-        part, before = self._part.each(native), keras.ops.copy(self.inner.iterations)
-        lr = rates(self.inner, self._part.fast) if self.rule.needs_inner_lr else []
+        part, before = self._part, keras.ops.copy(self.inner.iterations)
+        lr = self._rates()
         on_each_device(self._begin, part)
         self.inner.apply(grads, trainable_variables)
         applied = keras.ops.subtract(self.inner.iterations, before)
@@ -186,8 +178,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         self._refuse_while_evaluating("sync")
         if not self.built:
             raise RuntimeError("sync() needs slow weights: call build(model.trainable_variables)")
-        lr = rates(self.inner, self._part.fast) if self.rule.needs_inner_lr else []
-        on_each_device(self._sync, self._part.each(native), lr)
+        on_each_device(self._sync, self._part, self._rates())
 
     # --- slow weights ---
 
@@ -210,19 +201,18 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         """Put the slow weights into the model, until `train()`; as `slow_weights()` does."""
         if self._fast is not None or not self.built:
             return
-        now, state = core_state(self._part, self.rule)
-        slow = self.rule.slow(now.fast, state)
-        fast = [keras.ops.copy(leaf) for leaf in now.fast]
-        write(
-            self._part.fast, [keras.ops.cast(s, f.dtype) for s, f in zip(slow, fast, strict=True)]
-        )
-        vars(self)["_fast"] = fast
+        now = self._part.values()
+        slow, fast = self.rule.slow(now.fast, now.state), [*map(keras.ops.copy, now.fast)]
+        # Copies: JAX gives away the buffers of the model when it evaluates.
+        shown = [keras.ops.cast(s, f.dtype) for s, f in zip(slow, fast, strict=True)]
+        write(self._part.fast, [*map(keras.ops.copy, shown)])
+        object.__setattr__(self, "_fast", fast)  # Keras would wrap the list
 
     def train(self) -> None:
         """Put the fast weights back after `eval()`, or loading what was saved inside of it."""
         if self._fast is not None:
             write(self._part.fast, self._fast)
-            vars(self)["_fast"] = None
+            self._fast = None
 
     # --- files ---
 
@@ -235,104 +225,80 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         """What was saved: without variables yet with Keras' warning, else whole or not at all."""
         if not self.built:
             super().load_own_variables(store)
-            return
-        vars(self)["_fast"] = load(store, self.rule, self._part) or None
+        else:
+            object.__setattr__(self, "_fast", load(store, self.rule, self._part) or None)
 
     def get_config(self) -> dict[str, Any]:
         """The inner optimizer and the rule."""
         return {
             "name": self.name,
             "inner": keras.saving.serialize_keras_object(self.inner),
-            "rule": packed(self.rule),
+            "rule": plain(self.rule, keras.saving.serialize_keras_object),
             "slow_dtype": self.slow_dtype,
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """The optimizer of a configuration."""
-        made = {name: unpacked(value) for name, value in config.items() if name != "inner"}
-        inner = keras.saving.deserialize_keras_object(config["inner"], custom_objects)
-        return cls(inner, **made)
+        made = partial(keras.saving.deserialize_keras_object, custom_objects=custom_objects)
+        return cls(**{name: from_plain(value, made) for name, value in config.items()})
 
     # --- steps on one device ---
 
     def _begin(self, part: Part) -> None:
-        now, state = core_state(part, self.rule)
+        now, own = part.values(), part.state
 
         def taken() -> list[Any]:
-            begun = self.rule.begin(now.fast, now.inner, state._replace(count=0, syncs=0))
-            return [*begun.slow, *begun.inner_slow]
+            state = self.rule.begin(now.fast, now.inner, now.state._replace(count=0, syncs=0))
+            return [*state.slow, *state.inner_slow]
 
-        when(self.rule.takes(state), [*part.slow, *part.inner_slow], taken)
+        when(self.rule.takes(now.state), [*own.slow, *own.inner_slow], taken)
 
     def _count_and_sync(self, part: Part, applied: Any, lr: Any) -> None:
-        now, state = core_state(part, self.rule)
-        moved = known(applied) > 0
-        when(moved, part.counters[:1], lambda: [self.rule.count_step(state).count])
-        due = moved & self.rule.due(state)
-        when(due, part.flat(), lambda: self._synced(now, state, lr).flat())
+        now, moved = part.values(), known(applied) > 0
+        when(moved, [part.state.count], lambda: [self.rule.count_step(now.state).count])
+        due = moved & self.rule.due(now.state)
+        when(due, part.flat(), lambda: self._synced(now, lr).flat())
 
     def _sync(self, part: Part, lr: Any) -> None:
-        now, state = core_state(part, self.rule)
-        state = self.rule.begin(now.fast, now.inner, state)
-        write(part.flat(), self._synced(now, state, lr).flat())
+        now = part.values()
+        begun = now._replace(state=self.rule.begin(now.fast, now.inner, now.state))
+        write(part.flat(), self._synced(begun, lr).flat())
 
-    def _synced(self, now: Part, state: SyncState, lr: Any) -> Part:
+    def _synced(self, now: Part, lr: Any) -> Part:
         evidence = {"inner_lr": lr} if self.rule.needs_inner_lr else {}
         if self.rule.inner_state == "reset":
-            first = [*self._first_moments, *(0 for _ in now.taken_off)]
-            evidence["initial"] = [
-                keras.ops.full_like(leaf, value)
-                for leaf, value in zip(now.inner, first, strict=True)
-            ]
-        return parted(now, *self.rule.sync(now.fast, now.inner, state, **evidence))
+            pairs = zip(now.inner, self._initial, strict=True)
+            evidence["initial"] = [keras.ops.full_like(leaf, value) for leaf, value in pairs]
+        return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
+
+    def _rates(self) -> list[Any]:
+        return rates(self.inner, self._part.fast) if self.rule.needs_inner_lr else []
 
     # --- our variables ---
 
     def _make_part(self, fast: list[Any]) -> None:
         """The variables of the core's state, with its values."""
-        policy, restarted = self.rule.inner_state, []
-        acted_on = [] if policy == "maintain" else moments(self.inner)
-        if policy == "reset":
-            vars(self)["_first_moments"] = initial_values(self.inner)
-            restarted = counters(self.inner)
-        wide = self.slow_dtype and keras.ops.zeros((), self.slow_dtype).dtype
-        state = self.rule.init([*map(read, fast)], [*map(read, acted_on)], slow_dtype=wide or None)
-        slots = [self._like(fast, slot, f"outer_{n}") for n, slot in enumerate(state.outer)]
-        # Schedules multiply the syncs by floats, which TensorFlow does not do with an int32.
-        syncs = "float64" if BACKEND == "tensorflow" else "int32"
-        part = Part(
-            counters=[
-                self._counter("count", "int32", state.count),
-                self._counter("syncs", syncs, state.syncs),
-                self._counter("phase", "int32", state.phase),
-            ],
-            fast=fast,
-            inner=[*acted_on, *restarted],
-            slow=self._like(fast, state.slow, "slow"),
-            outer=[variable for slot in slots for variable in slot],
-            inner_slow=self._like(acted_on, state.inner_slow, "inner_slow"),
-            taken_off=[self._counter("taken_off", own.dtype) for own in restarted],
-        )
-        vars(self)["_part"] = part  # Keras would wrap the lists
-        go_on(self.inner, part.taken_off)
+        inner = [] if self.rule.inner_state == "maintain" else moments(self.inner)
+        restarted = []
+        if self.rule.inner_state == "reset":
+            restarted = [own._iterations for own in optimizers_in(self.inner)]
+            self._initial = [*initial_values(self.inner), *(0 for _ in restarted)]
+        inner += restarted
+        wide = keras.ops.zeros((), self.slow_dtype).dtype if self.slow_dtype else None
+        state = self.rule.init([*map(read, fast)], [*map(read, inner)], slow_dtype=wide)
+        taken_off = [self._variable(0, own.dtype) for own in restarted]
+        part = Part(fast, inner, taken_off, each_of(state, self._variable))
+        object.__setattr__(self, "_part", part)  # Keras would wrap the lists
+        go_on(self.inner, taken_off)
 
-    def _like(self, variables: list[Any], values: Any, name: str) -> list[Any]:
-        """A variable for each value, laid out like those of the model; none without values."""
-        return [
-            self.add_variable(
-                value.shape,
-                initializer=lambda *_, value=value, **__: value,
-                dtype=keras.backend.standardize_dtype(value.dtype),
-                layout=getattr(variable, "_layout", None),
-                name=f"{name}_{index}",
-            )
-            for index, (variable, value) in enumerate(zip(variables, values, strict=False))
-        ]
-
-    def _counter(self, name: str, dtype: str, value: int = 0) -> Any:
-        first = keras.initializers.Constant(value)
-        return self.add_variable((), first, dtype, aggregation="only_first_replica", name=name)
+    def _variable(self, value: Any, dtype: str = COUNTER) -> Any:
+        """For an array, or a counter."""
+        if isinstance(value, int):
+            first = keras.initializers.Constant(value)
+            return self.add_variable((), first, dtype, aggregation="only_first_replica")
+        dtype = keras.backend.standardize_dtype(value.dtype)
+        return self.add_variable(value.shape, lambda *_, **__: value, dtype)
 
     def _refuse_while_evaluating(self, name: str) -> None:
         if self._fast is not None:
@@ -399,12 +365,9 @@ class Lookahead(MetaOptimizer):
     def get_config(self) -> dict[str, Any]:
         """The inner optimizer and the settings."""
         config = super().get_config()
-        own = config.pop("rule")["settings"]
-        return {
-            **config,
-            **{name: own[name] for name in ("sync_period", "inner_state")},
-            "alpha": own["outer"]["settings"]["alpha"],
-        }
+        settings = config.pop("rule")["settings"]
+        config |= {"alpha": settings["outer"]["settings"]["alpha"]}
+        return config | {name: settings[name] for name in ("sync_period", "inner_state")}
 
 
 def _check_rule(rule: Any) -> None:

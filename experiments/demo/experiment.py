@@ -32,7 +32,7 @@ __all__ = [
     "trace",
 ]
 
-BACKENDS = ("numpy", "torch", "jax", "mlx", "cupy")
+BACKENDS = ("numpy", "torch", "jax", "mlx", "keras", "cupy")
 STEPS_PER_EPOCH = TRAIN_SIZE // BATCH_SIZE
 
 
@@ -144,7 +144,7 @@ def run_one(backend: str, method: Method | str, lr: float, seed: int, epochs: in
 
     Parameters
     ----------
-    backend : {"numpy", "torch", "jax", "mlx", "cupy"}
+    backend : {"numpy", "torch", "jax", "mlx", "keras", "cupy"}
         Whose adapter to train with.
     method : Method or its value
         Optimizer to use.

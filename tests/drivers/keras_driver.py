@@ -14,7 +14,6 @@ from keras.ops import convert_to_numpy
 from lookahead_core.adapters.keras import Lookahead, MetaOptimizer
 from lookahead_core.adapters.keras._backend import read
 from lookahead_core.adapters.keras._inner_state import moments
-from lookahead_core.adapters.keras._parts import core_state
 from lookahead_core.conformance import INNER_EDITS, Setup, sync_rule, torch_inner
 
 BACKEND = keras.backend.backend()
@@ -155,8 +154,8 @@ class KerasDriver:
     def slow(self, run):
         # From the variables by the core, and not slow_weights(): C22 compares that with this.
         part, rule = run.optimizer._part, run.optimizer.rule
-        now, state = core_state(part, rule)
-        slow = iter(rule.slow(now.fast, state))
+        now = part.values()
+        slow = iter(rule.slow(now.fast, now.state))
         return [plain(next(slow) if leaf.trainable else read(leaf)) for leaf in run.leaves]
 
     def evaluate(self, run):

@@ -36,6 +36,10 @@ differ = [
     for a, b in [strategy.experimental_local_results(variable.value)]
 ]
 pairs = zip(model.get_weights(), alone.get_weights(), strict=True)
-count, syncs, _ = own._part.counters
-told = {"replicas differ": max(differ), "count": int(count), "syncs": int(syncs)}
+state = own._part.state
+told = {
+    "replicas differ": max(differ),
+    "count": int(state.count.numpy()),
+    "syncs": int(state.syncs.numpy()),
+}
 print(json.dumps(told | {"off one device": float(max(np.abs(a - b).max() for a, b in pairs))}))

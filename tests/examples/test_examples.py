@@ -13,6 +13,7 @@ NAMES = {
     "torch": ("train_torch", "embed_torch"),
     "jax": ("train_optax", "embed_scan"),
     "mlx": ("train_mlx",),
+    **dict.fromkeys(("keras-tensorflow", "keras-jax", "keras-torch"), ("train_keras",)),
     "cupy": ("train_cupy",),
 }
 EMBEDDED = sorted(EXAMPLES.glob("embed_*.py"))

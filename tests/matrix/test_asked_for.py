@@ -59,8 +59,8 @@ def test_the_environment_names_backends_like_the_option(tmp_path):
     for result in (by_option, by_environment):
         assert result.returncode == 0, result.stderr
         assert (
-            "tested: numpy; NOT verified here: cupy, dask, jax, jax-gpu, mlx, torch, torch-cuda"
-            in result.stdout
+            "tested: numpy; NOT verified here: cupy, dask, jax, jax-gpu, keras-jax, "
+            "keras-tensorflow, keras-torch, mlx, torch, torch-cuda" in result.stdout
         )
 
 
@@ -75,8 +75,8 @@ def test_an_unknown_backend_is_an_error(by, tmp_path):
     result = collect(*options, path=tmp_path, LOOKAHEAD_BACKENDS="numpy,fortran")
     assert refused(
         result,
-        "backend must be one of numpy, torch, jax, dask, mlx, cupy, torch-cuda, jax-gpu, got "
-        "fortran",
+        "backend must be one of numpy, torch, jax, dask, mlx, keras-tensorflow, keras-jax, "
+        "keras-torch, cupy, torch-cuda, jax-gpu, got fortran",
     )
 
 

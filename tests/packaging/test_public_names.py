@@ -41,8 +41,8 @@ def test_all_names_are_sorted_and_there(name):
 
 def test_an_unknown_adapter_is_an_attribute_error():
     adapters = importlib.import_module("lookahead_core.adapters")
-    with pytest.raises(AttributeError, match="no attribute 'keras'"):
-        _ = adapters.keras
+    with pytest.raises(AttributeError, match="no attribute 'fortran'"):
+        _ = adapters.fortran
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,7 @@ def test_fit_in_double_precision_is_the_sync_by_hand_to_its_digits():
     import jax
 
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     try:
         with jax.enable_x64(True):
             wrapped = fit(network(Lookahead(INNER["adam"](), K, ALPHA, "interpolate")), 23)
@@ -98,6 +99,7 @@ def test_fit_in_double_precision_is_the_sync_by_hand_to_its_digits():
             assert wrapped.get_weights()[0].dtype == "float64"
     finally:
         keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
     for own, other in zip(wrapped.get_weights(), expected, strict=True):
         np.testing.assert_allclose(own, other, rtol=0, atol=1e-12)
 
@@ -164,16 +166,16 @@ def test_steps_that_loss_scaling_skips_do_not_count():
         keras.config.set_dtype_policy("float32")
     applied = int(own.iterations)
     assert 3 < applied < 12
-    count, syncs, _ = own._part.counters
-    assert (int(count), int(syncs)) == (applied % 3, applied // 3)
+    state = own._part.state
+    assert (int(state.count), int(state.syncs)) == (applied % 3, applied // 3)
 
 
 @pytest.mark.clause("C03")
 def test_gradients_that_are_accumulated_are_one_step():
     own = Lookahead(keras.optimizers.SGD(0.01, gradient_accumulation_steps=4))
     fit(network(own), 30)
-    count, syncs, _ = own._part.counters
-    assert (int(own.iterations), int(count), int(syncs)) == (7, 2, 1)
+    state = own._part.state
+    assert (int(own.iterations), int(state.count), int(state.syncs)) == (7, 2, 1)
 
 
 @pytest.mark.clause("C17")
@@ -237,6 +239,8 @@ def test_a_model_saved_with_the_slow_weights_resumes_from_the_fast_ones(tmp_path
     assert all(map(np.array_equal, loaded.get_weights(), slow))
     with pytest.raises(RuntimeError, match="which the model holds now: leave slow_weights"):
         fit(loaded, 1)
+    # On JAX Keras loses the weights of a model with any error of a step.
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert same(fit(loaded, 4, 7, callbacks=[SlowWeights()]), fit(model, 4, 7))
 
 
