@@ -234,7 +234,7 @@ def docs(session: nox.Session) -> None:
 @nox.session(tags=["rest"])
 def site(session: nox.Session) -> None:
     """Build the pages of docs/ and the reference, and test them: -- --serve shows them here."""
-    environment = install(session, *ALL, groups=["site"])
+    environment = install(session, *ALL, "keras", groups=["site"])
     source, pages = ROOT / "docs", ROOT / "_site"
     shutil.rmtree(pages, ignore_errors=True)
     trees = f"--doctree-dir={environment.folder / 'doctrees'}"

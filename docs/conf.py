@@ -1,6 +1,10 @@
 """The site: `nox -s site` builds it, without a network, and with warnings as errors."""
 
+import os
+
 import lookahead_core
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # TensorFlow, which Keras takes else, is not needed
 
 project = "lookahead-core"
 author = "The lookahead-core maintainers"

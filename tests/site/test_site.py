@@ -2,16 +2,20 @@
 
 import importlib
 import json
+import os
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # the one that is installed for the site
+
 ROOT = Path(__file__).parents[2]
+ADAPTERS = ("cupy", "keras", "mlx", "numpy", "optax", "torch")
 MODULES = [
     "lookahead_core",
-    *(f"lookahead_core.adapters.{name}" for name in ("cupy", "mlx", "numpy", "optax", "torch")),
+    *(f"lookahead_core.adapters.{name}" for name in ADAPTERS),
     "lookahead_core.analysis",
     "lookahead_core.conformance",
 ]
