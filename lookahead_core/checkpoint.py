@@ -5,9 +5,8 @@ A schedule is in the code and an array may be learned, so a checkpoint says of e
 one, and not which.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from importlib import import_module
 from typing import Any
 
 from lookahead_core.namespace import is_array
@@ -18,7 +17,7 @@ from lookahead_core.settings import is_real_scalar
 from lookahead_core.state import SyncState
 from lookahead_core.validation import int_at_least, shown
 
-__all__ = ["check_settings", "counter", "counters", "from_plain", "plain", "settings"]
+__all__ = ["check_settings", "counter", "counters", "settings"]
 
 
 def settings(rule: SyncRule, syncs: int | None = None) -> dict[str, int | float | str]:
@@ -73,39 +72,6 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
             f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
         )
     return SyncState((), count, syncs, (), (), phase)
-
-
-def plain(value: Any, other: Callable[[Any], Any]) -> Any:
-    """A rule, or a setting of one, as dicts of numbers and strings, for files in JSON.
-
-    `other` makes such a thing of a schedule, which is code.
-    """
-    if is_dataclass(value) and not isinstance(value, type):
-        own = {field.name: plain(getattr(value, field.name), other) for field in fields(value)}
-        return {"rule": f"{type(value).__module__}:{type(value).__qualname__}", "settings": own}
-    return other(value) if callable(value) else value
-
-
-def from_plain(value: Any, other: Callable[[Any], Any]) -> Any:
-    """What `plain` was given. Only classes of lookahead_core are made by their names.
-
-    Raises
-    ------
-    ValueError
-        If the rule has a part that is of another package.
-    """
-    if not isinstance(value, Mapping):
-        return value
-    if "rule" not in value:
-        return other(value)
-    module, _, name = value["rule"].partition(":")
-    if module.partition(".")[0] != "lookahead_core":
-        raise ValueError(
-            f"the rule of a saved model must be of parts of lookahead_core, got {value['rule']}: "
-            "load the weights alone, and make the rule in your code"
-        )
-    own = {key: from_plain(setting, other) for key, setting in value["settings"].items()}
-    return getattr(import_module(module), name)(**own)
 
 
 def counter(name: str, value: Any) -> int:

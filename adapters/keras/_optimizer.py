@@ -12,7 +12,6 @@ from typing import Any, Literal
 import keras
 
 from lookahead_core import SyncRule, lookahead
-from lookahead_core.checkpoint import from_plain, plain
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import each_of
 from lookahead_core.validation import not_wrapped
@@ -20,6 +19,7 @@ from lookahead_core.words import refuse_to_set, translated, without_effect
 
 from ._backend import COUNTER, known, on_each_device, outside_of_graphs, read, when, write
 from ._checkpoint import load, save
+from ._config import from_plain, plain
 from ._inner_state import check_inner, go_on, initial_values, moments, optimizers_in, rates
 from ._parts import Part
 

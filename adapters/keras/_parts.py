@@ -28,10 +28,10 @@ class Part(NamedTuple):
 
     def values(self) -> "Part":
         """The arrays now, and the counters as ints where they are known."""
-        lists = ([*map(read, group)] for group in self[:3])
+        fast, inner, taken_off = ([*map(read, group)] for group in self[:3])
         state = each_of(self.state, read)
         counters = {name: known(getattr(state, name)) for name in ("count", "syncs", "phase")}
-        return Part(*lists, state._replace(**counters))
+        return Part(fast, inner, taken_off, state._replace(**counters))
 
     def flat(self) -> list[Any]:
         """All in one list."""

@@ -1,9 +1,10 @@
-"""Averages for evaluation that grow with the run, and what to do with stored ones.
+"""Averages for evaluation, and what to do with stored ones.
 
 Training does not see them. Each is a setting of `SyncRule`, and no outer rule of its own.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from lookahead_core.interpolation import interpolate
 from lookahead_core.outer import Interpolate
@@ -12,7 +13,165 @@ from lookahead_core.rule import SyncRule
 from lookahead_core.typing import Array
 from lookahead_core.validation import fraction, non_negative, positive
 
-__all__ = ["anytime_ema", "blended", "post_hoc_weights", "power_ema", "wsm"]
+__all__ = [
+    "anytime_ema",
+    "blended",
+    "ema",
+    "polyak",
+    "post_hoc_weights",
+    "power_ema",
+    "swa",
+    "switch_ema",
+    "wsm",
+]
+
+
+def ema(decay: float = 0.999, sync_period: int = 1, start: int = 0) -> SyncRule:
+    """Exponential moving average of the weights, to evaluate: training does not see it.
+
+    slow' = decay * slow + (1 - decay) * fast; fast' = fast
+
+    Parameters
+    ----------
+    decay : float
+        In [0, 1]. About 1 / (1 - decay) syncs are remembered; 0.999 is usual, Keras has 0.99.
+    sync_period : int
+        Inner steps between syncs, k >= 1; 1 is usual.
+    start : int
+        Inner steps before the average begins.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Polyak and Juditsky 1992, doi:10.1137/0330046; Tarvainen and Valpola 2017, arXiv:1703.01780.
+
+    Examples
+    --------
+    >>> rule = ema(0.99)
+    >>> rule.restart, round(rule.outer.alpha, 12)
+    (0.0, 0.01)
+    """
+    alpha = 1 - fraction("decay", decay, "weight of the old average")
+    return SyncRule(sync_period, Interpolate(alpha), restart=0.0, start=start)
+
+
+def polyak(start: int = 0) -> SyncRule:
+    """Polyak-Ruppert average: the mean of the weights after each step.
+
+    slow' = slow + (fast - slow) / n at the n-th step; fast' = fast
+
+    Parameters
+    ----------
+    start : int
+        Inner steps before the average begins.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Ruppert 1988; Polyak and Juditsky 1992, doi:10.1137/0330046.
+
+    Examples
+    --------
+    >>> rule = polyak(start=1000)
+    >>> rule.outer.alpha(0), rule.outer.alpha(3)
+    (1.0, 0.25)
+    """
+    return SyncRule(1, Interpolate(PowerWeights()), restart=0.0, start=start)
+
+
+def swa(sync_period: int, start: int = 0) -> SyncRule:
+    """Stochastic weight averaging: the mean of the weights at the start and of every k-th after it.
+
+    slow' = (n * slow + fast) / (n + 1), n = 1, 2, ...; fast' = fast
+
+    Parameters
+    ----------
+    sync_period : int
+        Inner steps between syncs, k >= 1: an epoch, or a period of the
+        learning-rate schedule.
+    start : int
+        Inner steps before the first weights that count, 75 % of the budget in the paper's runs.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    Notes
+    -----
+    Statistics of batch normalisation belong to the weights that they were taken with: take them
+    anew for the average (`torch.optim.swa_utils.update_bn`).
+
+    References
+    ----------
+    Izmailov et al. 2018, Algorithm 1, arXiv:1803.05407.
+
+    Examples
+    --------
+    >>> rule = swa(sync_period=100, start=7500)
+    >>> rule.outer.alpha(0), rule.outer.alpha(2)
+    (0.5, 0.25)
+    """
+    return SyncRule(sync_period, Interpolate(PowerWeights(before=1)), restart=0.0, start=start)
+
+
+def switch_ema(
+    restart_period: int, decay: float = 0.999, inner_state: str = "maintain"
+) -> SyncRule:
+    """An average that training goes on from now and then: Switch EMA, Hare and Tortoise.
+
+    slow' = decay * slow + (1 - decay) * fast; fast' = slow' at every restart_period-th step
+
+    Parameters
+    ----------
+    restart_period : int
+        Inner steps between two that put the weights onto the average: an epoch.
+    decay : float
+        In [0, 1].
+    inner_state : {"maintain", "reset"}
+        What a step that puts the weights back does to the inner state.
+
+    Returns
+    -------
+    SyncRule
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range; the message names it.
+
+    References
+    ----------
+    Li et al. 2024, arXiv:2402.09240; Lee et al. 2024, arXiv:2406.02596. Keras has it as
+    `ema_overwrite_frequency`.
+
+    Examples
+    --------
+    >>> rule = switch_ema(restart_period=500)
+    >>> rule.sync_period, rule.restart_period
+    (1, 500)
+    """
+    return replace(ema(decay), restart=1.0, restart_period=restart_period, inner_state=inner_state)
 
 
 def power_ema(gamma: float = 6.94, sync_period: int = 1, start: int = 0) -> SyncRule:

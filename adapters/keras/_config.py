@@ -1,0 +1,41 @@
+"""A rule in the config of a saved model, which is JSON."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from typing import Any
+
+__all__ = ["from_plain", "plain"]
+
+
+def plain(value: Any, other: Callable[[Any], Any]) -> Any:
+    """A rule, or a setting of one, as dicts of numbers and strings, for files in JSON.
+
+    `other` makes such a thing of a schedule, which is code.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {field.name: plain(getattr(value, field.name), other) for field in fields(value)}
+        return {"rule": f"{type(value).__module__}:{type(value).__qualname__}", "settings": own}
+    return other(value) if callable(value) else value
+
+
+def from_plain(value: Any, other: Callable[[Any], Any]) -> Any:
+    """What `plain` was given. Only classes of lookahead_core are made by their names.
+
+    Raises
+    ------
+    ValueError
+        If the rule has a part that is of another package.
+    """
+    if not isinstance(value, Mapping):
+        return value
+    if "rule" not in value:
+        return other(value)
+    module, _, name = value["rule"].partition(":")
+    if module.partition(".")[0] != "lookahead_core":
+        raise ValueError(
+            f"the rule of a saved model must be of parts of lookahead_core, got {value['rule']}: "
+            "load the weights alone, and make the rule in your code"
+        )
+    own = {key: from_plain(setting, other) for key, setting in value["settings"].items()}
+    return getattr(import_module(module), name)(**own)
