@@ -180,6 +180,18 @@ def c71_momentum_is_accurate(kernel: Kernel, xp: Any) -> None:
             _require(not _share(buffer, slow), f"{case}: slow and buffer must be two arrays")
 
 
+def _moved_both(kernel: Kernel, row: list[Any], numbers: tuple[float, ...]) -> Any:
+    """Slow weights and slot after a linear move that puts the fast weights back."""
+    leaves = [[leaf] for leaf in row]
+    if kernel.linear_both is None:
+        return kernel.linear(*leaves, *numbers)
+    moved, slot, back = kernel.linear_both(*leaves, *numbers)
+    got, expected = _values(back[0]), _values(moved[0])
+    _require(_same(got, expected), f"fast must be slow, {expected}, got {got}")
+    _require(not _share(back[0], moved[0]), "fast must be an array of its own, got slow or a view")
+    return moved, slot
+
+
 def c85_linear_moves_are_accurate(kernel: Kernel, xp: Any) -> None:
     cases = ((0.9967, 0.9967, 0.7, 0.7), (0.993, -0.01, 0.3, 0.0), (0.0, 0.0, 0.9, 0.9))
     for (name, eps), numbers in product(EPS.items(), cases):
@@ -190,7 +202,8 @@ def c85_linear_moves_are_accurate(kernel: Kernel, xp: Any) -> None:
         each = [decay, 1.0], [gain, 0.0], ahead, behind
         others = [_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)]
         both = zip((_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)), others, strict=True)
-        results = [kernel.linear([slow], [fast], [slot], *numbers)]
+        results = [_moved_both(kernel, [_copy(xp, leaf) for leaf in (slow, fast, slot)], numbers)]
+        results.append(kernel.linear([slow], [fast], [slot], *numbers))
         (first, _), (kept, unchanged) = kernel.linear(*map(list, both), *each)
         results.append(([first], [kept]))
         _require(_same(_values(fast), [leaf[1] for leaf in leaves]), f"{name}: fast changed")

@@ -87,6 +87,10 @@ class Kernel(NamedTuple):
     linear : callable, (slow, fast, slot, decay, gain, ahead, behind) -> (slow', slot')
         `linear.move_linearly` leaf by leaf (clauses C85, C23). Donates `slow` and `slot`, and
         changes nothing in `fast`. Of `decay` and `gain` there may be a list, of one for each leaf.
+    linear_both : callable, (slow, fast, slot, decay, gain, ahead, behind) -> (slow', slot', fast')
+        That, and `fast'` is `slow'` in buffers of its own (C10), in one pass over memory; donates
+        all three. Gets leaves whose fast weights have the dtype of the slow ones. If it is None,
+        `linear` and then `move` do it.
 
     Examples
     --------
@@ -100,6 +104,7 @@ class Kernel(NamedTuple):
     move: Callable[[Leaves, Leaves, Fraction], Leaves] = move_leaves
     momentum: Callable[..., tuple[Leaves, Leaves]] = momentum_leaves
     linear: Callable[..., tuple[Leaves, Leaves]] = linear_leaves
+    linear_both: Callable[..., tuple[Leaves, Leaves, Leaves]] | None = None
 
 
 REFERENCE_KERNEL = Kernel()

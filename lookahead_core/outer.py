@@ -61,9 +61,12 @@ class OuterRule(Protocol):
     Where a rule has them, more is used. Methods: `fraction(slow, fast, state, context)` tells which
     part of the way this sync goes, in [0, 1], and `inner_state="interpolate"` needs it;
     `readout(slow, state, context)` gives the weights to evaluate and to ship, where these are not
-    the slow ones; of its context only the syncs so far are known. Attributes that are True: with
-    `needs_gradient`, `context.gradient` is given, and `watch(state, gradient)` gets the gradient of
-    the first inner step of each cycle and returns the state; with `needs_curvature`,
+    the slow ones; of its context only the syncs so far are known; `update_both` is `update` and the
+    copy to the fast weights, where these go back whole and have the dtype of the slow ones: it is
+    donated `fast` too, returns (slow', fast', state'), and is called in the place of `update` where
+    the kernel writes both in one pass over memory. Attributes that are True: with `needs_gradient`,
+    `context.gradient` is given, and `watch(state, gradient)` gets the gradient of the first inner
+    step of each cycle and returns the state; with `needs_curvature`,
     `context.curvature` is given, and with `needs_inner_lr`, `context.inner_lr`; with `unrounded`,
     `fast` is `slow` and what the inner steps did, where the fast weights are in a narrower dtype;
     `leafwise` promises that each leaf moves by itself, and by the kernel alone; `interpolates`,

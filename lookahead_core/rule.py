@@ -470,6 +470,10 @@ class SyncRule:
         kernel = context.kernel
         if self.interpolates and average is None:
             return *kernel.interpolate(slow, fast, alpha), outer
+        if kernel.linear_both and average is None and self._updates_both(slow, fast):
+            both = cast(Any, self.outer).update_both(slow, fast, outer, context)
+            check_updated((both[0], both[2]), slow, outer)
+            return cast(tuple[Leaves, Leaves, Slots], both)
         seen = unrounded(slow, fast) if self.unrounded else fast
         seen = seen if average is None else seen_by_all(slow, seen, average)
         updated = self.outer.update(slow, seen, outer, context)
@@ -479,6 +483,12 @@ class SyncRule:
             restarted = kernel.move(fast, slow, self.restart)
             (fast,) = selected(back, (restarted,), (fast,))
         return slow, fast, outer
+
+    def _updates_both(self, slow: Leaves, fast: Leaves) -> bool:
+        """Whether the outer rule can put the fast weights back in the pass that moves the slow."""
+        pairs = zip(slow, fast, strict=True)
+        possible = self.fast_carries_slow and hasattr(self.outer, "update_both")
+        return possible and all(s.dtype == f.dtype for s, f in pairs)
 
     def slow(self, fast: Leaves, state: SyncState) -> Leaves:
         """Weights to evaluate or ship, in the dtype of the slow ones (clause C22).

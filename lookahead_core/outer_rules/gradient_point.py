@@ -7,9 +7,9 @@ The inner step must not depend on where it stands but through its gradient and i
 L-BFGS, and whatever else compares weights of several steps, is not for these rules.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from lookahead_core.leaves import in_precision_of, kind_of, zeros
 from lookahead_core.namespace import device, namespace
@@ -106,8 +106,36 @@ class RateWeights:
         return xp.unstack(xp.astype(mu_x, numbers.dtype)), xp.unstack(both)
 
 
+class _Linear:
+    """What the rules of this file share: `linear.move_linearly`, by four numbers of each rule."""
+
+    leafwise: ClassVar[bool] = True
+    unrounded: ClassVar[bool] = True
+
+    def _numbers(self, state: Slots, context: SyncContext) -> tuple[tuple[Any, ...], Slots]:
+        """decay, gain, ahead and behind at this sync, and the slots after the first."""
+        raise NotImplementedError
+
+    def update(
+        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
+    ) -> tuple[Leaves, Slots]:
+        """One sync: (slow', state'). Donates `slow` and the difference to the kernel."""
+        numbers, others = self._numbers(state, context)
+        slow, difference = context.kernel.linear(slow, fast, state[0], *numbers)
+        return slow, (difference, *others)
+
+    def update_both(
+        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
+    ) -> tuple[Leaves, Leaves, Slots]:
+        """One sync that puts the fast weights back: (slow', fast', state'). Donates `fast` too."""
+        numbers, others = self._numbers(state, context)
+        move = cast(Callable[..., Any], context.kernel.linear_both)
+        slow, difference, fast = move(slow, fast, state[0], *numbers)
+        return slow, fast, (difference, *others)
+
+
 @dataclass(frozen=True)
-class PrimalAveraging:
+class PrimalAveraging(_Linear):
     """Train at a point between an average and the iterates that it is of; ship the average.
 
     The papers' lines, with z the iterates, x the average, and y where gradients are taken:
@@ -154,8 +182,6 @@ class PrimalAveraging:
 
     mu_x: Scheduled | RateWeights = 0.9967
     mu_y: float = 0.7
-    leafwise: ClassVar[bool] = True
-    unrounded: ClassVar[bool] = True
     scheduled: ClassVar[tuple[str, ...]] = ("mu_x",)
 
     def __post_init__(self) -> None:
@@ -173,18 +199,12 @@ class PrimalAveraging:
         weights = self.mu_x.init(slow) if isinstance(self.mu_x, RateWeights) else ()
         return (zeros(slow), *weights)
 
-    def update(
-        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
-    ) -> tuple[Leaves, Slots]:
-        """One sync: (slow', state'). Donates `slow` and the difference to the kernel."""
-        difference, *weights = state
+    def _numbers(self, state: Slots, context: SyncContext) -> tuple[tuple[Any, ...], Slots]:
         if isinstance(self.mu_x, RateWeights):
-            mu_x, weights[0] = self.mu_x.after(weights[0], context)
-        else:
-            mu_x = MU_X.at(self.mu_x, context.syncs)
-        move = context.kernel.linear
-        slow, difference = move(slow, fast, difference, mu_x, mu_x, self.mu_y, self.mu_y)
-        return slow, (difference, *weights)
+            mu_x, weights = self.mu_x.after(state[1], context)
+            return (mu_x, mu_x, self.mu_y, self.mu_y), (weights,)
+        at = MU_X.at(self.mu_x, context.syncs)
+        return (at, at, self.mu_y, self.mu_y), ()
 
     def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
         """The average."""
@@ -192,7 +212,7 @@ class PrimalAveraging:
 
 
 @dataclass(frozen=True)
-class EmaNesterov:
+class EmaNesterov(_Linear):
     """Train ahead of the weights along the mean of their moves; ship the weights.
 
     The paper's lines: x' = x + step_size * m - step(x + step_size * m);
@@ -232,8 +252,6 @@ class EmaNesterov:
 
     step_size: Scheduled = 0.3
     decay: float = 0.99
-    leafwise: ClassVar[bool] = True
-    unrounded: ClassVar[bool] = True
     scheduled: ClassVar[tuple[str, ...]] = ("step_size",)
 
     def __post_init__(self) -> None:
@@ -244,14 +262,10 @@ class EmaNesterov:
         """One slot: the mean of the moves."""
         return (zeros(slow),)
 
-    def update(
-        self, slow: Leaves, fast: Leaves, state: Slots, context: SyncContext
-    ) -> tuple[Leaves, Slots]:
-        """One sync: (slow', (mean',)). Donates `slow` and the mean to the kernel."""
+    def _numbers(self, state: Slots, context: SyncContext) -> tuple[tuple[Any, ...], Slots]:
         step_size, fresh = STEP_SIZE.at(self.step_size, context.syncs), 1 - self.decay
         decay = self.decay + fresh * self._last(context.syncs)
-        slow, mean = context.kernel.linear(slow, fast, state[0], decay, -fresh, step_size, 0.0)
-        return slow, (mean,)
+        return (decay, -fresh, step_size, 0.0), ()
 
     def readout(self, slow: Leaves, state: Slots, context: SyncContext) -> Leaves:
         """The weights that the last sync went ahead of."""

@@ -5,7 +5,7 @@ from functools import partial
 from lookahead_core import Kernel
 
 from .interpolation import anchor, interpolate, move
-from .linear import move_linearly
+from .linear import move_both_linearly, move_linearly
 from .momentum import move_with_momentum
 
 __all__ = ["KERNELS"]
@@ -18,6 +18,7 @@ KERNELS = {
         partial(move, way),
         partial(move_with_momentum, way),
         partial(move_linearly, way),
+        partial(move_both_linearly, way),
     )
     for way in ("foreach", "plain", "compiled")
 }

@@ -14,7 +14,17 @@ from torch.nn import Parameter
 
 from lookahead_core.typing import Leaves
 
-__all__ = ["Lists", "Row", "alike", "compiled", "is_plain", "part_here", "pieces", "sort"]
+__all__ = [
+    "Lists",
+    "Row",
+    "alike",
+    "compiled",
+    "is_plain",
+    "part_here",
+    "pieces",
+    "share_no_storage",
+    "sort",
+]
 
 Row: TypeAlias = tuple[Tensor, ...]
 Lists: TypeAlias = tuple[tuple[Tensor, ...], ...]
@@ -87,6 +97,14 @@ def part_here(leaf: Tensor) -> Tensor:
 def is_plain(leaf: Tensor) -> bool:
     """Whether torch's list operations take `leaf`: other subclasses of Tensor may lack them."""
     return type(leaf) in (Tensor, Parameter)
+
+
+def share_no_storage(leaves: Leaves) -> bool:
+    """Whether they are known to: what is written to one is not in another then."""
+    # A look at storage would break a graph.
+    if torch.compiler.is_compiling() or not all(map(is_plain, leaves)):
+        return False
+    return len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == len(leaves)
 
 
 def fits_graph(leaf: Tensor) -> bool:

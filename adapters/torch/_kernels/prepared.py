@@ -26,7 +26,7 @@ from lookahead_core.typing import Fraction, Leaves
 from .._groups import Group, leaves_of
 from .._leaves import Kept
 from .interpolation import anchor, anchor_rows, interpolate, move_lists, move_row
-from .lists import LARGE, Lists, Row, alike, is_plain
+from .lists import LARGE, Lists, Row, alike, is_plain, share_no_storage
 
 __all__ = ["Prepared"]
 
@@ -177,8 +177,7 @@ def fits(rows: list[Row]) -> bool:
     plain = all(is_plain(leaf) and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
     if not leaves or not plain or not all(averaged(leaves)):
         return False
-    storages = {leaf.untyped_storage().data_ptr() for leaf in leaves}
-    return len(storages) == len(leaves) and all(s.device == f.device for s, f in rows)
+    return share_no_storage(leaves) and all(s.device == f.device for s, f in rows)
 
 
 def way(slow: Tensor, fast: Tensor) -> str:

@@ -117,6 +117,20 @@ def test_a_linear_move_is_the_references_and_fast_weights_do_not_change(
         assert_near(after, expected[1], first, roundings=16)
 
 
+@pytest.mark.clause("C10", "C85")
+@pytest.mark.parametrize("size", [5, 40_000])
+def test_a_linear_move_of_both_reads_all_fast_weights_before_it_writes_one(size, kernel):
+    storage = torch.randn(2 * size)
+    fast = [storage[:size], storage[size // 2 : size // 2 + size]]  # they overlap
+    slow, slot = [torch.randn(size) for _ in fast], [torch.randn(size) for _ in fast]
+    before, numbers = [*map(copies, (slow, fast, slot))], (0.9, 0.9, 0.7, 0.7)
+    expected = REFERENCE_KERNEL.linear(*before, *numbers)
+    moved, after, back = kernel.linear_both(slow, fast, slot, *numbers)
+    assert_near(moved, expected[0], torch.float32, roundings=16)
+    assert_near(after, expected[1], torch.float32, roundings=16)
+    assert torch.equal(back[1], moved[1])
+
+
 class Far(torch.Tensor):
     """As on another device: to bring it here makes a copy."""
 
