@@ -24,7 +24,6 @@ from lookahead_core.checkpoint import counters, settings
 from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import int_at_least, non_negative, shown
 
-from ._flat import AS_NEW, NUMBERS, numbers, with_groups
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT, check_known, known_kinds
 from ._joint import owner
@@ -34,11 +33,12 @@ from ._leaves import Kept, by_itself
 from ._migration import in_our_layout
 from ._parts import Part, Parts
 
-__all__ = ["Loaded", "group_entries", "pack", "refuse_ours_in", "seal", "unpack"]
+__all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
 
 SLOW = "lookahead_slow"
 STREAMING = "lookahead_streaming_"
 SEAL = "inner_step"
+AS_NEW = "as new"
 BARE = "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone"
 STALE = (
     "the lookahead_* entries of the checkpoint are older than the rest of it (another optimizer "
@@ -91,6 +91,10 @@ def pack(parts: Parts) -> StateDict:
     packed = parts.inner.state_dict()
     # Copies of the dicts: inner.state_dict() hands out the live ones.
     states = {i: copy(entries) for i, entries in packed["state"].items()}
+    common: StateDict = {"elapsed": int(parts.elapsed), "unstepped": int(parts.unstepped)}
+    if parts.work:
+        common["work"] = parts.work
+    common |= {f"streaming_{name}": value for name, value in parts.streaming.items()}
     entries: dict[Tensor, StateDict] = {}
     as_new: set[Tensor] = set()
     clocks: dict[Tensor, SyncState] = {}
@@ -105,28 +109,17 @@ def pack(parts: Parts) -> StateDict:
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
     groups = []
     for saved, group in _groups(packed, parts):
-        clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
-        ours = group_entries(parts, group, clock)
         for i, leaf in zip(saved["params"], group["params"], strict=True):
             if leaf in entries:
                 own = states.setdefault(i, {})
-                own.update(prefixed({**entries[leaf], SEAL: seal(own)}))
-                tensors = sum(isinstance(value, Tensor) for value in own.values()) + 1
-                own[f"{PREFIX}{NUMBERS}"] = numbers(ours, tensors, leaf.device)
+                own.update(prefixed({**entries[leaf], SEAL: _seal(own)}))
+        clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
+        numbers = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
         pairs = zip(saved["params"], group["params"], strict=True)
         names = [AS_NEW if leaf in as_new else _names(states.get(i, {})) for i, leaf in pairs]
-        groups.append({**saved, **prefixed({**ours, "entries": names})})
+        ours = {**settings(rule_of(group, parts.rule)), **common, **numbers, "entries": names}
+        groups.append({**saved, **prefixed(ours)})
     return {**packed, "state": states, "param_groups": groups}
-
-
-def group_entries(parts: Parts, group: Group, clock: SyncState) -> StateDict:
-    """What is saved of the settings and the counters of a group, by name."""
-    common: StateDict = {"elapsed": int(parts.elapsed), "unstepped": int(parts.unstepped)}
-    if parts.work:
-        common["work"] = parts.work
-    common |= {f"streaming_{name}": value for name, value in parts.streaming.items()}
-    counted = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
-    return {**settings(rule_of(group, parts.rule)), **common, **counted}
 
 
 def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
@@ -152,8 +145,9 @@ def _is_as_new(
     Then nothing may be: bare Adam fails on a state that is not empty and not its own. Of an
     optimizer that has no state at all this can only be known before the first step.
     """
-    entries = found[leaf]
-    if state.get(leaf) or parts.unstepped or not (state or parts.is_first):
+    entries, rule = found[leaf], parts.rule
+    first = int(parts.elapsed) == -rule.start and not any(int(p.state.syncs) for p in parts.parts)
+    if state.get(leaf) or parts.unstepped or not (state or first):
         return False
     new = parts.home.new(part.rule, leaf)
     fresh = {"slow": new.slow, **{f"outer_{i}": slot for i, slot in enumerate(new.slots)}}
@@ -164,7 +158,7 @@ def _is_as_new(
     )
 
 
-def seal(theirs: StateDict) -> Tensor:
+def _seal(theirs: StateDict) -> Tensor:
     """What the inner optimizer has counted of a parameter, in integers; 0 where it counts none."""
     return torch.tensor(number_in(theirs.get("step")) or 0, dtype=torch.int64)
 
@@ -190,7 +184,6 @@ def _is_stale(state_dict: StateDict) -> bool:
 def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
     state_dict = in_our_layout(state_dict, parts)
-    state_dict = with_groups(state_dict, parts)
     every = [*state_dict["param_groups"], *state_dict["state"].values()]
     bare = not any(_ours(entries).keys() - {"alpha", "sync_period"} for entries in every)
     if anew := bare or _is_stale(state_dict):
@@ -297,8 +290,7 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
 def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
     """`kept`, which is new, with a copy of what is ours of the entries of the `i`-th parameter."""
     ours = _ours(entries)
-    for name in (SEAL, NUMBERS):
-        ours.pop(name, None)
+    ours.pop(SEAL, None)
     slots = {f"outer_{number}": slot for number, slot in enumerate(kept.slots)}
     own = {"slow": kept.slow, **slots}
     # A slow copy is like what it is a copy of, and all else but slots like the parameter.

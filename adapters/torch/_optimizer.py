@@ -33,7 +33,6 @@ from ._joint import each, joined, one_of_several
 from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
-from ._shown import ShownState, theirs_alone
 from ._slow_weights import SlowWeights
 
 if TYPE_CHECKING:
@@ -183,11 +182,11 @@ class MetaOptimizer(Optimizer):
 
     @property
     def state(self) -> Any:
-        return ShownState(self._parts)
+        return self.inner.state
 
     @state.setter
     def state(self, value: Any) -> None:
-        self.inner.state = theirs_alone(value)
+        self.inner.state = value
 
     @property
     def defaults(self) -> dict[str, Any]:  # type: ignore[override]
@@ -517,7 +516,7 @@ class MetaOptimizer(Optimizer):
         """
         if self._skips_or_unscales():
             return None, False
-        known = len(self.inner.state)
+        known = len(self.state)
         first = not self.capturable and self._parts.elapsed == -self.rule.start
         undo = first and known == 0 and self.rule.inner_state != "maintain"
         before = [leaf.detach().clone() for leaf in self._parts.kept] if undo else []
@@ -525,14 +524,14 @@ class MetaOptimizer(Optimizer):
         have_gradient: list[bool] = []
         watched = closure and self._watched(closure, have_gradient)
         loss, is_applied = applied.step(self._parts, watched)
-        if len(self.inner.state) != known:
+        if len(self.state) != known:
             try:
                 for part in self._parts.parts:
                     self._parts.participating(part)
             except ValueError:
                 if undo:
                     assign(self._parts.kept, before)
-                    self.inner.state.clear()
+                    self.state.clear()
                     template.restore_groups(self.param_groups, groups)
                 raise
         if have_gradient and not any(have_gradient):

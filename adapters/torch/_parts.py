@@ -150,12 +150,6 @@ class Parts:
             self.warned.add(message)
             warn(message, stacklevel=stacklevel + 1)
 
-    @property
-    def is_first(self) -> bool:
-        """Whether no step has been counted yet, and there was no sync."""
-        at_start = int(self.elapsed) == -self.rule.start
-        return at_start and not any(int(part.state.syncs) for part in self.parts)
-
     # --- which parts there are ---
 
     def current(self) -> list[Part]:

@@ -38,8 +38,7 @@ def test_it_is_a_torch_optimizer_with_the_inner_ones_groups_state_and_defaults()
     train(optimizer, model, 1)
     optimizer.inner.load_state_dict(optimizer.inner.state_dict())  # replaces list and dicts
     assert optimizer.param_groups is optimizer.inner.param_groups
-    shown, own = optimizer.state[model.x], optimizer.inner.state[model.x]
-    assert shown["momentum_buffer"] is own["momentum_buffer"]
+    assert optimizer.state is optimizer.inner.state
     assert optimizer.defaults is optimizer.inner.defaults
     assert repr(optimizer).startswith("Lookahead(SyncRule(sync_period=5")
 
@@ -259,8 +258,7 @@ def test_what_is_set_on_it_reaches_the_inner_optimizer():
     train(optimizer, model, 1)
     moved = {leaf: dict(entries) for leaf, entries in optimizer.state.items()}
     optimizer.state, optimizer.param_groups = moved, list(optimizer.param_groups)
-    assert optimizer.inner.state.keys() == moved.keys()
-    assert optimizer.inner.state[model.x].keys() == {"momentum_buffer"}
+    assert optimizer.inner.state is moved
     assert optimizer.inner.param_groups is optimizer.param_groups
 
 
