@@ -35,7 +35,13 @@ class ShownState(MutableMapping[Any, Any]):
         self._parts.inner.state[key] = _theirs(value)
 
     def __delitem__(self, key: Any) -> None:
-        del self._parts.inner.state[key]
+        if key not in self:
+            raise KeyError(key)
+        self._parts.inner.state.pop(key, None)  # ours stay
+
+    def clear(self) -> None:
+        """Forget what the inner optimizer has; what is ours stays, and is shown."""
+        self._parts.inner.state.clear()
 
     def __contains__(self, key: Any) -> bool:
         return key in self._parts.inner.state or bool(_ours(self._parts, key))

@@ -135,7 +135,8 @@ class TorchDriver:
         leaf, factor = run.params[index], INNER_EDITS[edit]
         if edit == "remove" and self.inner.get("fused"):
             edit = "zero"  # fused SGD (torch 2.13) takes no buffers of some parameters alone
-        entries = run.optimizer.state.pop(leaf, {})
+        inner = run.optimizer.inner.state  # optimizer.state shows our entries too
+        entries = inner.pop(leaf, {})
         if edit == "remove" or not entries:
             return
         moments = entries.keys() - {"step"}
@@ -144,7 +145,7 @@ class TorchDriver:
         else:
             for key in moments:
                 entries[key].mul_(factor)
-        run.optimizer.state[leaf] = entries
+        inner[leaf] = entries
 
     def train(self, run, index, trained):
         run.params[index].requires_grad_(trained)

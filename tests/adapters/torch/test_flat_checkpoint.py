@@ -202,6 +202,20 @@ def test_what_is_written_to_the_state_goes_to_the_inner_optimizer():
     assert model.x not in inner
     assert model.x not in shown
     assert isinstance(shown[model.y], dict)
+    shown.clear()
+    assert not inner
+
+
+def test_what_is_taken_out_of_a_stateless_ones_state_is_still_shown():
+    model, optimizer = make("no inner state")
+    train(optimizer, model, 1)
+    taken = optimizer.state.pop(model.x)
+    assert "lookahead_slow" in taken
+    assert model.x in optimizer.state
+    optimizer.state.clear()
+    assert model.x in optimizer.state
+    with pytest.raises(KeyError):
+        del optimizer.state[torch.nn.Parameter(model.x.detach())]
 
 
 def test_a_parameter_that_is_not_stepped_shows_nothing():

@@ -254,7 +254,7 @@ def test_the_policies_act_on_all_of_the_inner_state(family, policy, left):
     optimizer, inner = Lookahead(FAMILIES[family]([ours]), 1, 0.5, policy), FAMILIES[family]([bare])
     pull_down(optimizer, ours)
     pull_down(inner, bare)
-    state, full = optimizer.state[ours], inner.state[bare]
+    state, full = optimizer.inner.state[ours], inner.state[bare]
     assert state.keys() == full.keys()
     for key in full:
         share = {"reset": 0.0, "interpolate": 1.0}[policy] if key == "step" else left
