@@ -10,10 +10,10 @@ from lookahead_core.kernel import REFERENCE_KERNEL, Kernel
 from lookahead_core.linear import move_linearly
 from lookahead_core.momentum import move_with_momentum
 from lookahead_core.outer import Interpolate, Momentum, OuterRule, SyncContext
-from lookahead_core.outer_rules.averages import blended, post_hoc_weights
 from lookahead_core.outer_rules.gradient_point import EmaNesterov, PrimalAveraging, RateWeights
 from lookahead_core.outer_rules.nested import Nested
 from lookahead_core.outer_rules.ramp import HalfLife, PostLocal, PowerWeights, QuadraticPeriod, Ramp
+from lookahead_core.outer_rules.stored_averages import blended, post_hoc_weights
 from lookahead_core.outer_rules.window import LatestWeightAverage
 from lookahead_core.presets import *  # noqa: F403 (a new preset touches one file)
 from lookahead_core.rule import SyncRule

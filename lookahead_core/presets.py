@@ -5,41 +5,18 @@ Averages, and those of a rule on the shelf, stand there, in outer_rules/.
 
 from lookahead_core.adaptive import AdaptiveAlpha
 from lookahead_core.outer import Interpolate, Momentum
-from lookahead_core.outer_rules.averages import (
-    anytime_ema,
-    ema,
-    polyak,
-    power_ema,
-    swa,
-    switch_ema,
-    wsm,
-)
+from lookahead_core.outer_rules import averages
+from lookahead_core.outer_rules.averages import *  # noqa: F403 (a new average touches one file)
 from lookahead_core.outer_rules.gradient_point import ema_nesterov, gpa, schedule_free
 from lookahead_core.outer_rules.nested import nested
 from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled
 from lookahead_core.words import translated
 
-__all__ = [
-    "anytime_ema",
-    "bmuf",
-    "diloco",
-    "ema",
-    "ema_nesterov",
-    "gpa",
-    "local_sgd",
-    "lookahead",
-    "nested",
-    "polyak",
-    "power_ema",
-    "reptile",
-    "schedule_free",
-    "slowmo",
-    "snoo",
-    "swa",
-    "switch_ema",
-    "wsm",
-]
+__all__ = ["bmuf", "diloco", "local_sgd", "lookahead", "reptile", "slowmo", "snoo"]
+__all__ += ["ema_nesterov", "gpa", "nested", "schedule_free"]
+__all__ += averages.__all__
+__all__.sort()
 
 
 @translated
