@@ -40,7 +40,7 @@ from lookahead_core.typing import Array, Count, DType, Fraction, Leaves, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
 from lookahead_core.workers import Average, check_alike, seen_by_all
 
-__all__ = ["SyncRule"]
+__all__ = ["SyncRule", "check_rule"]
 
 Synced = tuple[Leaves, Leaves, SyncState]
 
@@ -540,6 +540,23 @@ class SyncRule:
         state stays. Donates the slow weights of `state` to `kernel`.
         """
         return self._taken(True, fast, None, state, kernel)
+
+
+def check_rule(rule: Any, *untold: str) -> None:
+    """ValueError unless `rule` is a `SyncRule` that counts in 32 bits, and asks for nothing untold.
+
+    For adapters whose counters are arrays, and whose inner optimizers do not tell their "gradient"
+    or "curvature".
+    """
+    if not isinstance(rule, SyncRule):
+        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
+    rule.check_counts()
+    for name in untold:
+        if getattr(rule, f"needs_{name}"):
+            raise ValueError(
+                f"rule must not ask for the {name}, which the inner optimizer does not tell, got "
+                f"{rule!r}"
+            )
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:

@@ -13,6 +13,7 @@ __all__ = [
     "int_at_least",
     "non_negative",
     "non_negative_int",
+    "not_evaluating",
     "not_wrapped",
     "one_of",
     "positive",
@@ -83,6 +84,15 @@ def not_wrapped(inner: Any, wrapped: bool) -> None:
         raise ValueError(
             "inner must not be wrapped already (for one rule above another there is the rule "
             f"nested(first, second), around the inner optimizer itself), got {inner!r}"
+        )
+
+
+def not_evaluating(action: str, evaluating: bool) -> None:
+    """RuntimeError for what would change the slow weights, while the parameters hold them."""
+    if evaluating:
+        raise RuntimeError(
+            f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
+            "weights; leave the context, or call train(), first"
         )
 
 

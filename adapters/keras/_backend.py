@@ -6,7 +6,7 @@ JAX, where nothing is assigned, chooses between values.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -14,15 +14,18 @@ import keras
 __all__ = ["COUNTER", "known", "on_each_device", "outside_of_graphs", "read", "when", "write"]
 
 BACKEND = keras.backend.backend()
+# Where variables are made: the first call of `apply` may be inside of a trace.
+outside_of_graphs: Any = nullcontext
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
     from lookahead_core.namespace import register
 
-    from ._namespace import NAMESPACE
+    from ._namespace import Namespace
 
+    outside_of_graphs = tf.init_scope
     for tensor in (tf.__internal__.EagerTensor, tf.__internal__.SymbolicTensor):
-        register(tensor, NAMESPACE)
+        register(tensor, Namespace())
 elif BACKEND == "jax":
     import jax
 # Schedules multiply the number of syncs by floats, which TensorFlow does not do with an int32.
@@ -74,8 +77,3 @@ def on_each_device(function: Callable[..., None], part: Any, *arguments: Any) ->
 
     merge = tf.__internal__.distribute.interim.maybe_merge_call
     merge(update, tf.distribute.get_strategy(), *arguments)
-
-
-def outside_of_graphs() -> AbstractContextManager[Any]:
-    """Where variables are made: the first call of `apply` may be inside of a trace."""
-    return tf.init_scope() if BACKEND == "tensorflow" else nullcontext()

@@ -38,11 +38,9 @@ class SlowWeights(keras.callbacks.CallbackList):
 
     def __init__(self, *callbacks: keras.callbacks.Callback) -> None:
         for callback in callbacks:
-            if getattr(callback, "save_freq", "epoch") != "epoch":
-                raise ValueError(
-                    f"save_freq of {type(callback).__name__} must be 'epoch' inside SlowWeights, "
-                    f"got {callback.save_freq!r}"
-                )
+            kind, freq = type(callback).__name__, getattr(callback, "save_freq", "epoch")
+            if freq != "epoch":
+                raise ValueError(f"save_freq of {kind} must be 'epoch' here, got {freq!r}")
         super().__init__([*callbacks])
 
     def on_train_begin(self, logs: Any = None) -> None:

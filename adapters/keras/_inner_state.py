@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras.optimizers.schedules import LearningRateSchedule
 
+from lookahead_core import SyncRule
+
 from ._backend import read
 
 __all__ = ["check_inner", "go_on", "initial_values", "moments", "optimizers_in", "rates"]
@@ -22,23 +24,18 @@ def optimizers_in(inner: Any) -> list[Any]:
 
 def check_inner(inner: Any) -> None:
     """ValueError for what would go wrong inside, with the order that goes right."""
+    own = optimizers_in(inner)
     if not isinstance(inner, keras.optimizers.Optimizer):
-        raise ValueError(f"inner must be a keras.optimizers.Optimizer, got {inner!r}")
-    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "inner must not be a LossScaleOptimizer, whose skipped steps would be counted: write "
-            "LossScaleOptimizer(Lookahead(inner)), as mixed_float16 does by itself"
-        )
-    if any(own.use_ema for own in optimizers_in(inner)):
-        raise ValueError(
-            "inner must not have use_ema=True, which overwrites the weights when `fit` ends: write "
-            "MetaOptimizer(inner, ema(...))"
-        )
-    if any(own is not inner and own.gradient_accumulation_steps for own in optimizers_in(inner)):
-        raise ValueError(
-            "an optimizer of a MultiOptimizer must not have gradient_accumulation_steps: the steps "
-            "of several could not be counted as one"
-        )
+        wrong = "be a keras.optimizers.Optimizer"
+    elif isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        wrong = "not be a LossScaleOptimizer: write LossScaleOptimizer(Lookahead(inner))"
+    elif any(one.use_ema for one in own):
+        wrong = "not have use_ema=True: write MetaOptimizer(inner, ema(...))"
+    elif any(one is not inner and one.gradient_accumulation_steps for one in own):
+        wrong = "not accumulate gradients in one of several optimizers, which count as one"
+    else:
+        return
+    raise ValueError(f"inner must {wrong}, got {inner!r}")
 
 
 def moments(inner: Any) -> list[Any]:
@@ -57,24 +54,21 @@ def initial_values(inner: Any) -> list[float]:
     for own in optimizers_in(inner):
         new = type(own).from_config(own.get_config())
         new.build(own._trainable_variables)
-        for moment in moments(new):
-            array = keras.ops.convert_to_numpy(read(moment))
+        for array in map(keras.ops.convert_to_numpy, map(read, moments(new))):
             values.append(float(array.flat[0]) if array.size else 0.0)
             if not (array == values[-1]).all():
-                raise ValueError(
-                    f"inner_state='reset' is not for {type(own).__name__}, whose {moment.name} "
-                    "does not begin with one number: use another policy"
-                )
+                kind = type(own).__name__
+                raise ValueError(f"{kind} cannot be reset: not all of its state begins as a number")
     return values
 
 
-def rates(inner: Any, variables: Sequence[Any]) -> list[Any]:
-    """The learning rate of the next step for each variable."""
+def rates(rule: SyncRule, inner: Any, variables: Sequence[Any]) -> list[Any]:
+    """The learning rate of the next step for each variable, for a rule that goes by it."""
     return [
         keras.ops.convert_to_tensor(own.learning_rate)
         for variable in variables
         for own in optimizers_in(inner)
-        if own._var_key(variable) in own._trainable_variables_indices
+        if rule.needs_inner_lr and own._var_key(variable) in own._trainable_variables_indices
     ]
 
 

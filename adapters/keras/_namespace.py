@@ -9,22 +9,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-__all__ = ["NAMESPACE"]
+__all__ = ["Namespace"]
 
-OTHERWISE_NAMED = {
-    "isfinite": tf.math.is_finite,
-    "all": tf.reduce_all,
-    "sum": tf.reduce_sum,
-    "real": tf.math.real,
-    "conj": tf.math.conj,
-}
+OTHER_NAMES = {"isfinite": "is_finite", "all": "reduce_all", "sum": "reduce_sum"}
 
 
 class Namespace:
     """`tf`, with the standard's names and arguments."""
 
     def __getattr__(self, name: str) -> Any:
-        return OTHERWISE_NAMED.get(name) or getattr(tf, name)
+        return getattr(tf.math, OTHER_NAMES.get(name, name), None) or getattr(tf, name)
 
     def astype(self, array: Any, dtype: Any, /, *, copy: bool = True) -> Any:
         """No tensor is ever written to, so a copy is as good as itself."""
@@ -43,6 +37,3 @@ class Namespace:
     def __array_namespace_info__(self) -> Any:
         """The wide floating dtypes alone."""
         return SimpleNamespace(dtypes=lambda kind: {"float32": tf.float32, "float64": tf.float64})
-
-
-NAMESPACE = Namespace()

@@ -12,9 +12,10 @@ from typing import Any, Literal
 import keras
 
 from lookahead_core import SyncRule, lookahead
+from lookahead_core.rule import check_rule
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import each_of
-from lookahead_core.validation import not_wrapped
+from lookahead_core.validation import not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
 from ._backend import COUNTER, known, on_each_device, outside_of_graphs, read, when, write
@@ -44,10 +45,8 @@ class MetaOptimizer(keras.optimizers.Optimizer):
     slow_dtype : str, optional
         Keep slow weights, and what the outer rule keeps, in this dtype where it is wider than the
         variable's; "float32" is right for bfloat16 and float16 variables (clause C15).
-    name : str, optional
-        As of any Keras optimizer.
     **base
-        Arguments of the base class are refused: they belong to the inner optimizer.
+        Of the base class' arguments `name` alone: the others belong to the inner optimizer.
 
     Attributes
     ----------
@@ -72,23 +71,15 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     @translated
     def __init__(
-        self,
-        inner: keras.optimizers.Optimizer,
-        rule: SyncRule,
-        *,
-        slow_dtype: str | None = None,
-        name: str | None = None,
-        **base: Any,
+        self, inner: Any, rule: SyncRule, *, slow_dtype: str | None = None, **base: Any
     ) -> None:
         not_wrapped(inner, any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner)))
         check_inner(inner)
-        _check_rule(rule)
-        for argument in base:
-            raise ValueError(
-                f"{argument} belongs to the inner optimizer: write "
-                f"{type(self).__name__}({type(inner).__name__}({argument}=...))"
-            )
-        super().__init__(learning_rate=0.0, name=name)
+        check_rule(rule, "gradient", "curvature")
+        for argument in base.keys() - {"name"}:
+            kinds = f"{type(self).__name__}({type(inner).__name__}({argument}=...))"
+            raise ValueError(f"{argument} belongs to the inner optimizer: write {kinds}")
+        super().__init__(learning_rate=0.0, **base)
         for key, value in {"inner": inner, "rule": rule, "slow_dtype": slow_dtype}.items():
             super().__setattr__(key, value)
         self._part: Any = None
@@ -147,7 +138,9 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             if not self.inner.built:
                 self.inner.build(variables)
             super().build(variables)
-            self._make_part([v for v in variables if not _is_overwritten(v)])
+            # Keras puts gradients in the place of the scales of float8, which are no weights.
+            fast = [v for v in variables if not getattr(v, "overwrite_with_gradient", False)]
+            self._make_part(fast)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """One inner step; on every sync_period-th a sync follows it.
@@ -159,7 +152,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         trainable_variables : list of variables, optional
             What the gradients are of; without it those that the optimizer was built with.
         """
-        self._refuse_while_evaluating("apply")
+        not_evaluating("apply", self._fast is not None)
         if len(grads) and trainable_variables is not None:
             self.build([*trainable_variables])
         if not (len(grads) and self.built):
@@ -167,18 +160,17 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             return
         go_on(self.inner, self._part.taken_off)
         part, before = self._part, keras.ops.copy(self.inner.iterations)
-        lr = self._rates()
+        lr = rates(self.rule, self.inner, self._part.fast)
         on_each_device(self._begin, part)
         self.inner.apply(grads, trainable_variables)
-        applied = keras.ops.subtract(self.inner.iterations, before)
-        on_each_device(self._count_and_sync, part, applied, lr)
+        on_each_device(self._count_and_sync, part, self.inner.iterations - before, lr)
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05); not in a graph."""
-        self._refuse_while_evaluating("sync")
+        not_evaluating("sync", self._fast is not None)
         if not self.built:
             raise RuntimeError("sync() needs slow weights: call build(model.trainable_variables)")
-        on_each_device(self._sync, self._part, self._rates())
+        on_each_device(self._sync, self._part, rates(self.rule, self.inner, self._part.fast))
 
     # --- slow weights ---
 
@@ -204,8 +196,8 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         now = self._part.values()
         slow, fast = self.rule.slow(now.fast, now.state), [*map(keras.ops.copy, now.fast)]
         # Copies: JAX gives away the buffers of the model when it evaluates.
-        shown = [keras.ops.cast(s, f.dtype) for s, f in zip(slow, fast, strict=True)]
-        write(self._part.fast, [*map(keras.ops.copy, shown)])
+        for own, leaf in zip(self._part.fast, slow, strict=True):
+            own.assign(keras.ops.copy(keras.ops.cast(leaf, own.dtype)))
         object.__setattr__(self, "_fast", fast)  # Keras would wrap the list
 
     def train(self) -> None:
@@ -230,12 +222,9 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The inner optimizer and the rule."""
-        return {
-            "name": self.name,
-            "inner": keras.saving.serialize_keras_object(self.inner),
-            "rule": plain(self.rule, keras.saving.serialize_keras_object),
-            "slow_dtype": self.slow_dtype,
-        }
+        made = keras.saving.serialize_keras_object
+        config = {"inner": made(self.inner), "rule": plain(self.rule, made)}
+        return config | {"name": self.name, "slow_dtype": self.slow_dtype}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
@@ -272,9 +261,6 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             evidence["initial"] = [keras.ops.full_like(leaf, value) for leaf, value in pairs]
         return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
 
-    def _rates(self) -> list[Any]:
-        return rates(self.inner, self._part.fast) if self.rule.needs_inner_lr else []
-
     # --- our variables ---
 
     def _make_part(self, fast: list[Any]) -> None:
@@ -297,15 +283,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         if isinstance(value, int):
             first = keras.initializers.Constant(value)
             return self.add_variable((), first, dtype, aggregation="only_first_replica")
-        dtype = keras.backend.standardize_dtype(value.dtype)
-        return self.add_variable(value.shape, lambda *_, **__: value, dtype)
-
-    def _refuse_while_evaluating(self, name: str) -> None:
-        if self._fast is not None:
-            raise RuntimeError(
-                f"{name}() would change the slow weights, which the model holds now: leave "
-                "slow_weights(), or call train()"
-            )
+        return self.add_variable(value.shape, lambda *_, **__: value, value.dtype)
 
 
 @keras.saving.register_keras_serializable("lookahead_core")
@@ -325,10 +303,8 @@ class Lookahead(MetaOptimizer):
         What a sync does to the inner optimizer's own state.
     slow_dtype : str, optional
         As of `MetaOptimizer`.
-    name : str, optional
-        As of any Keras optimizer.
     **base
-        Arguments of the base class are refused: they belong to the inner optimizer.
+        Of the base class' arguments `name` alone: the others belong to the inner optimizer.
 
     Raises
     ------
@@ -356,11 +332,10 @@ class Lookahead(MetaOptimizer):
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,
         slow_dtype: str | None = None,
-        name: str | None = None,
         **base: Any,
     ) -> None:
         rule = lookahead(sync_period, alpha, inner_state)
-        super().__init__(inner, rule, slow_dtype=slow_dtype, name=name, **base)
+        super().__init__(inner, rule, slow_dtype=slow_dtype, **base)
 
     def get_config(self) -> dict[str, Any]:
         """The inner optimizer and the settings."""
@@ -368,19 +343,3 @@ class Lookahead(MetaOptimizer):
         settings = config.pop("rule")["settings"]
         config |= {"alpha": settings["outer"]["settings"]["alpha"]}
         return config | {name: settings[name] for name in ("sync_period", "inner_state")}
-
-
-def _check_rule(rule: Any) -> None:
-    if not isinstance(rule, SyncRule):
-        raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-    rule.check_counts()
-    if rule.needs_gradient or rule.needs_curvature:
-        raise ValueError(
-            "rule must not ask for gradients or a curvature, which Keras' optimizers clip, add up "
-            f"and keep to themselves, got {rule!r}"
-        )
-
-
-def _is_overwritten(variable: Any) -> bool:
-    """Whether Keras puts the gradient in its place: the scales of float8, which are no weights."""
-    return bool(getattr(variable, "overwrite_with_gradient", False))

@@ -28,9 +28,9 @@ class Part(NamedTuple):
 
     def values(self) -> "Part":
         """The arrays now, and the counters as ints where they are known."""
-        fast, inner, taken_off = ([*map(read, group)] for group in self[:3])
         state = each_of(self.state, read)
         counters = {name: known(getattr(state, name)) for name in ("count", "syncs", "phase")}
+        fast, inner, taken_off = ([*map(read, group)] for group in self[:3])
         return Part(fast, inner, taken_off, state._replace(**counters))
 
     def flat(self) -> list[Any]:

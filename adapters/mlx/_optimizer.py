@@ -14,6 +14,7 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_unflatten
 
 from lookahead_core import AdaptiveAlpha, SyncRule, SyncState, lookahead
+from lookahead_core.rule import check_rule
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
@@ -77,11 +78,7 @@ class MetaOptimizer(Optimizer):
         not_wrapped(inner, any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner)))
         if not isinstance(inner, Optimizer):
             raise ValueError(f"inner must be an mlx.optimizers.Optimizer, got {inner!r}")
-        if not isinstance(rule, SyncRule):
-            raise ValueError(f"rule must be a SyncRule, got {rule!r}")
-        rule.check_counts()
-        if rule.needs_curvature:
-            raise ValueError(f"rule must not ask for the inner optimizer's curvature, got {rule!r}")
+        check_rule(rule, "curvature")
         check_policy(inner, rule)
         super().__init__()  # type: ignore[no-untyped-call]  # MLX gives it no types
         vars(self).update(inner=inner, rule=rule, _slow_dtype=slow_dtype)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
-from lookahead_core.validation import non_negative, not_wrapped
+from lookahead_core.validation import non_negative, not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 from lookahead_core.workers import Average
 
@@ -571,11 +571,7 @@ class MetaOptimizer(Optimizer):
         )
 
     def _refuse_while_evaluating(self, action: str) -> None:
-        if self._parts.evaluating:
-            raise RuntimeError(
-                f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
-                "weights; leave the context, or call train(), first"
-            )
+        not_evaluating(action, self._parts.evaluating)
 
 
 class Lookahead(MetaOptimizer):
