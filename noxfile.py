@@ -252,7 +252,7 @@ def site(session: nox.Session) -> None:
 @nox.session(tags=["rest"])
 def build(session: nox.Session) -> None:
     """Build twice, check the metadata and files for hosts, and test what is in the archives."""
-    environment = install(session, *ALL, groups=["build"])
+    environment = install(session, *ALL, "keras", groups=["build"])
     dist, again = ROOT / "dist", (Path(session.create_tmp()) / "again").resolve()
     for folder in (dist, again):
         shutil.rmtree(folder, ignore_errors=True)

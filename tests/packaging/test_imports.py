@@ -6,6 +6,7 @@ must not be imported are installed: that is checked as well.
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,14 @@ import pytest
 
 FRAMEWORKS = ("numpy", "torch", "jax", "jaxlib", "optax", "cupy", "optree", "tensorflow", "mlx")
 # Adapter, and what importing its framework alone brings along.
-ADAPTERS = {"numpy": "numpy, optree", "torch": "torch", "optax": "optax", "mlx": "mlx.optimizers"}
+ADAPTERS = {
+    "keras": "keras",
+    "mlx": "mlx.optimizers",
+    "numpy": "numpy, optree",
+    "optax": "optax",
+    "torch": "torch",
+}
+os.environ.setdefault("KERAS_BACKEND", "jax")  # the one that is installed beside it
 
 
 def imported_by(statement: str) -> set[str]:

@@ -2,8 +2,11 @@
 
 import importlib
 import inspect
+import os
 
 import pytest
+
+os.environ.setdefault("KERAS_BACKEND", "jax")  # the one that is installed beside it
 
 MODULES = [
     "lookahead_core",
@@ -11,6 +14,7 @@ MODULES = [
     "lookahead_core.conformance",
     "lookahead_core.adapters",
     "lookahead_core.adapters.cupy",  # imports without CuPy
+    "lookahead_core.adapters.keras",
     "lookahead_core.adapters.mlx",
     "lookahead_core.adapters.numpy",
     "lookahead_core.adapters.torch",
@@ -47,7 +51,10 @@ def test_an_unknown_adapter_is_an_attribute_error():
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("numpy", "Lookahead"), ("torch", "Lookahead"), ("optax", "lookahead"), ("mlx", "Lookahead")],
+    [
+        *((name, "Lookahead") for name in ("numpy", "torch", "mlx", "keras")),
+        ("optax", "lookahead"),
+    ],
 )
 def test_lookahead_has_one_signature(module, name):
     lookahead = getattr(importlib.import_module(f"lookahead_core.adapters.{module}"), name)
@@ -59,7 +66,10 @@ def test_lookahead_has_one_signature(module, name):
 
 @pytest.mark.parametrize(
     ("module", "name"),
-    [("numpy", "MetaOptimizer"), ("torch", "MetaOptimizer"), ("optax", "meta_optimizer")],
+    [
+        *((name, "MetaOptimizer") for name in ("numpy", "torch", "mlx", "keras")),
+        ("optax", "meta_optimizer"),
+    ],
 )
 def test_the_general_form_has_one_signature(module, name):
     general = getattr(importlib.import_module(f"lookahead_core.adapters.{module}"), name)
