@@ -553,10 +553,7 @@ def check_rule(rule: Any, *untold: str) -> None:
     rule.check_counts()
     for name in untold:
         if getattr(rule, f"needs_{name}"):
-            raise ValueError(
-                f"rule must not ask for the {name}, which the inner optimizer does not tell, got "
-                f"{rule!r}"
-            )
+            raise ValueError(f"rule must not ask for the {name}, which is untold, got {rule!r}")
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
