@@ -553,7 +553,7 @@ def check_rule(rule: Any, *untold: str) -> None:
     rule.check_counts()
     for name in untold:
         if getattr(rule, f"needs_{name}"):
-            raise ValueError(f"rule must not ask for the {name}, which is not told, got {rule!r}")
+            raise ValueError(f"rule must not ask for the {name}, which is untold, got {rule!r}")
 
 
 def _select(due: Array, synced: Synced, passed: Synced) -> Synced:

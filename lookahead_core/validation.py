@@ -90,10 +90,8 @@ def not_wrapped(inner: Any, wrapped: bool) -> None:
 def not_evaluating(action: str, evaluating: bool) -> None:
     """RuntimeError for what would change the slow weights, while the parameters hold them."""
     if evaluating:
-        raise RuntimeError(
-            f"{action}() inside slow_weights() or after eval(): the parameters hold the slow "
-            "weights; leave the context, or call train(), first"
-        )
+        hold = "the parameters hold the slow weights; leave the context, or call train(), first"
+        raise RuntimeError(f"{action}() inside slow_weights() or after eval(): {hold}")
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:

@@ -21,10 +21,8 @@ __all__ = ["load", "save"]
 def save(store: Any, rule: SyncRule, part: Part, fast: list[Any]) -> None:
     """Our variables, the settings of the rule, and the fast weights if the model has others now."""
     store["settings"] = np.frombuffer(json.dumps(settings(rule)).encode(), np.uint8)
-    for name, value in {
-        **_ours(part),
-        **{f"fast_{i}": leaf for i, leaf in enumerate(fast)},
-    }.items():
+    values = _ours(part) | {f"fast_{i}": leaf for i, leaf in enumerate(fast)}
+    for name, value in values.items():
         store[name] = keras.ops.convert_to_numpy(value)
 
 

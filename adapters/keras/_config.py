@@ -1,6 +1,6 @@
 """A rule in the config of a saved model, which is JSON."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from typing import Any
@@ -27,15 +27,12 @@ def from_plain(value: Any, other: Callable[[Any], Any]) -> Any:
     ValueError
         If the rule has a part that is of another package.
     """
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return value
     if "rule" not in value:
         return other(value)
-    module, _, name = value["rule"].partition(":")
-    if module.partition(".")[0] != "lookahead_core":
-        raise ValueError(
-            f"the rule of a saved model must be of parts of lookahead_core, got {value['rule']}: "
-            "load the weights alone, and make the rule in your code"
-        )
+    module, name = value["rule"].split(":")
+    if not module.startswith("lookahead_core."):
+        raise ValueError(f"{name} is not lookahead_core's: load with compile=False, and compile")
     own = {key: from_plain(setting, other) for key, setting in value["settings"].items()}
     return getattr(import_module(module), name)(**own)

@@ -21,7 +21,7 @@ from lookahead_core.words import refuse_to_set, translated, without_effect
 from ._backend import COUNTER, known, on_each_device, outside_of_graphs, read, when, write
 from ._checkpoint import load, save
 from ._config import from_plain, plain
-from ._inner_state import check_inner, go_on, initial_values, moments, optimizers_in, rates
+from ._inner_state import check_inner, go_on, initial_values, moments
 from ._parts import Part
 
 __all__ = ["Lookahead", "MetaOptimizer"]
@@ -73,7 +73,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
     def __init__(
         self, inner: Any, rule: SyncRule, *, slow_dtype: str | None = None, **base: Any
     ) -> None:
-        not_wrapped(inner, any(isinstance(own, MetaOptimizer) for own in optimizers_in(inner)))
+        not_wrapped(inner, isinstance(inner, MetaOptimizer))
         check_inner(inner)
         check_rule(rule, "gradient", "curvature")
         for argument in base.keys() - {"name"}:
@@ -160,7 +160,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             return
         go_on(self.inner, self._part.taken_off)
         part, before = self._part, keras.ops.copy(self.inner.iterations)
-        lr = rates(self.rule, self.inner, self._part.fast)
+        lr = keras.ops.copy(self.inner.learning_rate)
         on_each_device(self._begin, part)
         self.inner.apply(grads, trainable_variables)
         on_each_device(self._count_and_sync, part, self.inner.iterations - before, lr)
@@ -170,7 +170,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         not_evaluating("sync", self._fast is not None)
         if not self.built:
             raise RuntimeError("sync() needs slow weights: call build(model.trainable_variables)")
-        on_each_device(self._sync, self._part, rates(self.rule, self.inner, self._part.fast))
+        on_each_device(self._sync, self._part, keras.ops.copy(self.inner.learning_rate))
 
     # --- slow weights ---
 
@@ -268,8 +268,8 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         inner = [] if self.rule.inner_state == "maintain" else moments(self.inner)
         restarted = []
         if self.rule.inner_state == "reset":
-            restarted = [own._iterations for own in optimizers_in(self.inner)]
-            self._initial = [*initial_values(self.inner), *(0 for _ in restarted)]
+            restarted = [self.inner._iterations]
+            self._initial = [*initial_values(self.inner), 0]
         inner += restarted
         wide = keras.ops.zeros((), self.slow_dtype).dtype if self.slow_dtype else None
         state = self.rule.init([*map(read, fast)], [*map(read, inner)], slow_dtype=wide)

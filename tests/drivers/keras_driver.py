@@ -39,22 +39,12 @@ def bare(inner, lr):
     return keras.optimizers.SGD(lr, momentum=float(inner.momentum))
 
 
-def inner_of(setup):
-    """The inner optimizer; one for each rate, if there are several."""
-    rates = [leaf.rate for leaf in setup.leaves]
-    made = {rate: bare(setup.inner, setup.inner.lr * rate) for rate in rates or [1.0]}
-    if len(made) == 1:
-        (alone,) = made.values()
-        return alone
-    return keras.optimizers.MultiOptimizer(lambda v: made[rates[int(v.name[1:])]])
-
-
 def optimizer_of(setup):
     settings = (setup.sync_period, setup.alpha, setup.inner_state)
     rule = sync_rule(setup)
     if rule == sync_rule(Setup((), *settings)):
-        return Lookahead(inner_of(setup), *settings, slow_dtype=setup.slow_dtype)
-    return MetaOptimizer(inner_of(setup), rule, slow_dtype=setup.slow_dtype)
+        return Lookahead(bare(setup.inner, setup.inner.lr), *settings, slow_dtype=setup.slow_dtype)
+    return MetaOptimizer(bare(setup.inner, setup.inner.lr), rule, slow_dtype=setup.slow_dtype)
 
 
 class Run:
@@ -132,7 +122,7 @@ class KerasDriver:
     inner_step = staticmethod(keras_inner)
     capabilities = frozenset(
         {
-            *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
+            *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("float16", "bfloat16", "int32", "gradient_point", "inner_lr"),

@@ -310,6 +310,8 @@ def test_what_cannot_be_right_is_refused_with_the_right_order():
         Lookahead(keras.optimizers.LossScaleOptimizer(sgd()))
     with pytest.raises(ValueError, match=r"use_ema=True.*MetaOptimizer\(inner, ema"):
         Lookahead(sgd(use_ema=True))
+    with pytest.raises(ValueError, match=r"not be a MultiOptimizer: give it .* Lookahead\(inner"):
+        Lookahead(keras.optimizers.MultiOptimizer(lambda variable: sgd()))
     with pytest.raises(ValueError, match=r"clipnorm belongs to .* Lookahead\(.*SGD\(clipnorm="):
         Lookahead(sgd(), clipnorm=1.0)
     with pytest.raises(TypeError, match="has no argument k: write sync_period=6"):
@@ -348,3 +350,13 @@ def test_replicas_of_a_mirrored_strategy_stay_identical(around):
     assert told["replicas differ"] == 0
     assert (told["count"], told["syncs"]) == (3, 2)
     assert told["off one device"] < 1e-5
+
+
+def test_a_multi_optimizer_takes_wrapped_ones():
+    def split():
+        own = {path: Lookahead(INNER["sgd"](), 3) for path in ("kernel", "bias")}
+        return keras.optimizers.MultiOptimizer(lambda variable: own[variable.name])
+
+    several, alone = network(split()), network(Lookahead(INNER["sgd"](), 3))
+    for one, other in zip(fit(several, 7).weights, fit(alone, 7).weights, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=0, atol=1e-6)
