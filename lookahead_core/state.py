@@ -52,12 +52,10 @@ def check_state(state: Any) -> None:
 
 def each_of(state: SyncState, function: Callable[[Any], Any]) -> SyncState:
     """What `function` gives for each array and counter, in their places."""
-    slow, outer, copies = state.slow, state.outer, state.inner_slow
+    leaves = {name: [*map(function, getattr(state, name))] for name in ("slow", "inner_slow")}
     counters = {name: function(getattr(state, name)) for name in ("count", "syncs", "phase")}
-    slots = [[*map(function, slot)] for slot in outer]
-    return SyncState(
-        [*map(function, slow)], outer=slots, inner_slow=[*map(function, copies)], **counters
-    )
+    slots = [[*map(function, slot)] for slot in state.outer]
+    return SyncState(outer=slots, **leaves, **counters)
 
 
 def named(state: SyncState) -> dict[str, Any]:

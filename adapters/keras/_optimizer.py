@@ -160,7 +160,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             return
         go_on(self.inner, self._part.taken_off)
         part, before = self._part, keras.ops.copy(self.inner.iterations)
-        lr = keras.ops.copy(self.inner.learning_rate)
+        lr = keras.ops.copy(self.inner.learning_rate) if self.rule.needs_inner_lr else None
         on_each_device(self._begin, part)
         self.inner.apply(grads, trainable_variables)
         on_each_device(self._count_and_sync, part, self.inner.iterations - before, lr)
@@ -255,10 +255,9 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         write(part.flat(), self._synced(begun, lr).flat())
 
     def _synced(self, now: Part, lr: Any) -> Part:
-        evidence = {"inner_lr": lr} if self.rule.needs_inner_lr else {}
-        if self.rule.inner_state == "reset":
-            pairs = zip(now.inner, self._initial, strict=True)
-            evidence["initial"] = [keras.ops.full_like(leaf, value) for leaf, value in pairs]
+        pairs = zip(now.inner, self._initial, strict=False)  # none without resets
+        initial = [keras.ops.full_like(leaf, value) for leaf, value in pairs] or None
+        evidence = {"initial": initial, "inner_lr": lr}
         return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
 
     # --- our variables ---
@@ -266,7 +265,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
     def _make_part(self, fast: list[Any]) -> None:
         """The variables of the core's state, with its values."""
         inner = [] if self.rule.inner_state == "maintain" else moments(self.inner)
-        restarted = []
+        restarted, self._initial = [], []
         if self.rule.inner_state == "reset":
             restarted = [self.inner._iterations]
             self._initial = [*initial_values(self.inner), 0]
