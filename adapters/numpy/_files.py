@@ -12,7 +12,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from lookahead_core.namespace import device, is_array, namespace, to_device
 from lookahead_core.typing import Array
 from lookahead_core.validation import shown
 
-from ._formats import FORMATS, PLAIN, Contents, Entry, Format, RefusedError
+from ._formats import FORMATS, PLAIN, Contents, Entry, Format, RefusedError, entry_of
 from ._inner.protocol import InnerOptimizer
 from ._optimizer import MetaOptimizer
 from ._tree import Layout, written
@@ -306,11 +306,11 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, label: str, leaf: Array) -> "Kind":
         """Of an array that is called `label`; ValueError if no file can hold it."""
-        name, shape = _name(leaf.dtype), tuple(leaf.shape)
         if isinstance(leaf, np.ndarray):
             if leaf.dtype.hasobject:
                 raise _unstorable(label, leaf)
-            return cls(name, shape, leaf.dtype, leaf.dtype, None, None)
+            return _kind_in_numpy(leaf.dtype, leaf.shape)
+        name, shape = _name(leaf.dtype), tuple(leaf.shape)
         try:
             # NumPy has no bfloat16, and takes none from torch.
             bits = np.dtype("uint16" if name == "bfloat16" else name)
@@ -321,7 +321,7 @@ class Kind(NamedTuple):
     @property
     def entry(self) -> Entry:
         """How the array lies in a file: as it is, or as its bytes."""
-        whole = Entry(self.shape, self.dtype)
+        whole = entry_of(self.shape, self.dtype)
         return whole if self.name in PLAIN else Entry((whole.nbytes,), np.dtype("u1"))
 
     def like(self, stored: np.ndarray) -> Array:
@@ -333,13 +333,19 @@ class Kind(NamedTuple):
         return new.view(self.own) if self.name == "bfloat16" else new
 
 
+@lru_cache
+def _kind_in_numpy(dtype: np.dtype, shape: tuple[int, ...]) -> Kind:
+    """Kept, because a model has a million arrays rather than a million kinds of them."""
+    return Kind(_name(dtype), shape, dtype, dtype, None, None)
+
+
 def _stored(label: str, leaf: Array) -> np.ndarray:
     """A NumPy array on the host with the bits of `leaf`, in a dtype that both formats know."""
     name = _name(leaf.dtype)
     try:
         if name == "bfloat16" and not isinstance(leaf, np.ndarray):
             leaf = leaf.view(namespace(leaf).uint16)
-        array = np.ascontiguousarray(_on_host(leaf)).reshape(leaf.shape)
+        array = np.asarray(_on_host(leaf), order="C")
     except Exception as error:  # each namespace has its own
         raise _unstorable(label, leaf) from error
     return array if name in PLAIN else array.reshape(-1).view(np.uint8)
@@ -354,6 +360,8 @@ def _unstorable(label: str, leaf: Array) -> ValueError:
 
 
 def _on_host(leaf: Array) -> np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf
     if hasattr(leaf, "get"):  # CuPy refuses to be read by NumPy
         return np.asarray(leaf.get())
     if hasattr(leaf, "cpu"):  # torch

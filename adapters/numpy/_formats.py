@@ -8,12 +8,23 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import IO, Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
-__all__ = ["FORMATS", "PLAIN", "SLACK", "Arrays", "Contents", "Entry", "Format", "RefusedError"]
+__all__ = [
+    "FORMATS",
+    "PLAIN",
+    "SLACK",
+    "Arrays",
+    "Contents",
+    "Entry",
+    "Format",
+    "RefusedError",
+    "entry_of",
+]
 
 HEADER = "lookahead_core"
 # What both formats store as it is, by the names that safetensors has for it.
@@ -27,7 +38,9 @@ SLACK = 2**20
 NPY_HEADER = 10_000  # NumPy's own limit
 ZIP_NAME_BYTES = 65535
 ZIP_RECORD_BYTES = 46 + 32  # of an entry in the directory, beside its name
+ROW_BYTES, NUMBER_BYTES = 128, 24  # of an array in the table of safetensors; of a side of it
 PIECE = 2**20
+SHORT = "truncated or damaged, it ends too early"
 Arrays = dict[str, np.ndarray]
 
 
@@ -55,6 +68,10 @@ class Entry(NamedTuple):
     def room(self) -> np.ndarray:
         """A new array for it."""
         return np.empty(self.shape, self.dtype)
+
+
+# Kept, because many arrays lie alike.
+entry_of = lru_cache(Entry)
 
 
 class Contents(NamedTuple):
@@ -199,25 +216,31 @@ def _write_safetensors(file: IO[bytes], header: str, arrays: Arrays) -> None:
     text = _table(header, entries)
     file.write(len(text).to_bytes(8, "little") + text)
     for array in arrays.values():
-        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-        file.write(little.reshape(-1).view("u1").data)
+        file.write(array.astype(array.dtype.newbyteorder("<"), copy=False))
 
 
 def _table(header: str, entries: Mapping[str, Entry]) -> bytes:
     """The JSON text at the start of the file, with blanks up to a multiple of eight bytes."""
-    table: dict[str, Any] = {"__metadata__": {HEADER: header}}
-    end = 0
+    quoted, rows, end = (
+        json.JSONEncoder().encode,
+        [f'"__metadata__":{json.dumps({HEADER: header})}'],
+        0,
+    )
+    # Text by text: a million dicts would keep the garbage collector busy for half of the time.
     for name, entry in entries.items():
         begin, end = end, end + entry.nbytes
-        kind = KINDS[entry.dtype]
-        table[name] = {"dtype": kind, "shape": entry.shape, "data_offsets": (begin, end)}
-    text = json.dumps(table, separators=(",", ":")).encode()
+        kind, shape = KINDS[entry.dtype], list(entry.shape)
+        rows.append(
+            f'{quoted(name)}:{{"dtype":"{kind}","shape":{shape},"data_offsets":[{begin},{end}]}}'
+        )
+    text = f"{{{','.join(rows)}}}".encode()
     return text + b" " * (-len(text) % 8)
 
 
 def _open_safetensors(file: IO[bytes], header: str, entries: Mapping[str, Entry]) -> Contents:
     length = int.from_bytes(_exactly(file, 8), "little")
-    if length > len(_table(header, entries)) + SLACK:
+    numbers = sum(ROW_BYTES + NUMBER_BYTES * len(entry.shape) for entry in entries.values())
+    if length > len(json.dumps([header, *entries])) + numbers + SLACK:
         raise RefusedError("truncated or damaged, or of more arrays than this optimizer has")
     table = json.loads(_exactly(file, length))
     own = table.pop("__metadata__", {}).get(HEADER)
@@ -234,7 +257,10 @@ def _open_safetensors(file: IO[bytes], header: str, entries: Mapping[str, Entry]
         there, begin = found[name]
         _check_found(name, there, entry)
         file.seek(start + begin)
-        return _filled(file, entry)
+        array = entry.room()
+        if file.readinto(array) < array.nbytes:  # type: ignore[attr-defined]
+            raise RefusedError(SHORT)
+        return array
 
     return Contents(own, set(found), read)
 
@@ -242,9 +268,10 @@ def _open_safetensors(file: IO[bytes], header: str, entries: Mapping[str, Entry]
 def _located(item: Mapping[str, Any]) -> tuple[Entry, int]:
     """What an item of the table says of its array, and where that begins."""
     shape, (begin, end) = item["shape"], item["data_offsets"]
-    if any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+    numbers = (*shape, begin, end)
+    if {*map(type, numbers)} != {int} or min(numbers) < 0:
         raise RefusedError("truncated or damaged, its shapes and places must be whole numbers")
-    entry = Entry(tuple(shape), DTYPES[item["dtype"]])
+    entry = entry_of(numbers[:-2], DTYPES[item["dtype"]])
     if end - begin != entry.nbytes:
         raise RefusedError("truncated or damaged, an array has not the bytes of its shape")
     return entry, begin
@@ -264,7 +291,7 @@ def _check_found(name: str, found: Entry, expected: Entry) -> None:
 def _exactly(file: IO[bytes], size: int) -> bytes:
     content = file.read(size)
     if len(content) < size:
-        raise RefusedError("truncated or damaged, it ends too early")
+        raise RefusedError(SHORT)
     return content
 
 
