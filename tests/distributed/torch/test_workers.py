@@ -278,7 +278,8 @@ def test_a_parameter_that_joins_on_one_worker_alone_is_named(rank):
     leaf, optimizer = trained(lookahead(3), rank, steps=1)
     step(optimizer, leaf, rank)
     group = {"params": [torch.nn.Parameter(torch.zeros(3))]}
-    go_on = [partial(step, optimizer, leaf, rank), partial(optimizer.add_param_group, group)][rank]
+    grow = partial(optimizer.add_param_group, group)
+    go_on = grow if rank == 1 else partial(step, optimizer, leaf, rank)
     told = r"what is done must .* rank 0 has 'a sync', rank 1 has 'taking in parameters'"
     with pytest.raises(ValueError, match=told):
         go_on()
