@@ -306,7 +306,7 @@ def test_what_is_frozen_does_not_travel_whatever_it_is(rank):
 def test_what_is_frozen_must_be_the_same_on_all_workers(rank):
     frozen = torch.nn.Parameter(torch.full((3,), float(rank)), requires_grad=False)
     inner = torch.optim.SGD([parameter(), frozen], lr=LR)
-    with pytest.raises(ValueError, match=r"frozen parameters must .* those of rank 1 are not"):
+    with pytest.raises(ValueError, match=r"frozen parameters must .* those of rank 1.* are not"):
         MetaOptimizer(inner, lookahead(2), process_group=dist.group.WORLD)
 
 
@@ -344,7 +344,7 @@ def test_parameters_in_another_order_are_named(rank):
 
 def test_optimizers_that_are_stepped_in_another_order_are_named(rank):
     pairs = [trained(lookahead(3), rank, steps=2) for _ in range(2)]
-    leaf, optimizer = pairs[rank]
+    leaf, optimizer = pairs[int(rank == 1)]
     with pytest.raises(ValueError, match=r"the optimizer must .* rank 0 has (\d+), rank 1 has"):
         step(optimizer, leaf, rank)
 
@@ -428,7 +428,7 @@ def test_replicas_that_have_come_apart_are_found(rank):
         slow[2] = torch.nextafter(slow[2], slow[2] + 1)
         optimizer.load_state_dict(state)
     step(optimizer, leaf, rank)
-    with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
+    with pytest.raises(ValueError, match="those of rank 1.* are not those of rank 0"):
         step(optimizer, leaf, rank)
 
 
@@ -437,7 +437,7 @@ def test_weights_edited_on_one_worker_between_cycles_are_found(rank):
     if rank == 1:
         with torch.no_grad():
             leaf[0] += 1
-    with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
+    with pytest.raises(ValueError, match="those of rank 1.* are not those of rank 0"):
         step(optimizer, leaf, rank)
 
 
