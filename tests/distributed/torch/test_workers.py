@@ -428,7 +428,7 @@ def test_replicas_that_have_come_apart_are_found(rank):
         slow[2] = torch.nextafter(slow[2], slow[2] + 1)
         optimizer.load_state_dict(state)
     step(optimizer, leaf, rank)
-    with pytest.raises(ValueError, match="those of rank 1.* are not those of rank 0"):
+    with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
         step(optimizer, leaf, rank)
 
 
@@ -437,7 +437,7 @@ def test_weights_edited_on_one_worker_between_cycles_are_found(rank):
     if rank == 1:
         with torch.no_grad():
             leaf[0] += 1
-    with pytest.raises(ValueError, match="those of rank 1.* are not those of rank 0"):
+    with pytest.raises(ValueError, match="those of rank 1 are not those of rank 0"):
         step(optimizer, leaf, rank)
 
 
