@@ -71,7 +71,7 @@ class Run:
 def by_tensorflow(run):
     import tensorflow as tf
 
-    return tf.function(run.optimizer.apply)
+    return tf.function(run.optimizer.apply, autograph=False)  # as the trainer of Keras has it
 
 
 def by_jax(run):
