@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["nox>=2025.5"]
 # ///
-"""Everything that is run on this project: `nox` runs all checks, `nox -s demo` the demo.
+"""Everything that is run on this project.
 
     nox                       what to run after a change: NumPy, MLX, lint; under ten minutes
     nox -t rest               all other checks: torch, JAX, versions, clients, workers, docs, build
@@ -296,13 +296,11 @@ def demo(session: nox.Session) -> None:
     parser = ArgumentParser(add_help=False)
     parser.add_argument("--backend", default="numpy")
     backend = parser.parse_known_args(session.posargs)[0].backend
-    extras = (
-        {"numpy", backend} if backend in {"numpy", "torch", "jax", "mlx", "cupy"} else {"numpy"}
-    )
     if backend == "keras":
         environment = install_keras(session)
     else:
-        environment = install(session, *sorted(extras), groups=["demo"], environment="demo")
+        own = {backend} & {"torch", "jax", "mlx", "cupy"}  # the demo itself refuses any other
+        environment = install(session, "numpy", *own, groups=["demo"], environment="demo")
     run_program(environment, "demo.digits")
 
 

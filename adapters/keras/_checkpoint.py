@@ -35,7 +35,7 @@ def load(store: Any, rule: SyncRule, part: Part) -> list[Any]:
         If it is not of such an optimizer, or another rule or other weights made it; nothing has
         been changed.
     """
-    saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118
+    saved = {name: np.asarray(store[name]) for name in store.keys()}  # noqa: SIM118 (it is no dict)
     if "settings" not in saved:
         raise ValueError("the file has no state of Lookahead, but one of the bare inner optimizer")
     numbers = {name: int(saved[name]) for name in ("count", "syncs", "phase") if name in saved}

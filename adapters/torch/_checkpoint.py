@@ -100,7 +100,9 @@ def pack(parts: Parts) -> StateDict:
     clocks: dict[Tensor, SyncState] = {}
     for part in parts.current():
         found = _saved_leaves(parts, part)
-        theirs = {leaf: owner(parts.inner, g).state for g in part.groups for leaf in g["params"]}
+        theirs: dict[Tensor, Any] = {}
+        for group in part.groups:
+            theirs |= dict.fromkeys(group["params"], owner(parts.inner, group).state)
         as_new |= {
             leaf for leaf in found if _is_as_new(parts, part, leaf, found, theirs.get(leaf, {}))
         }
@@ -195,12 +197,15 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     for saved, group in _groups(state_dict, parts):
         overrides = _overrides(saved, group, parts.rule)
         groups.append({**_theirs(saved), **overrides})
-        rule = rule_of(overrides, parts.rule)
+        rule, own = rule_of(overrides, parts.rule), owner(parts.inner, group)
+        known = known_kinds(own, parts.kinds)
         clocks.append(_clock(saved, rule, common["elapsed"]))
         expected = _expected(saved)
         for i, leaf, names in zip(saved["params"], group["params"], expected, strict=True):
             entries = state_dict["state"].get(i, {})
-            _check_moments(i, entries, leaf, owner(parts.inner, group), parts)
+            _check_moments(i, entries, leaf, own)
+            if parts.rule.inner_state != "maintain" and leaf.requires_grad:
+                check_known(own, _theirs(entries), parts.rule.inner_state, known)
             states.pop(i, None)
             if theirs := _theirs(entries):
                 states[i] = theirs
@@ -360,15 +365,10 @@ def _check_nothing_is_missing(i: int, entries: StateDict, names: Any) -> None:
         )
 
 
-def _check_moments(
-    i: int, entries: StateDict, leaf: Tensor, inner: Optimizer, parts: Parts
-) -> None:
-    """torch checks nothing: a wrong moment loads, and fails at some later step or never."""
-    policy = parts.rule.inner_state
+def _check_moments(i: int, entries: StateDict, leaf: Tensor, inner: Optimizer) -> None:
+    """torch checks no shapes: a wrong moment loads, and fails at some later step or never."""
     # Others may keep moments of a lower rank under the same names.
     if type(inner).__module__.startswith("torch.optim"):
         for key, value in entries.items():
             if COMMON.get(key) is MOMENT and isinstance(value, Tensor):
                 check_like(i, key, value, leaf)
-    if policy != "maintain" and leaf.requires_grad:
-        check_known(inner, _theirs(entries), policy, known_kinds(inner, parts.kinds))

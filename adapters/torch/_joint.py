@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ._groups import Group, leaves_of
 
-__all__ = ["JointOptimizer", "each", "joined", "one_of_several", "owner"]
+__all__ = ["JointOptimizer", "each", "joined", "one_of_several", "owner", "zero_grad"]
 
 StateDict = dict[str, Any]
 
@@ -56,6 +56,12 @@ def one_of_several(inner: Optimizer, chosen: Optimizer | None) -> Optimizer:
     raise ValueError(f"inner must be one of the inner optimizers ({names}), got {chosen!r}")
 
 
+def zero_grad(inner: Optimizer, set_to_none: bool) -> None:
+    """As each of these optimizers does it; some of a third party's take no argument."""
+    for one in each(inner):
+        one.zero_grad() if set_to_none else one.zero_grad(set_to_none=False)
+
+
 def owner(inner: Optimizer, group: Group) -> Optimizer:
     """The one of these optimizers that has the parameters of `group`."""
     first, *others = each(inner)
@@ -79,6 +85,7 @@ class JointOptimizer(Optimizer):
         # Not super().__init__(): it makes parameter groups of its own.
         self.__setstate__({"optimizers": optimizers})
 
+    # Properties, because theirs may be replaced; torch declares plain attributes.
     @property
     def param_groups(self) -> list[Group]:  # type: ignore[override]
         return [group for one in self.optimizers for group in one.param_groups]
@@ -129,9 +136,7 @@ class JointOptimizer(Optimizer):
         return call if methods else None
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for one in self.optimizers:
-            # Some of a third party's take no argument.
-            one.zero_grad() if set_to_none else one.zero_grad(set_to_none=False)
+        zero_grad(self, set_to_none)
 
     def state_dict(self) -> StateDict:
         """One state dict, in which parameters are numbered through."""

@@ -36,10 +36,11 @@ def check_layout(state_dict: Any, inner: Optimizer, name: str = "state_dict") ->
         raise ValueError(
             f"{name}['param_groups'] must hold groups of {sizes} parameters, got {saved}"
         )
-    known = [i for group in groups for i in group["params"]]
-    if len(set(known)) < len(known):
+    numbers = [i for group in groups for i in group["params"]]
+    known = set(numbers)
+    if len(known) < len(numbers):
         raise ValueError(
-            f"{name}['param_groups'] must hold each parameter once, got {shown(known)}"
+            f"{name}['param_groups'] must hold each parameter once, got {shown(numbers)}"
         )
     for i, entries in states.items():
         if i in known:

@@ -29,7 +29,7 @@ from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
 from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
-from ._joint import each, joined, one_of_several
+from ._joint import each, joined, one_of_several, zero_grad
 from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
@@ -364,8 +364,7 @@ class MetaOptimizer(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the inner optimizer's."""
-        # Some of a third party's take no argument.
-        self.inner.zero_grad() if set_to_none else self.inner.zero_grad(set_to_none=False)
+        zero_grad(self.inner, set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any], inner: Optimizer | None = None) -> None:
         """Add a group to the inner optimizer; its slow weights are captured at once.
@@ -563,10 +562,10 @@ class MetaOptimizer(Optimizer):
         return any(leaf.grad is not None for leaf in leaves_of(self.param_groups))
 
     def _warn_without_gradient(self) -> None:
-        counted = "" if self._parts.workers is not None else "and is not counted"
+        counted = "" if self._parts.workers is not None else " and is not counted"
         self._parts.warn_once(
             "step() without a gradient: no parameter has one (.grad is None for all), so the step "
-            f"moves nothing {counted}; is loss.backward() missing?",
+            f"moves nothing{counted}; is loss.backward() missing?",
             stacklevel=4,
         )
 

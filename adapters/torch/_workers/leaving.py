@@ -34,6 +34,7 @@ def follow(optimizer: "MetaOptimizer") -> None:
 def notify(optimizer: "MetaOptimizer") -> None:
     """Inside torch's `Join`, tell those who are done that there is a sync for them to follow."""
     if hasattr(optimizer, "_join_config") and not optimizer._parts.workers.leaving:
+        # It has what torch asks of a `Joinable`, which would be a second base class with a state.
         Join.notify_join_context(optimizer)  # type: ignore[arg-type]
 
 

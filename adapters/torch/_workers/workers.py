@@ -160,10 +160,10 @@ class Workers:
         members = [kept[leaf].slow for leaf in leaves if leaf in kept]
         bits = fingerprint(members) if self.check_replicas else 0
         where = {"the optimizer": self.number, **facts}
-        kind = "leaving" if self.leaving else kind
-        within = {**where, **_settings(parts), **_counters(parts)}
+        kind, counters = "leaving" if self.leaving else kind, _counters(parts)
+        within = {**where, **_settings(parts), **counters}
         work = self._of_this_worker(kind, leaves, work, within)
-        words = self.meet(kind, {**where, **_facts(parts), **_counters(parts)}, bits, work)
+        words = self.meet(kind, {**where, **_facts(parts), **counters}, bits, work)
         edited = "Were weights loaded or edited on one of them alone?"
         self._refuse_odd(words, "slow weights", edited)
         kinds, works = [KINDS[word.kind] for word in words], [word.work for word in words]
