@@ -88,11 +88,6 @@ HOSTED = {"github-workflows": ".github/workflows/ci.yml", "citation-file-format"
 ONE_FORM = "not (TestEager or TestInAScan or TestUnderVmap)"
 OTHER_VERSIONS = ("--backend=numpy", "--backend=jax", "-k", ONE_FORM)
 SIDE_BY_SIDE = ("pytest", "--numprocesses=logical", "--maxprocesses=8", "--dist=worksteal")
-# JAX keeps what it has compiled, however small: tests and sessions ask for much of it again.
-COMPILED_ONCE = {
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 
 
 class Environment:
@@ -361,12 +356,8 @@ def run_tests(
         for argument in (*arguments, *asked)
     ]
     config = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--installed"]
-    variables = {**ISOLATED, **ONE_THREAD}
-    if launcher == SIDE_BY_SIDE:  # processes that are started otherwise would share one folder
-        folder = str(environment.folder / "compiled")
-        variables |= {**COMPILED_ONCE, "JAX_COMPILATION_CACHE_DIR": folder}
     with TemporaryDirectory() as empty, environment.session.chdir(empty):
-        environment.run(*launcher, *config, *everything, env=variables)
+        environment.run(*launcher, *config, *everything, env={**ISOLATED, **ONE_THREAD})
 
 
 def run_program(environment: Environment, module: str, **variables: str) -> None:

@@ -151,7 +151,6 @@ def is_installed(module: str) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     asked = asked_for(config)
-    own_compilation_cache()
     for backend in asked:
         if backend not in BACKENDS:
             raise pytest.UsageError(f"backend must be one of {', '.join(BACKENDS)}, got {backend}")
@@ -173,13 +172,6 @@ def pytest_configure(config: pytest.Config) -> None:
             jax.enable_x64 = importlib.import_module("jax.experimental").enable_x64
     if config.getoption("--installed") and not tested().is_relative_to(site_packages()):
         raise pytest.UsageError(f"--installed: not in {site_packages()}, but {tested()}")
-
-
-def own_compilation_cache() -> None:
-    """A folder for each process of pytest-xdist: JAX does not lock the folder that it writes to."""
-    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if folder and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(folder) / worker)
 
 
 def choose_keras_backend(config: pytest.Config, asked: list[str]) -> None:
