@@ -52,8 +52,9 @@ def check_state(state: Any) -> None:
 
 def each_of(state: SyncState, function: Callable[[Any], Any]) -> SyncState:
     """What `function` gives for each array and counter, in their places."""
-    leaves = {name: [*map(function, getattr(state, name))] for name in ("slow", "inner_slow")}
+    # In the order of `named`: in Keras the function makes variables, which have places in a list.
     counters = {name: function(getattr(state, name)) for name in ("count", "syncs", "phase")}
+    leaves = {name: [*map(function, getattr(state, name))] for name in ("slow", "inner_slow")}
     slots = [[*map(function, slot)] for slot in state.outer]
     return SyncState(outer=slots, **leaves, **counters)
 
