@@ -72,8 +72,10 @@ KERAS_TESTS = (
 )
 # Dask has no adapter and no extra: the pure core runs on it, and nothing else.
 ALL = ("numpy", "torch", "jax", "mlx")
-# The installed copy is tested: no path of the user's may put another one in front.
-ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1"}
+# The installed copy is tested: no path of the user's may put another one in front. Compiled modules
+# are kept even where the user's shell forbids it: some hundred processes import PyTorch or JAX,
+# and compiling PyTorch takes each of them 8 seconds.
+ISOLATED = {"PYTHONPATH": "", "PYTHONNOUSERSITE": "1", "PYTHONDONTWRITEBYTECODE": ""}
 # The programs of `experiments/` run in the checkout's folder, which must not be on the path either:
 # tests/experiments.py says how they are found.
 PROGRAMS = {**ISOLATED, "PYTHONPATH": str(ROOT / "tests"), "PYTHONSAFEPATH": "1"}
