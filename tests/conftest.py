@@ -123,6 +123,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="collect tests/distributed, which start processes or are started by torchrun",
     )
     parser.addoption(
+        "--gpu-code",
+        action="store_true",
+        help="collect tests/gpu_code, which needs CuPy and NVIDIA's compiler, and no GPU",
+    )
+    parser.addoption(
         "--slow", action="store_true", help="collect tests/slow too: minutes, and gigabytes of disk"
     )
     parser.addoption(
@@ -229,6 +234,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     rest += [] if config.getoption("--browser") else ["the site in a browser"]
     rest += [] if config.getoption("--clients") else ["client libraries"]
     rest += [] if config.getoption("--distributed") else ["several processes"]
+    rest += [] if config.getoption("--gpu-code") else ["the code for GPUs"]
     rest += [] if config.getoption("--slow") else ["the slow tests"]
     return [
         f"lookahead_core: {tested()}",
@@ -247,6 +253,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if name == "clients" and collection_path.is_dir() and not config.getoption("--clients"):
         return True
     if name == "distributed" and not config.getoption("--distributed"):
+        return True
+    if name == "gpu_code" and not config.getoption("--gpu-code"):
         return True
     if name == "slow" and not config.getoption("--slow"):
         return True

@@ -18,11 +18,11 @@ from ...numpy._tree import written
 __all__ = ["FUSED"]
 
 FUSED_DTYPES = {"float32", "float64", "complex64", "complex128"}
-# The formula of `interpolation.interpolate`. `slow` and `fast` are outputs that are read as well.
-CODE = {
-    True: "slow = slow + factor * (fast - slow); fast = slow;",
-    False: "slow = fast - factor * (fast - slow); fast = slow;",
-}
+# The formula of `interpolation.interpolate`, by whether alpha is below a half.
+FORMULA = {True: "slow + factor * (fast - slow)", False: "fast - factor * (fast - slow)"}
+# `slow` and `fast` are outputs that are read as well. The compiler must take it that they share
+# memory: of complex leaves, `fast = slow` would read half of what was just written once more.
+CODE = "const T moved = {}; slow = moved; fast = moved;"
 
 
 def interpolate_(slow: Leaves, fast: Leaves, alpha: Fraction) -> tuple[Leaves, Leaves]:
@@ -70,7 +70,7 @@ def fused(near_slow: bool) -> Any:
     return importlib.import_module("cupy").ElementwiseKernel(
         "R factor",
         "T slow, T fast",
-        CODE[near_slow],
+        CODE.format(FORMULA[near_slow]),
         "lookahead_interpolate",
         # Multiply and add are rounded one after the other, as the reference does.
         options=("--fmad=false",),
