@@ -12,8 +12,8 @@ from drivers import on_eight_devices
 @pytest.mark.clause("C55")
 @pytest.mark.parametrize("check", on_eight_devices.CHECKS)
 def test_on_eight_devices(check):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    environment["JAX_PLATFORMS"] = "cpu"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-W", "error", on_eight_devices.__file__, check],
         env=environment,

@@ -48,7 +48,8 @@ def free_port():
 
 
 def environment(devices):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    asked = os.environ.get("XLA_FLAGS", "")
+    flags = f"{asked} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, **WITH_TESTS, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
