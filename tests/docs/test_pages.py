@@ -41,7 +41,7 @@ def test_a_guide_begins_with_code_and_is_read_in_minutes(guide):
     assert words(text) <= 2000
 
 
-@pytest.mark.parametrize("guide", ["torch", "jax", "distributed"])
+@pytest.mark.parametrize("guide", ["torch", "jax", "array", "keras", "distributed"])
 def test_what_comes_second_is_where_the_reader_comes_from(guide):
     headings = re.findall(r"^## (.*)$", (ROOT / "docs" / f"{guide}.md").read_text(), re.MULTILINE)
     assert headings[0].startswith("Coming from")
