@@ -224,6 +224,14 @@ def meta_optimizer(
         if `state` is that of a rule of another kind, `average` returns other shapes, or the
         curvature is asked for and `inner` has not exactly one Adam.
 
+    Notes
+    -----
+    Under an average with `restart=0` the updates of `inner` go through bit for bit. Until a rule's
+    start the slow weights are the parameters. Schedules are traced, and get an int64 number of
+    syncs in double precision. optax does not keep Adam's b2 in its state: a rule that asks for
+    curvature therefore calls `inner` once more at each step, with zeros, and its alpha is 1 where
+    Adam does not move at every step, as inside `MultiSteps`.
+
     Examples
     --------
     >>> import jax.numpy as jnp, optax

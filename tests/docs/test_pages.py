@@ -7,7 +7,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+PAGES = [p for folder in (".", "docs", "docs/tutorials") for p in (ROOT / folder).glob("*.md")]
+GUIDES = ("torch", "jax", "array", "keras", "mlx", "distributed", "embedding")
 ADAPTERS = {"numpy": "numpy", "torch": "torch", "jax": "optax", "mlx": "mlx", "cupy": "cupy"}
 
 
@@ -26,6 +27,30 @@ def anchors(text: str) -> set[str]:
 
 def code_blocks(text: str) -> list[str]:
     return [t.content for t in MarkdownIt().parse(text) if t.type == "fence" and t.info == "python"]
+
+
+def words(text: str) -> int:
+    """How many, without the blocks of code."""
+    return len(re.sub(r"```.*?```", "", text, flags=re.DOTALL).split())
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_begins_with_code_and_is_read_in_minutes(guide):
+    text = (ROOT / "docs" / f"{guide}.md").read_text()
+    assert text.index("```python") < 200
+    assert words(text) <= 2000
+
+
+@pytest.mark.parametrize("guide", ["torch", "jax", "array", "keras", "distributed"])
+def test_what_comes_second_is_where_the_reader_comes_from(guide):
+    headings = re.findall(r"^## (.*)$", (ROOT / "docs" / f"{guide}.md").read_text(), re.MULTILINE)
+    assert headings[0].startswith("Coming from")
+
+
+def test_the_readme_is_short_and_installs_first():
+    text = (ROOT / "README.md").read_text()
+    assert words(text) <= 900
+    assert text.index("pip install") < 1000
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

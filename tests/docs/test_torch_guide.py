@@ -1,13 +1,18 @@
-"""docs/torch.md: its code runs in order, and each row of its feature table names a test."""
+"""docs/torch.md and its tutorials: their code runs in order. docs/torch-features.md names tests."""
 
 import ast
 import re
 from pathlib import Path
 
+import pytest
 from markdown_it import MarkdownIt
+
+from experiments.tutorials import run
+from tutorials import assert_drawn, assert_printed
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs/torch.md").read_text()
+FEATURES = (ROOT / "docs/torch-features.md").read_text()
 BLOCKS = [t.content for t in MarkdownIt().parse(GUIDE) if t.type == "fence" and t.info == "python"]
 
 
@@ -23,8 +28,15 @@ def test_its_code_runs_in_order(tmp_path, monkeypatch):
     assert (tmp_path / "run.pt").exists()
 
 
+@pytest.mark.parametrize("tutorial", ["digits", "game"])
+def test_a_tutorial_prints_and_draws_what_its_page_shows(tutorial, tmp_path, capsys):
+    run(tutorial, tmp_path)
+    assert_printed(tutorial, capsys.readouterr().out)
+    assert_drawn(tutorial, tmp_path)
+
+
 def rows():
-    table = GUIDE.split("## What works")[1].split("###")[0]
+    table = FEATURES.split("## What works")[1].split("\n## ")[0]
     return [line for line in table.splitlines() if line.startswith("| ")][1:]
 
 

@@ -24,9 +24,9 @@ def opened(request, tmp_path):
     return page
 
 
-@pytest.mark.parametrize("page", ["index.html", "torch.html", "reference/core.html"])
+@pytest.mark.parametrize("page", ["index", "torch", "tutorials/digits", "reference/core"])
 def test_a_page_opens_without_a_message_on_the_console(opened, page):
-    text, console = opened(page)
+    text, console = opened(f"{page}.html")
     assert "</footer>" in text
     assert console == []
 

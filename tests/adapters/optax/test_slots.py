@@ -354,7 +354,7 @@ def test_a_step_between_syncs_selects_nothing_under_momentum():
     ids=["slowmo", "ema", "swa"],  # repr has an address, which is another in each process
 )
 def test_a_step_that_syncs_allocates_nothing_of_the_size_of_the_parameters(rule, kept):
-    # The drop-in form and Nesterov's do, on XLA's CPU backend: docs/jax.md has the sizes.
+    # The drop-in form and Nesterov's do, on XLA's CPU backend: docs/jax-speed.md has the sizes.
     optimizer = meta_optimizer(sgd(), rule)
     update = split(optimizer).update_and_sync
     big = {f"w{i}": jnp.ones(2**20, jnp.float32) for i in range(4)}
