@@ -198,9 +198,10 @@ def distributed(session: nox.Session) -> None:
         # Two cores: a thread for each of four processes is two too many already.
         launcher = ("torchrun", "--standalone", f"--nproc-per-node={processes}", "-m", "pytest")
         run_tests(environment, "tests/distributed/torch", *options, *keep, launcher=launcher)
+    run_tests(environment, "tests/distributed/jax", *options)
     # One by one: these start processes themselves, and wait for each other with time limits.
-    started_here = f"--ignore={ROOT}/tests/distributed/torch"
-    run_tests(environment, "tests/distributed", *options, started_here, launcher=("pytest",))
+    done = [f"--ignore={ROOT}/tests/distributed/{folder}" for folder in ("torch", "jax")]
+    run_tests(environment, "tests/distributed", *options, *done, launcher=("pytest",))
 
 
 @nox.session(tags=["rest"])
