@@ -8,6 +8,7 @@ clauses are those of docs/spec.md.
 from typing import TYPE_CHECKING, Any
 
 from . import clauses as _clauses  # noqa: F401 (fills the register)
+from . import failures as _failures  # noqa: F401 (likewise)
 from . import family as _family  # noqa: F401 (likewise)
 from . import gradient_point as _gradient_point  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver

@@ -29,6 +29,7 @@ CAPABILITIES = {
     "missing_gradient": "None in the place of a gradient",
     "momentum": "an inner SGD with momentum (Inner.momentum)",
     "nested": "a second rule around the first (Setup.second)",
+    "reload": "driver.reload: a state that is loaded into a run that there is already",
     "outer_momentum": "momentum on the pseudo-gradient (Setup.outer)",
     "reset": "the policy `reset` (Setup.inner_state)",
     "restart": "weights that are not put back, or in part (Setup.restart, .restart_period)",
@@ -88,6 +89,12 @@ class AdapterDriver(Protocol):
 
     def load(self, setup: Setup, saved: Any) -> Any:
         """A new run as after a restart of the program, with `saved` loaded into it."""
+
+    def reload(self, run: Any, saved: Any) -> None:
+        """Load what `save` gave into a run that there is, the adapter's state alone ("reload").
+
+        The weights stay. It may be of another setting; the adapter refuses by what it raises.
+        """
 
     def sync(self, run: Any) -> None:
         """A sync on demand ("forced_sync")."""

@@ -137,8 +137,11 @@ class Oracle:
             moments = self.moments[index]
             self.moments[index] = [[Decimal(factor) * m for m in moment] for moment in moments]
 
-    def step(self, gradients: Gradients) -> None:
-        """One applied inner step, and a sync if it is the sync_period-th."""
+    def step(self, gradients: Gradients, counted: bool = True) -> None:
+        """One applied inner step, and a sync if it is the sync_period-th.
+
+        One that is not counted is the inner step alone: what came after it has failed (C88).
+        """
         with localcontext(DIGITS):
             if self.steps == 0:
                 self._begin()
@@ -147,8 +150,8 @@ class Oracle:
                 if gradient is not None:
                     self._move(i, gradient)
             self._tie()
-            self.steps += 1
-            if self.steps == self.setup.sync_period:
+            self.steps += counted
+            if counted and self.steps == self.setup.sync_period:
                 self.sync()
 
     def sync(self) -> None:

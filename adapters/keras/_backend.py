@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from .._interrupts import Uninterrupted
+
 __all__ = ["COUNTER", "known", "on_each_device", "outside_of_graphs", "read", "when", "write"]
 
 BACKEND = keras.backend.backend()
@@ -40,9 +42,10 @@ def read(variable: Any) -> Any:
 
 
 def write(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    """Assign a value to each variable."""
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    """Assign a value to each variable; Ctrl-C waits until all are assigned (clause C88)."""
+    with Uninterrupted():
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
 
 
 def known(number: Any) -> Any:

@@ -13,6 +13,7 @@ from lookahead_core import SyncRule
 from lookahead_core.checkpoint import counters, settings
 from lookahead_core.state import named
 
+from ._backend import write
 from ._parts import Part
 
 __all__ = ["load", "save"]
@@ -40,13 +41,16 @@ def load(store: Any, rule: SyncRule, part: Part) -> list[Any]:
         raise ValueError("the file has no state of Lookahead, but one of the bare inner optimizer")
     numbers = {name: int(saved[name]) for name in ("count", "syncs", "phase") if name in saved}
     counters({**json.loads(saved["settings"].tobytes()), **numbers}, rule)
-    for name, variable in _ours(part).items():
+    ours = _ours(part)
+    fast = {f"fast_{i}": leaf for i, leaf in enumerate(part.fast) if f"fast_{i}" in saved}
+    for name, variable in (ours | fast).items():
         own, shape = tuple(variable.shape), saved[name].shape if name in saved else None
         if own != shape:
             raise ValueError(f"the file must have {name} of shape {own}, got {shape}")
-    for name, variable in _ours(part).items():
-        variable.assign(saved[name])
-    return [saved[f"fast_{i}"] for i in range(len(part.fast)) if f"fast_{i}" in saved]
+    # As they will be, before any is assigned: one that cannot be is refused here.
+    convert = keras.ops.convert_to_tensor
+    write([*ours.values()], [convert(saved[name], own.dtype) for name, own in ours.items()])
+    return [saved[name] for name in fast]
 
 
 def _ours(part: Part) -> dict[str, Any]:

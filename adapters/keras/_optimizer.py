@@ -13,6 +13,7 @@ import keras
 
 from lookahead_core import SyncRule, lookahead
 from lookahead_core.rule import check_rule
+from lookahead_core.schedule import advance
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import each_of
 from lookahead_core.validation import not_evaluating, not_wrapped
@@ -245,9 +246,10 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     def _count_and_sync(self, part: Part, applied: Any, lr: Any) -> None:
         now, moved = part.values(), known(applied) > 0
-        when(moved, [part.state.count], lambda: [self.rule.count_step(now.state).count])
-        due = moved & self.rule.due(now.state)
-        when(due, part.flat(), lambda: self._synced(now, lr).flat())
+        count, due = advance(now.state.count, self.rule.sync_period, now.state.phase)
+        # The sync first, which sets the counter too: if it fails it is due again (clause C88).
+        when(moved & due, part.flat(), lambda: self._synced(now, lr).flat())
+        when(moved, [part.state.count], lambda: [count])
 
     def _sync(self, part: Part, lr: Any) -> None:
         now = part.values()

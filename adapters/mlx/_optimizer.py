@@ -5,6 +5,7 @@ What a sync means is lookahead_core. Here is what MLX and its users expect of an
 that is a tree of arrays, and updates that are trees like the gradients.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 from warnings import warn
 
@@ -19,6 +20,7 @@ from lookahead_core.settings import Scheduled
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
+from .._interrupts import Uninterrupted
 from ._inner_state import check_policy, counters, learning_rates, moments, optimizers_in, put
 
 __all__ = ["Lookahead", "MetaOptimizer"]
@@ -174,6 +176,15 @@ class MetaOptimizer(Optimizer):
             return self.inner.apply_gradients(gradients, parameters)
         if not rates.keys() <= self._slow().keys():
             self.init(tree_unflatten([(path, given[path]) for path in rates]))
+        return self._whole(self._stepped, rates, gradients, given, parameters)
+
+    def _stepped(
+        self,
+        rates: dict[str, mx.array],
+        gradients: Tree,
+        given: dict[str, mx.array],
+        parameters: Tree,
+    ) -> Tree:
         paths, state, fast, inner = self._core_state(given)
         state = self.rule.begin(fast, [*inner.values()], state)
         moved = dict(tree_flatten(self.inner.apply_gradients(gradients, parameters)))
@@ -190,6 +201,11 @@ class MetaOptimizer(Optimizer):
         synced, values, state = self.rule.step(fast, [*inner.values()], state, **evidence)
         self._finish(paths, state, inner, values)
         return tree_unflatten([*{**moved, **dict(zip(paths, synced, strict=True))}.items()])
+
+    def update(self, model: Module, gradients: Tree) -> None:
+        """As of the base class: `apply_gradients`, and what it returns into the model."""
+        with Uninterrupted():
+            super().update(model, gradients)
 
     def sync(self, parameters: Tree) -> Tree:
         """Sync now, whatever the counter says, and start it again (clause C05).
@@ -211,8 +227,9 @@ class MetaOptimizer(Optimizer):
         initial = zeros if self.rule.inner_state == "reset" else None
         rates = self._inner_lr(paths)
         synced, changed, state = self.rule.sync(fast, values, state, initial=initial, **rates)
-        self._finish(paths, state, inner, changed)
-        return tree_unflatten([*zip(paths, synced, strict=True)])
+        new = tree_unflatten([*zip(paths, synced, strict=True)])
+        self._whole(self._finish, paths, state, inner, changed)
+        return new
 
     def slow_weights(self, parameters: Tree) -> Tree:
         """The weights to evaluate or ship, like the parameters (clause C22).
@@ -243,6 +260,15 @@ class MetaOptimizer(Optimizer):
     def _slow(self) -> dict[str, mx.array]:
         """Slow weights by the paths of their parameters."""
         return dict(tree_flatten(self._own.get("slow", {})))
+
+    def _whole(self, change: Callable[..., Any], *arguments: Any) -> Any:
+        """What `change` returns; if it raises, the state is what it was before it (clause C88)."""
+        before = dict(tree_flatten(self.state))
+        try:
+            return change(*arguments)
+        except BaseException:
+            put(self, before)
+            raise
 
     def _core_state(
         self, given: dict[str, mx.array]

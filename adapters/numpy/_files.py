@@ -22,6 +22,7 @@ from lookahead_core.namespace import device, is_array, namespace, to_device
 from lookahead_core.typing import Array
 from lookahead_core.validation import shown
 
+from .._interrupts import Uninterrupted
 from ._formats import FORMATS, PLAIN, Contents, Entry, Format, RefusedError
 from ._inner.protocol import InnerOptimizer
 from ._optimizer import MetaOptimizer
@@ -130,14 +131,15 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
             if name in contents.names
         }
     saved = numbers | {name: arrays[name] for name in arrays.keys() - weights.keys()}
-    try:
-        optimizer.load_state_dict({n.removeprefix("state/"): v for n, v in saved.items()})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    new = [written(leaf, arrays[name]) for name, leaf in weights.items()]
-    params = layout.rebuilt(optimizer.params, new)
-    if params is not optimizer.params:
-        optimizer.params = params
+    with Uninterrupted():
+        try:
+            optimizer.load_state_dict({n.removeprefix("state/"): v for n, v in saved.items()})
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        new = [written(leaf, arrays[name]) for name, leaf in weights.items()]
+        params = layout.rebuilt(optimizer.params, new)
+        if params is not optimizer.params:
+            optimizer.params = params
 
 
 def _weights(optimizer: Optimizer) -> tuple[dict[str, Array], Layout]:

@@ -21,6 +21,7 @@ from lookahead_core.typing import Array, DType, Leaves
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
+from .._interrupts import Uninterrupted, whole
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
 from ._kernels.in_place import IN_PLACE
@@ -134,7 +135,9 @@ class MetaOptimizer:
         self._check_has("curvature", self.rule.needs_curvature, "Adam")
         self._begin(fast)
         self.inner.step(grads)
-        self._apply(self.rule.step, {**self._evidence(gradients), **rates})
+        evidence = {**self._evidence(gradients), **rates}
+        with whole(self.rule.due(self._state) is True):
+            self._apply(self.rule.step, evidence)
 
     def sync(self) -> None:
         """Sync now, whatever the counter says, and start it again (clause C05).
@@ -146,7 +149,8 @@ class MetaOptimizer:
         """
         rates = self._inner_lr()
         self._begin(self._fast())
-        self._apply(self.rule.sync, rates)
+        with Uninterrupted():
+            self._apply(self.rule.sync, rates)
 
     def slow_weights(self) -> Tree:
         """Slow weights to evaluate or ship: a new tree like the parameters (clause C22).
@@ -184,8 +188,9 @@ class MetaOptimizer:
         ours = {name: value for name, value in state_dict.items() if not name.startswith("inner/")}
         arrays = self._arrays()
         check_ours(ours, self.rule, arrays)
-        self.inner.load_state_dict(inner)  # it refuses before it changes anything, as we do
-        self._state = loaded(ours, self.rule, self._state, arrays)
+        with Uninterrupted():
+            self.inner.load_state_dict(inner)  # it refuses before it changes anything, as we do
+            self._state = loaded(ours, self.rule, self._state, arrays)
 
     def _initial(self, slow_dtype: DType | None, slow_buffer: Buffers | None) -> SyncState:
         fast, inner = self._fast(), list(self.inner.state.values())

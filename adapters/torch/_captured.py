@@ -52,8 +52,9 @@ def _start_what_is_gone(parts: Parts, part: Part) -> None:
 @torch.no_grad()
 def count_and_sync(parts: Parts) -> None:
     """Count a step; weights and inner state change where the sync is due."""
-    for part in parts.parts:
+    for part in parts.parts:  # all of them, before anything is changed
         refuse_plain_entries(parts, part)
+    for part in parts.parts:
         counters = part.state
         for portion, live in _portions(parts, part):
             counters = _stepped(parts, portion, live)

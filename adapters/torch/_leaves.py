@@ -72,12 +72,13 @@ class Home(NamedTuple):
         its reasons.
         """
         old = kept.slow
-        kept.slow = self._moved(old, leaf)
-        if kept.slow is not old:
-            kept.slots = [
-                self._moved(slot, leaf) if slot.dtype == old.dtype else slot.to(kept.slow.device)
+        slow = self._moved(old, leaf)
+        if slow is not old:
+            slots = [
+                self._moved(slot, leaf) if slot.dtype == old.dtype else slot.to(slow.device)
                 for slot in kept.slots
             ]
+            kept.slow, kept.slots = slow, slots  # together: either tells the dtype of the other
         return kept
 
     def _moved(self, slow: Tensor, leaf: Tensor) -> Tensor:

@@ -339,17 +339,21 @@ class MetaOptimizer(Optimizer):
         parts, inner_eval = self._parts, getattr(self.inner, "eval", None)
         if parts.evaluating:
             return
-        for part in parts.current():
-            state = parts.filled(part, {}, part.on_host())
-            if part.rule.fast_is_slow(state) and not (part.rule.has_readout or inner_eval):
-                continue
-            slow = part.rule.slow(part.members, state)
-            for leaf in part.members:
-                parts.kept[leaf].fast = leaf.clone()
-            assign(part.members, slow)
         parts.evaluating = True
-        if inner_eval:
-            inner_eval()
+        try:
+            for part in parts.current():
+                state = parts.filled(part, {}, part.on_host())
+                if part.rule.fast_is_slow(state) and not (part.rule.has_readout or inner_eval):
+                    continue
+                slow = part.rule.slow(part.members, state)
+                for leaf in part.members:
+                    parts.kept[leaf].fast = leaf.clone()
+                assign(part.members, slow)
+            if inner_eval:
+                inner_eval()
+        except BaseException:
+            self.train()
+            raise
 
     @torch.no_grad()
     def train(self) -> None:
@@ -416,12 +420,13 @@ class MetaOptimizer(Optimizer):
             state_dict = state_dict if changed is None else changed
         loaded = unpack(state_dict, self._parts)
         self._check_loaded(loaded)
-        with unchanged_if_refused(self.inner, self._parts):
-            self.inner.load_state_dict(loaded.inner)
-            loaded.restore(self._parts)
-        self.train()  # it was saved with fast weights, if the parameters held the slow ones
-        if self.capturable:
-            self._parts.count_on_device()
+        with self._parts.whole():
+            with unchanged_if_refused(self.inner, self._parts):
+                self.inner.load_state_dict(loaded.inner)
+                loaded.restore(self._parts)
+            self.train()  # it was saved with fast weights, if the parameters held the slow ones
+            if self.capturable:
+                self._parts.count_on_device()
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
@@ -473,13 +478,14 @@ class MetaOptimizer(Optimizer):
             return loss
         if starting:
             parts.watch(starting)
-        parts.elapsed += 1
-        for part in current:
-            if part not in due:
-                part.state = part.rule.count_step(part.state)
-        for part in due:  # a sync that fails leaves its part due, and the others counted
-            parts.sync(part, average)
-            parts.work = 0.0
+        with parts.whole(bool(due) or len(current) > 1):
+            for part in due:  # before anything is counted: if one fails it is due again (C88)
+                parts.sync(part, average)
+                parts.work = 0.0
+            others = [(p, p.rule.count_step(p.state)) for p in current if p not in due]
+            parts.elapsed += 1
+            for part, state in others:
+                part.state = state
         return loss
 
     def _captured_step(self, take: InnerStep) -> Any:
@@ -488,7 +494,8 @@ class MetaOptimizer(Optimizer):
         captured.begin(self._parts)
         loss, is_applied = take()
         if is_applied:
-            captured.count_and_sync(self._parts)
+            with self._parts.whole():
+                captured.count_and_sync(self._parts)
         return loss
 
     def _met(self, due: list[Part], **facts: Any) -> Average | None:
@@ -502,10 +509,11 @@ class MetaOptimizer(Optimizer):
     def _sync_all(self, average: Average | None) -> None:
         """Sync every part, and start the clock again."""
         parts = self._parts
-        for part in parts.current():
-            parts.sync(part, average)
-        parts.elapsed *= 0
-        parts.work = 0.0
+        with parts.whole():
+            for part in parts.current():
+                parts.sync(part, average)
+            parts.elapsed *= 0
+            parts.work = 0.0
 
     def _inner_step(self, closure: Closure | None) -> tuple[Any, bool]:
         """Step the inner optimizer: what it returns, and whether the step was applied.

@@ -6,6 +6,7 @@ tensors a begin or a sync is about is said here. Gradients, closures and hooks a
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from operator import is_
@@ -21,6 +22,7 @@ from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.typing import Count, Leaves
 from lookahead_core.workers import Average
 
+from .._interrupts import whole
 from ._evidence import evidence, gradients, owners
 from ._groups import Group, leaves_of, overrides, rule_of
 from ._inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
@@ -144,6 +146,13 @@ class Parts:
     seen: list[Any] = field(default_factory=list)
     inner_steps: int = 0
 
+    def whole(self, needed: bool = True) -> AbstractContextManager[None]:
+        """Context in which Ctrl-C waits: what is done there is done whole (clause C88).
+
+        With many workers it does not: one may be waited for that never comes.
+        """
+        return whole(needed and self.workers is None and not torch.compiler.is_compiling())
+
     def warn_once(self, message: str, stacklevel: int) -> None:
         """Say it, but for the first time only."""
         if message not in self.warned:
@@ -248,15 +257,20 @@ class Parts:
         slots = len(part.rule.outer.init(()))
         leaves = dict.fromkeys(leaves_of(groups or part.groups))
         self._join(leaf for leaf in leaves if leaf.requires_grad and not self._fits(leaf))
+        held: dict[Tensor, Kept] = {}
         for leaf in leaves:
-            kept = self.kept.pop(leaf, None)
+            kept = self.kept.get(leaf)
             if not leaf.requires_grad:
                 continue
             if kept is None or kept.slow.shape != leaf.shape:
                 kept = self.home.new(part.rule, leaf)
             elif len(kept.slots) != slots:  # its group had an alpha of its own until now
                 kept.slots = self.home.new(part.rule, leaf).slots
-            self.kept[leaf] = self.home.settled(kept, leaf)
+            held[leaf] = self.home.settled(kept, leaf)
+        # Only now: what is kept of a parameter is never out of reach.
+        for frozen in leaves.keys() - held.keys():
+            self.kept.pop(frozen, None)
+        self.kept.update(held)
         part.members, part.prepared = self.members_of(part), None
         leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
         # A group that is added finds members that have been frozen in mid-cycle: they are dropped

@@ -7,6 +7,7 @@ Lookahead-minimax (Chavdarova et al. 2021, arXiv:2006.14567).
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lookahead_core.kernel import REFERENCE_KERNEL
 from lookahead_core.leaves import zeros
 from lookahead_core.namespace import namespace
 from lookahead_core.outer import OuterRule, SyncContext
@@ -94,8 +95,10 @@ class Nested:
         """One sync: (slow', state')."""
         number = len(self.first.init(()))
         first, second, deep = state[:number], state[number:-1], self.super_slow(slow, state)
-        slow, first = self.first.update(slow, fast, first, context)
         due = every(self.period, context.syncs)
+        # The second rule may refuse a setting, and nothing may have been overwritten then (C75).
+        kernel = context.kernel if due is False else REFERENCE_KERNEL
+        slow, first = self.first.update(slow, fast, first, context._replace(kernel=kernel))
         if due is not False:
             syncs = context.syncs // self.period
             above = context._replace(syncs=syncs, gradient=None, curvature=None)

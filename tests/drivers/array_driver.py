@@ -55,7 +55,7 @@ class ArrayDriver:
                     "nested",
                     "outer_momentum",
                 ),
-                *("reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
+                *("reload", "reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }
             | STANDARD
             | BEYOND[module]
@@ -137,6 +137,10 @@ class ArrayDriver:
         self.put(run, params)
         run.load_state_dict(state)
         return run
+
+    def reload(self, run, saved):
+        _, state = saved
+        run.load_state_dict(state)
 
     def sync(self, run):
         run.sync()

@@ -124,7 +124,16 @@ class KerasDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *(
+                "outer_momentum",
+                "reload",
+                "reset",
+                "restart",
+                "schedule",
+                "skip",
+                "slow_dtype",
+                "start",
+            ),
             *("float16", "bfloat16", "int32", "gradient_point", "inner_lr"),
         }
     )
@@ -168,6 +177,10 @@ class KerasDriver:
         for index, each in enumerate(run.optimizer.inner.variables):
             each.assign(inner[index])
         return run
+
+    def reload(self, run, saved):
+        _, own, _ = saved
+        run.optimizer.load_own_variables(own)
 
     def sync(self, run):
         run.optimizer.sync()

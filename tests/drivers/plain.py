@@ -99,7 +99,15 @@ class PlainLookahead:
         self.inner.step(gradients)
         self.count += 1
         if self.due(gradients):
-            self.sync(gradients)
+            try:
+                self.sync(gradients)
+            except BaseException:
+                self.take_back()
+                raise
+
+    def take_back(self):
+        """A step whose sync has failed is not counted, so that the sync is due again."""
+        self.count -= 1
 
     def due(self, gradients):
         return self.count == self.setup.sync_period
@@ -285,10 +293,18 @@ class PlainLookahead:
 
     def state_dict(self):
         inner = {name: getattr(self.inner, name) for name in ("moments", "count", "lr")}
-        return copy.deepcopy({**{n: getattr(self, n) for n in self.saved_names()}, "inner": inner})
+        own = {name: getattr(self, name) for name in self.saved_names()}
+        return copy.deepcopy({**own, "inner": inner, "made": self.made()})
+
+    def made(self):
+        """What tells whose state it is."""
+        setup = self.setup
+        return setup.sync_period, setup.inner_state, setup.inner, [*map(len, self.weights)]
 
     def load_state_dict(self, state):
         state = copy.deepcopy(state)
+        if state.pop("made", self.made()) != self.made():
+            raise ValueError("the state is one of another optimizer")
         vars(self.inner).update(state.pop("inner"))
         vars(self).update(state)
         self.inner.weights = self.weights
@@ -301,7 +317,16 @@ class PlainDriver:
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
             *("gradient_point", "inner_lr"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *(
+                "outer_momentum",
+                "reload",
+                "reset",
+                "restart",
+                "schedule",
+                "skip",
+                "slow_dtype",
+                "start",
+            ),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
@@ -334,6 +359,9 @@ class PlainDriver:
         run = self.make(setup)
         run.load_state_dict(saved)
         return run
+
+    def reload(self, run, saved):
+        run.load_state_dict({**saved, "weights": run.weights})
 
     def sync(self, run):
         run.sync()

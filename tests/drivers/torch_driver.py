@@ -59,7 +59,16 @@ class TorchDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *(
+                "outer_momentum",
+                "reload",
+                "reset",
+                "restart",
+                "schedule",
+                "skip",
+                "slow_dtype",
+                "start",
+            ),
             *("gradient_point", "inner_lr", "tied"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
@@ -121,6 +130,10 @@ class TorchDriver:
                 leaf.copy_(value)
         run.optimizer.load_state_dict(state)
         return run
+
+    def reload(self, run, saved):
+        _, state = torch.load(io.BytesIO(saved), weights_only=True)
+        run.optimizer.load_state_dict(state)
 
     def sync(self, run):
         run.optimizer.sync()

@@ -704,6 +704,51 @@ class ForgetsTheWeightsSoFar(PlainLookahead):
         return tuple(name for name in super().saved_names() if name != "weights_so_far")
 
 
+@killed_by("C88")
+class TheSyncOfAStepThatFailedNeverComes(PlainLookahead):
+    """This project's torch adapter: the counter had been set, and the slow weights were lost."""
+
+    def take_back(self):
+        pass
+
+
+@killed_by("C88")
+class ResetsBeforeItAsksForAlpha(PlainLookahead):
+    """The moments are gone, and the weights stay."""
+
+    def sync(self, gradients=None):
+        if self.setup.inner_state == "reset" and self.goes_back():
+            self.reset()
+        super().sync(gradients)
+
+
+@killed_by("C88")
+class GoesOnWithoutTheSync(PlainLookahead):
+    """A failure is caught, and nobody hears of it."""
+
+    def sync(self, gradients=None):
+        try:
+            super().sync(gradients)
+        except Exception:
+            self.count = 0
+
+
+@killed_by("C89")
+class LoadsTheInnerStateBeforeItAsks(PlainLookahead):
+    """This project's torch adapter around Adam: moments and rate were replaced, and `step` lacked."""
+
+    def load_state_dict(self, state):
+        vars(self.inner).update(copy.deepcopy(state["inner"]))
+        super().load_state_dict(state)
+
+
+@killed_by("C89")
+class TakesTheCounterBeforeItAsks(PlainLookahead):
+    def load_state_dict(self, state):
+        self.count = state.get("count", self.count)
+        super().load_state_dict(state)
+
+
 def driver_of(mutant):
     return mutant() if issubclass(mutant, PlainDriver) else PlainDriver(mutant)
 

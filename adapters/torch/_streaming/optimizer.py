@@ -226,7 +226,8 @@ class StreamingOptimizer(MetaOptimizer):
         loss, _ = take()
         due = [part for part in stream.parts if part.rule.due(part.state)]
         for number, share in shares.items():
-            stream.take(number, share)
+            if number not in stream.flights:  # taken already at a step whose sync failed (C88)
+                stream.take(number, share)
         for number in stream.numbers(1):
             stream.apply(number)
         for part in stream.parts:

@@ -167,9 +167,9 @@ class Stream(Parts):
         """Sync a fragment by its mean, waiting for it."""
         leaves, flight = self.flights[number]
         means = dict(zip(leaves, flight.arrived(), strict=True))
-        del self.flights[number]
         for part in self.of_fragment(number):
             self.sync(part, partial(_in_order, iter([means[leaf] for leaf in part.members])))
+        del self.flights[number]
 
     def start_again(self) -> None:
         """Cycles as at the start of a run; the numbers of syncs go on."""

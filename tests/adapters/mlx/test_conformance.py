@@ -10,3 +10,6 @@ class TestEager(AdapterConformance):
 
 class TestCompiled(AdapterConformance):
     driver = MlxDriver(compiled=True)
+    expected_failures = {
+        "C88": "MLX leaves what it traces with in the captured arrays of a function that raises"
+    }
