@@ -315,18 +315,9 @@ class PlainDriver:
     capabilities = frozenset(
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
-            *("gradient_point", "inner_lr"),
+            *("gradient_point", "inner_lr", "reload"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            *(
-                "outer_momentum",
-                "reload",
-                "reset",
-                "restart",
-                "schedule",
-                "skip",
-                "slow_dtype",
-                "start",
-            ),
+            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )

@@ -735,7 +735,7 @@ class GoesOnWithoutTheSync(PlainLookahead):
 
 @killed_by("C89")
 class LoadsTheInnerStateBeforeItAsks(PlainLookahead):
-    """This project's torch adapter around Adam: moments and rate were replaced, and `step` lacked."""
+    """This project's torch adapter around Adam, where `step` was found to be missing last."""
 
     def load_state_dict(self, state):
         vars(self.inner).update(copy.deepcopy(state["inner"]))

@@ -1,5 +1,7 @@
 """The conformance suite on the MLX adapter, as it is and under mx.compile."""
 
+from typing import ClassVar
+
 from drivers.mlx_driver import MlxDriver
 from lookahead_core.conformance import AdapterConformance
 
@@ -10,6 +12,6 @@ class TestEager(AdapterConformance):
 
 class TestCompiled(AdapterConformance):
     driver = MlxDriver(compiled=True)
-    expected_failures = {
+    expected_failures: ClassVar = {
         "C88": "MLX leaves what it traces with in the captured arrays of a function that raises"
     }
