@@ -85,6 +85,8 @@ MODULES_OF = {
     "test_surgery.py": {"torch"},
     "test_damaged_states.py": {"torch"},
     "test_damaged_files.py": {"numpy"},
+    # optax returns new states: there is nothing that could be left half written.
+    "test_interrupts.py": {"numpy", "torch", "mlx"},
     "test_many_leaves.py": {"numpy"},
     "test_array_pages.py": {"numpy"},
     "test_excerpts.py": {"numpy"},
