@@ -5,7 +5,7 @@ of before and half those of after, and nobody has a copy of either.
 """
 
 # The functions behind those of `signal`, which take ten times as long: they look for an enum first.
-from _signal import SIGINT, getsignal, signal
+from _signal import SIGINT, getsignal, signal  # type: ignore[import-not-found]
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from threading import current_thread, main_thread

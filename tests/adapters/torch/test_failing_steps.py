@@ -120,3 +120,26 @@ def test_an_evaluation_that_cannot_begin_puts_the_fast_weights_back():
         optimizer.eval()
     assert_same(snapshot(model, optimizer), before)
     train(optimizer, model, 1)
+
+
+class CountsInPython(torch.optim.SGD):
+    """Counts the steps of some groups by a number of Python, which no graph can set."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for leaf in group["params"] if group.get("counts") else ():
+                self.state[leaf]["seen"] = self.state[leaf].get("seen", 0) + 1
+
+
+@pytest.mark.clause("C45", "C88")
+def test_a_captured_step_that_is_refused_for_one_part_syncs_no_other():
+    weights = [single(), single()]
+    groups = [{"params": weights[:1], "lookahead_sync_period": 1}, {"params": weights[1:]}]
+    groups[1]["counts"] = True
+    inner = CountsInPython(groups, lr=1.0)
+    kinds = {"seen": "count"}
+    optimizer = Lookahead(inner, 2, 0.5, "reset", capturable=True, state_kinds=kinds)
+    with pytest.raises(ValueError, match="cannot restart 'seen'"):
+        pull_down(optimizer, *weights)
+    assert [weight.item() for weight in weights] == [-1.0, -1.0]
