@@ -60,6 +60,7 @@ LOOKAHEAD_ALONE = dict.fromkeys(
     ("nested", "outer_momentum", "restart", "schedule", "start"),
     "it is Lookahead with a fixed alpha alone",
 )
+LOOKAHEAD_ALONE["reload"] = "its driver loads into an optimizer that is new, and into no other"
 TIED = {"tied": "JAX trees hold values: the same array twice is two leaves"}
 ANCHORED_ONCE = (
     "The anchor is taken once. Weights loaded between cycles are pulled back at the next sync, the "
@@ -74,7 +75,7 @@ OURS = (
         "lookahead-core (optax)",
         "lookahead-core",
         driver("drivers.optax_driver", "OptaxDriver", "eager"),
-        lacks=TIED,
+        lacks={**TIED, "reload": "nothing is loaded into anything: a state is a value"},
     ),
     Implementation(
         "lookahead-core (NumPy)",

@@ -269,6 +269,28 @@ def test_another_optimizers_file_is_refused_when_built(saved, message, tmp_path)
         model.load_weights(tmp_path / "a.weights.h5")
 
 
+@pytest.mark.clause("C89")
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("slow_1", lambda array: np.full(array.shape, "x"), "real numbers as slow_1"),
+        ("slow_1", lambda array: array[:-1], "slow_1 of shape"),
+        ("fast_0", lambda array: np.zeros(7), "fast_0 of shape"),
+    ],
+)
+def test_a_state_of_which_one_array_is_wrong_changes_nothing(name, wrong, message):
+    model = fit(network(Lookahead(INNER["adam"](), 3)), 4)
+    optimizer, good = model.optimizer, {}
+    optimizer.save_own_variables(good)
+    fit(model, 1)
+    before = [keras.ops.convert_to_numpy(own) for own in optimizer.variables]
+    good[name] = wrong(good.get(name))
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_own_variables(good)
+    for own, value in zip(optimizer.variables, before, strict=True):
+        assert np.array_equal(keras.ops.convert_to_numpy(own), value)
+
+
 @pytest.mark.parametrize(
     "rule", [snoo(3), ema(0.5), schedule_free(), nested(lookahead(2), lookahead(4))], ids=str
 )
