@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import clauses as _clauses  # noqa: F401 (fills the register)
 from . import failures as _failures  # noqa: F401 (likewise)
 from . import family as _family  # noqa: F401 (likewise)
+from . import files as _files  # noqa: F401 (likewise)
 from . import gradient_point as _gradient_point  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel

@@ -4,6 +4,7 @@ Reads go around the adapter's own accessors, to the arrays themselves: an access
 defect would hide it from the suite as well.
 """
 
+from pathlib import Path
 from typing import Any, Protocol
 
 from .setup import Gradients, Setup, Values
@@ -18,6 +19,7 @@ CAPABILITIES = {
     "edit": "driver.edit: weights changed from outside",
     "edit_inner": "driver.edit_inner: moments changed from outside",
     "evaluate": "driver.evaluate: the read-out through the adapter's public way",
+    "files": "driver.save_file and .load_file: checkpoints in files of its own (file_endings)",
     "forced_sync": "driver.sync: a sync on demand",
     "freeze": "driver.train: a leaf that is frozen during the run, and trained again",
     "frozen": "leaves that are not trained (Leaf.trained)",
@@ -63,6 +65,8 @@ class AdapterDriver(Protocol):
         What the inner optimizers do, in exact numbers, where that is not what torch's do (the eps
         of Adam in another place, no correction of its bias): `(inner, moments, gradient, count)` to
         `(direction, moments)`, as `torch_inner`: a function or a staticmethod.
+    file_endings : tuple of str, optional
+        Of the formats that `save_file` writes, such as `(".npz",)` ("files").
     """
 
     capabilities: frozenset[str]
@@ -95,6 +99,12 @@ class AdapterDriver(Protocol):
 
         The weights stay. It may be of another setting; the adapter refuses by what it raises.
         """
+
+    def save_file(self, run: Any, path: Path) -> None:
+        """Write all that a user would save to a file, in the format of its ending ("files")."""
+
+    def load_file(self, run: Any, path: Path) -> None:
+        """Load what `save_file` wrote into a run that is there already ("files")."""
 
     def sync(self, run: Any) -> None:
         """A sync on demand ("forced_sync")."""

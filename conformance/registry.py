@@ -1,4 +1,4 @@
-"""The register of clauses that are checked on adapters; clauses.py and family.py fill it."""
+"""The register of clauses that are checked on adapters; clauses.py and its like fill it."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,20 +1,25 @@
 """Checkpoints of the array loop: `.npz` or safetensors files, never pickles.
 
 A file holds `params/<path>`, `state/<name>` and a header: a JSON text with the numbers of the
-state and the dtype of each array. What a state means is its optimizer's; how a file is laid out is
-_formats.py; what is saved of it and put back, and that a file is the old or the new one, is here.
+state and the dtype of each array. Where the arrays are many and small, the file holds one array for
+each dtype, with all numbers of that dtype, and the header has the shapes as well. What a state
+means is its optimizer's; how a file is laid out is _formats.py; what is saved of it and put back,
+and that a file is the old or the new one, is here.
 """
 
 import errno
 import json
+import math
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache, partial
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
@@ -23,14 +28,17 @@ from lookahead_core.typing import Array
 from lookahead_core.validation import shown
 
 from .._interrupts import Uninterrupted
-from ._formats import FORMATS, PLAIN, Contents, Entry, Format, RefusedError
+from ._formats import FORMATS, PLAIN, Arrays, Contents, Entry, Format, RefusedError
 from ._inner.protocol import InnerOptimizer
 from ._optimizer import MetaOptimizer
 from ._tree import Layout, written
 
 __all__ = ["load", "save"]
 
-VERSION = 1
+APART, PACKED = VERSIONS = 1, 2  # of the header: each array by itself, or one for each dtype
+# An array of its own takes tens of microseconds: more arrays than this are packed, if they have
+# fewer bytes than that on average.
+MANY, SMALL = 10_000, 1024
 SHOWN = 5  # names in a message
 Optimizer = InnerOptimizer | MetaOptimizer
 
@@ -73,10 +81,14 @@ def save(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
         if not isinstance(value, int | float | str):
             raise ValueError(f"{name} must be an array, a number or a text, got {value!r}")
     for name in arrays:
-        if name.encode(errors="replace").decode() != name:
+        if not name.isascii() and name.encode(errors="replace").decode() != name:
             raise ValueError(f"{name!r} must be Unicode text: rename the leaf")
-    header = _header(numbers, {name: Kind.of(name, leaf) for name, leaf in arrays.items()})
-    stored = {name: _stored(name, leaf) for name, leaf in arrays.items()}
+    kinds = {name: Kind.of(name, leaf) for name, leaf in arrays.items()}
+    stored = {name: _stored(name, leaf, kinds[name].name) for name, leaf in arrays.items()}
+    version = APART
+    if len(stored) > MANY and sum(array.nbytes for array in stored.values()) < SMALL * len(stored):
+        version, stored = PACKED, _packed(stored, kinds)
+    header = _header(version, numbers, kinds)
     # A link stays, and the file that it leads to is replaced.
     _replace(Path(os.path.realpath(path)), lambda file: form.write(file, header, stored))
 
@@ -123,14 +135,13 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     del state  # copies, in the room of which the file is read
     with _opened(path) as file, _named(path):
         entries = {name: kind.entry for name, kind in kinds.items()}
-        contents = form.open(file, _header(numbers, kinds), entries)
-        numbers = _numbers(contents, kinds)
-        arrays = {
-            name: kinds[name].like(contents.read(name, entries[name]))
-            for name in kinds
-            if name in contents.names
-        }
-    saved = numbers | {name: arrays[name] for name in arrays.keys() - weights.keys()}
+        # The longer of the two headers.
+        contents = form.open(file, _header(PACKED, numbers, kinds), entries)
+        version, numbers, names = _described(contents, kinds)
+        apart = ((name, contents.read(name, entries[name])) for name in names)
+        stored = apart if version == APART else _unpacked(contents, names, kinds)
+        arrays = {name: kinds[name].like(array) for name, array in stored}
+    saved = numbers | {name: arrays[name] for name in arrays if name not in weights}
     with Uninterrupted():
         try:
             optimizer.load_state_dict({n.removeprefix("state/"): v for n, v in saved.items()})
@@ -151,41 +162,58 @@ def _weights(optimizer: Optimizer) -> tuple[dict[str, Array], Layout]:
 
 def _state(optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
     """Copies of the arrays of the state under their names in a file, and what is no array."""
-    state = {f"state/{name}": value for name, value in optimizer.state_dict().items()}
-    arrays = {name: value for name, value in state.items() if is_array(value)}
-    return arrays, {name: value for name, value in state.items() if name not in arrays}
+    arrays: dict[str, Array] = {}
+    numbers: dict[str, Any] = {}
+    for name, value in optimizer.state_dict().items():
+        (arrays if is_array(value) else numbers)[f"state/{name}"] = value
+    return arrays, numbers
 
 
 # --- the header ---
 
 
-def _header(numbers: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> str:
-    dtypes = {name: kind.name for name, kind in kinds.items()}
-    return json.dumps({"version": VERSION, "numbers": numbers, "dtypes": dtypes})
+def _header(version: int, numbers: Mapping[str, Any], kinds: Mapping[str, "Kind"]) -> str:
+    dtypes = _dtypes(version, kinds)
+    return json.dumps({"version": version, "numbers": numbers, "dtypes": dtypes})
 
 
-def _numbers(contents: Contents, kinds: Mapping[str, "Kind"]) -> dict[str, Any]:
-    """The numbers of the state; RefusedError unless the arrays have our names and dtypes."""
-    header = json.loads(contents.header) if contents.header else None
-    if not isinstance(header, dict) or header.get("version") != VERSION:
-        raise RefusedError(f"not a checkpoint of lookahead_core, version {VERSION}")
+def _dtypes(version: int, kinds: Mapping[str, "Kind"]) -> dict[str, str]:
+    return {name: k.name if version == APART else k.described for name, k in kinds.items()}
+
+
+def _described(
+    contents: Contents, kinds: Mapping[str, "Kind"]
+) -> tuple[int, dict[str, Any], list[str]]:
+    """Version, numbers of the state and names of the arrays; RefusedError unless they are ours."""
+    header = json.loads(contents.header or "null")
+    version = header.get("version") if isinstance(header, dict) else None
+    if version not in VERSIONS:
+        raise RefusedError(f"not a checkpoint of lookahead_core, version {APART} or {PACKED}")
     dtypes, numbers = header["dtypes"], header["numbers"]
-    if dtypes.keys() != contents.names:
-        raise RefusedError("truncated or damaged, its arrays are not those of its header")
     if not all(isinstance(value, int | float | str) for value in numbers.values()):
         raise RefusedError("truncated or damaged, its numbers are none")
-    saved, own = ({n for n in names if n.startswith("params/")} for names in (dtypes, kinds))
+    expected = _dtypes(version, kinds)
+    if dtypes != expected:
+        _check_arrays(dtypes, expected)
+    if any(not name.startswith("state/") for name in numbers):
+        raise RefusedError("truncated or damaged, it has numbers that are not of a state")
+    there = dtypes.keys() if version == APART else {kinds[name].name for name in dtypes}
+    if there != contents.names:
+        raise RefusedError("truncated or damaged, its arrays are not those of its header")
+    return version, dict(numbers), list(dtypes)
+
+
+def _check_arrays(dtypes: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Raise RefusedError unless there are all weights, and nothing that is not expected."""
+    saved, own = ({n for n in names if n.startswith("params/")} for names in (dtypes, expected))
     if saved != own:
         missing, unknown = _some(own - saved), _some(saved - own)
         raise RefusedError(f"other weights; missing {missing}, unknown {unknown}")
     for name, dtype in dtypes.items():
-        if name not in kinds:
+        if name not in expected:
             raise RefusedError(f"{name} must be no array in this optimizer, got one")
-        if dtype != kinds[name].name:
-            raise RefusedError(f"{name} must be {kinds[name].name}, got {dtype}")
-    if any(not name.startswith("state/") for name in numbers):
-        raise RefusedError("truncated or damaged, it has numbers that are not of a state")
-    return dict(numbers)
+        if dtype != expected[name]:
+            raise RefusedError(f"{name} must be {expected[name]}, got {dtype}")
 
 
 def _some(names: set[str]) -> str:
@@ -193,6 +221,36 @@ def _some(names: set[str]) -> str:
     shown = sorted(names)[:SHOWN]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{shown}{more}"
+
+
+# --- many small arrays as one for each dtype, in the order of their names ---
+
+
+def _by_dtype(names: Iterable[str], kinds: Mapping[str, "Kind"]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(kinds[name].name, []).append(name)
+    return groups
+
+
+def _packed(stored: Arrays, kinds: Mapping[str, "Kind"]) -> Arrays:
+    groups = _by_dtype(stored, kinds)
+    return {
+        dtype: np.concatenate([stored[name] for name in names], axis=None)
+        for dtype, names in groups.items()
+    }
+
+
+def _unpacked(
+    contents: Contents, names: Iterable[str], kinds: Mapping[str, "Kind"]
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Each array with its name: a view of the one that is read."""
+    for dtype, group in _by_dtype(names, kinds).items():
+        entries = [kinds[name].entry for name in group]
+        ends = [0, *accumulate(math.prod(entry.shape) for entry in entries)]
+        whole = contents.read(dtype, Entry((ends[-1],), entries[0].dtype))
+        for name, entry, (begin, end) in zip(group, entries, pairwise(ends), strict=True):
+            yield name, whole[begin:end].reshape(entry.shape)
 
 
 # --- files ---
@@ -282,7 +340,8 @@ def _name_in_numpy(dtype: np.dtype) -> str:
     return str(dtype)
 
 
-class Kind(NamedTuple):
+@dataclass(frozen=True)
+class Kind:
     """What an array of an optimizer is, without its numbers.
 
     Attributes
@@ -308,11 +367,11 @@ class Kind(NamedTuple):
     @classmethod
     def of(cls, label: str, leaf: Array) -> "Kind":
         """Of an array that is called `label`; ValueError if no file can hold it."""
-        name, shape = _name(leaf.dtype), tuple(leaf.shape)
         if isinstance(leaf, np.ndarray):
             if leaf.dtype.hasobject:
                 raise _unstorable(label, leaf)
-            return cls(name, shape, leaf.dtype, leaf.dtype, None, None)
+            return _kind_in_numpy(leaf.dtype, leaf.shape)
+        name, shape = _name(leaf.dtype), tuple(leaf.shape)
         try:
             # NumPy has no bfloat16, and takes none from torch.
             bits = np.dtype("uint16" if name == "bfloat16" else name)
@@ -320,7 +379,12 @@ class Kind(NamedTuple):
             raise _unstorable(label, leaf) from error
         return cls(name, shape, bits, leaf.dtype, namespace(leaf), device(leaf))
 
-    @property
+    @cached_property
+    def described(self) -> str:
+        """Dtype and shape, in a header that has both."""
+        return f"{self.name} {self.shape}"
+
+    @cached_property
     def entry(self) -> Entry:
         """How the array lies in a file: as it is, or as its bytes."""
         whole = Entry(self.shape, self.dtype)
@@ -335,13 +399,18 @@ class Kind(NamedTuple):
         return new.view(self.own) if self.name == "bfloat16" else new
 
 
-def _stored(label: str, leaf: Array) -> np.ndarray:
+@lru_cache
+def _kind_in_numpy(dtype: np.dtype, shape: tuple[int, ...]) -> Kind:
+    """Kept, because a model of a million arrays has a few kinds of them."""
+    return Kind(_name(dtype), shape, dtype, dtype, None, None)
+
+
+def _stored(label: str, leaf: Array, name: str) -> np.ndarray:
     """A NumPy array on the host with the bits of `leaf`, in a dtype that both formats know."""
-    name = _name(leaf.dtype)
     try:
         if name == "bfloat16" and not isinstance(leaf, np.ndarray):
             leaf = leaf.view(namespace(leaf).uint16)
-        array = np.ascontiguousarray(_on_host(leaf)).reshape(leaf.shape)
+        array = np.asarray(_on_host(leaf), order="C")
     except Exception as error:  # each namespace has its own
         raise _unstorable(label, leaf) from error
     return array if name in PLAIN else array.reshape(-1).view(np.uint8)
@@ -356,6 +425,8 @@ def _unstorable(label: str, leaf: Array) -> ValueError:
 
 
 def _on_host(leaf: Array) -> np.ndarray:
+    if isinstance(leaf, np.ndarray):
+        return leaf
     if hasattr(leaf, "get"):  # CuPy refuses to be read by NumPy
         return np.asarray(leaf.get())
     if hasattr(leaf, "cpu"):  # torch

@@ -25,7 +25,7 @@ from .._interrupts import Uninterrupted, whole
 from ._checkpoint import check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
 from ._kernels.in_place import IN_PLACE
-from ._tree import Layout, StateDict, Tree, checked_gradients, written
+from ._tree import Layout, StateDict, Tree, checked_gradients, copies, written
 
 __all__ = ["Lookahead", "MetaOptimizer"]
 
@@ -167,9 +167,8 @@ class MetaOptimizer:
         inner optimizer's.
         """
         inner = {f"inner/{name}": value for name, value in self.inner.state_dict().items()}
-        arrays = {name: copied(leaf) for name, leaf in self._arrays().items()}
         numbers = {"count": self._state.count, "syncs": self._state.syncs}
-        return {**settings(self.rule), **numbers, **arrays, **inner}
+        return {**settings(self.rule), **numbers, **copies(self._arrays()), **inner}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken. Load the weights as well.

@@ -3,7 +3,7 @@
 import math
 from importlib import import_module
 
-from lookahead_core.adapters.numpy import SGD, Adam, MetaOptimizer, global_norm
+from lookahead_core.adapters.numpy import SGD, Adam, MetaOptimizer, global_norm, load, save
 from lookahead_core.conformance import INNER_EDITS, sync_rule
 from lookahead_core.leaves import copied
 from lookahead_core.namespace import is_writeable
@@ -26,6 +26,7 @@ class ArrayDriver:
     """
 
     eager = True
+    file_endings = (".npz", ".safetensors")
 
     def __init__(
         self, module="array_api_compat.numpy", read_only=False, loop=(SGD, Adam, MetaOptimizer)
@@ -42,6 +43,7 @@ class ArrayDriver:
                     "edit",
                     "edit_inner",
                     "evaluate",
+                    "files",
                     "forced_sync",
                     "gradient_point",
                 ),
@@ -141,6 +143,12 @@ class ArrayDriver:
     def reload(self, run, saved):
         _, state = saved
         run.load_state_dict(state)
+
+    def save_file(self, run, path):
+        save(path, run)
+
+    def load_file(self, run, path):
+        load(path, run)
 
     def sync(self, run):
         run.sync()

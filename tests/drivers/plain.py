@@ -4,8 +4,10 @@ It is written as many wrappers are, with hooks where they go wrong, and holds ev
 """
 
 import copy
+import json
 import math
 import struct
+import zlib
 
 from lookahead_core.conformance import INNER_EDITS, Ahead, Averaging, Outer
 
@@ -314,13 +316,14 @@ class PlainDriver:
     eager = True
     capabilities = frozenset(
         {
-            *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
-            *("gradient_point", "inner_lr", "reload"),
+            *("adam", "edit", "edit_inner", "evaluate", "files", "forced_sync"),
+            *("freeze", "frozen", "gradient_point", "inner_lr", "reload"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )
+    file_endings = (".json",)
 
     def __init__(self, adapter=PlainLookahead):
         self.adapter = adapter
@@ -353,6 +356,34 @@ class PlainDriver:
 
     def reload(self, run, saved):
         run.load_state_dict({**saved, "weights": run.weights})
+
+    def save_file(self, run, path):
+        leaves = [[len(leaf.values), leaf.dtype, leaf.shape] for leaf in run.setup.leaves]
+        text = json.dumps([leaves, run.state_dict()]).encode()
+        path.write_bytes(b"%08x" % zlib.crc32(text) + text)
+
+    def load_file(self, run, path):
+        if not path.is_file():
+            raise ValueError(f"{path} must be a regular file")
+        run.load_state_dict(self.read(run, path))
+
+    def read(self, run, path):
+        """The state in a file; nothing is changed."""
+        with path.open("rb") as file:
+            content = file.read(10_000)
+        try:
+            if int(content[:8], 16) != zlib.crc32(content[8:]):
+                raise ValueError("damaged")
+            leaves, state = json.loads(content[8:])
+        except ValueError as error:
+            raise ValueError(f"{path} is no checkpoint") from error
+        self.check(run, path, leaves)
+        return state
+
+    def check(self, run, path, leaves):
+        own = [[len(leaf.values), leaf.dtype, leaf.shape] for leaf in run.setup.leaves]
+        if leaves != json.loads(json.dumps(own)):
+            raise ValueError(f"{path} is of another model")
 
     def sync(self, run):
         run.sync()

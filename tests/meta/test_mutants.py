@@ -749,6 +749,63 @@ class TakesTheCounterBeforeItAsks(PlainLookahead):
         super().load_state_dict(state)
 
 
+@killed_by("C62")
+class ReadsAFileWhole(PlainDriver):
+    """Whatever it is: its size is compared with nothing."""
+
+    def read(self, run, path):
+        path.read_bytes()
+        return super().read(run, path)
+
+
+@killed_by("C62")
+class WaitsForAPipe(PlainDriver):
+    def load_file(self, run, path):
+        with path.open("rb"):
+            super().load_file(run, path)
+
+
+@killed_by("C62")
+class RaisesWhatTheParserRaises(PlainDriver):
+    """Without the name of the file."""
+
+    def read(self, run, path):
+        try:
+            return super().read(run, path)
+        except ValueError as error:
+            raise error.__cause__ or error from None
+
+
+@killed_by("C62")
+class LoadsBeforeItLooks(PlainDriver):
+    """A file that is refused has taken the weights with it."""
+
+    def check(self, run, path, leaves):
+        run.weights[0][0] += 1.0
+        super().check(run, path, leaves)
+
+
+@killed_by("C62")
+class TakesTheFileOfAnotherModel(PlainDriver):
+    def check(self, run, path, leaves):
+        pass
+
+
+@killed_by("C62")
+class TakesADamagedFile(PlainDriver):
+    """As far as it goes, and none of the rest."""
+
+    def read(self, run, path):
+        try:
+            return super().read(run, path)
+        except ValueError:
+            return {}
+
+    def load_file(self, run, path):
+        if path.is_file() and (state := self.read(run, path)):
+            run.load_state_dict(state)
+
+
 def driver_of(mutant):
     return mutant() if issubclass(mutant, PlainDriver) else PlainDriver(mutant)
 

@@ -9,13 +9,13 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from lookahead_core.checkpoint import counter
-from lookahead_core.leaves import copied, is_averaged
+from lookahead_core.leaves import is_averaged
 from lookahead_core.namespace import device, namespace
 from lookahead_core.typing import Array
 from lookahead_core.validation import boolean, non_negative, positive
 
 from .._checkpoint import check_entries
-from .._tree import Layout, StateDict, Tree, checked_gradients, written
+from .._tree import Layout, StateDict, Tree, checked_gradients, copies, written
 from .clipping import norm_clipped, value_clipped
 
 __all__ = ["GroupedOptimizer", "Settings", "decayed", "new_count"]
@@ -98,8 +98,7 @@ class GroupedOptimizer:
 
         A schedule is code, and not in it; the step that it goes on from is.
         """
-        arrays = {name: copied(leaf) for name, leaf in self.state.items()}
-        return {"steps": self.steps, **self._rates(), **arrays}
+        return {"steps": self.steps, **self._rates(), **copies(self.state)}
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on where `state_dict` was taken; ValueError if it does not match, nothing changed."""

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from array_checkpoints import POLICIES, K, assert_resumes, everything, make, train
-from lookahead_core.adapters.numpy import SGD, Lookahead, load, save
+from lookahead_core.adapters.numpy import SGD, Lookahead, _files, load, save
 
 FORMATS = (".npz", ".safetensors")
 
@@ -142,6 +142,72 @@ def test_the_arrays_of_a_file_can_be_read_without_us(tmp_path):
         assert "state/slow/b/0" in file
 
 
+# --- many small arrays ---
+
+
+@pytest.fixture
+def packing(monkeypatch):
+    """Files of few arrays are laid out like those of many."""
+    monkeypatch.setattr(_files, "MANY", 0)
+
+
+def arrays_in(path):
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files if name != "lookahead_core"}
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def test_many_small_arrays_are_one_for_each_dtype(path):
+    save(path, SGD([np.asarray(float(i)) for i in range(5001)], 0.1, 0.9))
+    arrays = arrays_in(path)
+    assert {name: array.shape for name, array in arrays.items()} == {"float64": (10002,)}
+    save(path, SGD([np.asarray(float(i)) for i in range(5000)], 0.1, 0.9))
+    assert len(arrays_in(path)) == 10_000
+
+
+def test_large_arrays_are_not_copied_into_one(packing, path):
+    save(path, SGD([np.zeros(128)], 0.1))
+    assert list(arrays_in(path)) == ["params/0"]
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("dtype", [np.float32, np.longdouble, ml_dtypes.bfloat16, ">f8"])
+def test_a_run_resumes_from_packed_arrays(dtype, packing, path):
+    def exact(array):
+        return [repr(value) for value in array.flat], array.dtype, array.shape
+
+    wider = np.float32 if dtype is ml_dtypes.bfloat16 else None
+    assert_resumes(path, start(dtype), exact, 3, slow_dtype=wider)
+    assert {array.ndim for array in arrays_in(path).values()} == {1}
+
+
+@pytest.mark.clause("C06")
+def test_packed_arrays_of_the_strict_namespace_resume(packing, path):
+    leaves = [array_api_strict.asarray(leaf) for leaf in start()]
+    assert_resumes(path, leaves, lambda leaf: bits(np.asarray(leaf)), 3)
+
+
+@pytest.mark.clause("C06")
+def test_arrays_by_themselves_are_still_read_where_they_would_be_packed_now(saved, packing):
+    path, other = saved
+    load(path, other)
+    again = make(start())
+    train(again, 8)
+    assert everything(other, bits) == everything(again, bits)
+
+
+@pytest.mark.clause("C06", "C25", "C61")
+@pytest.mark.parametrize(
+    "leaves", [[np.zeros((3, 1)), np.zeros((1, 2))], [np.zeros(2), np.zeros(3)]]
+)
+def test_packed_arrays_of_other_shapes_and_the_same_size_are_refused(leaves, packing, path):
+    save(path, make(start()))
+    refused(path, make(leaves), r"params/\S+ must be float64 \(.*\), got float64 \(")
+
+
 # --- names of leaves become names in a file ---
 
 
@@ -246,7 +312,7 @@ def foreign(path):
 
 
 def of_another_version(path):
-    header = json.dumps({"version": 2, "numbers": {}, "dtypes": {}})
+    header = json.dumps({"version": 3, "numbers": {}, "dtypes": {}})
     if path.suffix == ".npz":
         np.savez(path, lookahead_core=np.asarray(header))
     else:
@@ -261,7 +327,7 @@ BROKEN = {
     empty: "truncated or damaged",
     text: "truncated or damaged",
     foreign: "not a checkpoint of lookahead_core",
-    of_another_version: "not a checkpoint of lookahead_core, version 1",
+    of_another_version: "not a checkpoint of lookahead_core, version 1 or 2",
 }
 
 
