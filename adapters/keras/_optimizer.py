@@ -236,19 +236,18 @@ class MetaOptimizer(keras.optimizers.Optimizer):
     # --- steps on one device ---
 
     def _begin(self, part: Part) -> None:
-        now, own = part.values(), part.state
-
         def taken() -> list[Any]:
+            now = part.values()
             state = self.rule.begin(now.fast, now.inner, now.state._replace(count=0, syncs=0))
             return [*state.slow, *state.inner_slow]
 
-        when(self.rule.takes(now.state), [*own.slow, *own.inner_slow], taken)
+        when(self.rule.takes(part.counted()), [*part.state.slow, *part.state.inner_slow], taken)
 
     def _count_and_sync(self, part: Part, applied: Any, lr: Any) -> None:
-        now, moved = part.values(), known(applied) > 0
-        count, due = advance(now.state.count, self.rule.sync_period, now.state.phase)
+        state, moved = part.counted(), known(applied) > 0
+        count, due = advance(state.count, self.rule.sync_period, state.phase)
         # The sync first, which sets the counter too: if it fails it is due again (clause C88).
-        when(moved & due, part.flat(), lambda: self._synced(now, lr).flat())
+        when(moved & due, part.flat(), lambda: self._synced(part.values(), lr).flat())
         when(moved, [part.state.count], lambda: [count])
 
     def _sync(self, part: Part, lr: Any) -> None:
@@ -258,8 +257,8 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     def _synced(self, now: Part, lr: Any) -> Part:
         pairs = zip(now.inner, self._initial, strict=False)  # none without resets
-        initial = [keras.ops.full_like(leaf, value) for leaf, value in pairs] or None
-        evidence = {"initial": initial, "inner_lr": lr}
+        first = [keras.ops.full_like(leaf, value) for leaf, value in pairs] or None
+        evidence = {"initial": first, "inner_lr": lr}
         return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
 
     # --- our variables ---

@@ -26,12 +26,17 @@ class Part(NamedTuple):
     taken_off: list[Any]
     state: SyncState
 
+    def counted(self) -> SyncState:
+        """The state with the counters now, as ints where they are known; nothing else is read."""
+        names = ("count", "syncs", "phase")
+        return self.state._replace(**{n: known(read(getattr(self.state, n))) for n in names})
+
     def values(self) -> "Part":
-        """The arrays now, and the counters as ints where they are known."""
-        state = each_of(self.state, read)
-        counters = {name: known(getattr(state, name)) for name in ("count", "syncs", "phase")}
+        """All arrays now, and the counters likewise."""
         fast, inner, taken_off = ([*map(read, group)] for group in self[:3])
-        return Part(fast, inner, taken_off, state._replace(**counters))
+        now, own = each_of(self.state, read), self.counted()
+        state = now._replace(count=own.count, syncs=own.syncs, phase=own.phase)
+        return Part(fast, inner, taken_off, state)
 
     def flat(self) -> list[Any]:
         """All in one list."""
