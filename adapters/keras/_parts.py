@@ -26,17 +26,15 @@ class Part(NamedTuple):
     taken_off: list[Any]
     state: SyncState
 
-    def counted(self) -> SyncState:
-        """The state with the counters now, as ints where they are known; nothing else is read."""
+    def counted(self, state: SyncState) -> SyncState:
+        """`state` with the counters of now, as ints where they are known; nothing else is read."""
         names = ("count", "syncs", "phase")
-        return self.state._replace(**{n: known(read(getattr(self.state, n))) for n in names})
+        return state._replace(**{n: known(read(getattr(self.state, n))) for n in names})
 
     def values(self) -> "Part":
-        """All arrays now, and the counters likewise."""
+        """All arrays of now, and the counters likewise."""
         fast, inner, taken_off = ([*map(read, group)] for group in self[:3])
-        now, own = each_of(self.state, read), self.counted()
-        state = now._replace(count=own.count, syncs=own.syncs, phase=own.phase)
-        return Part(fast, inner, taken_off, state)
+        return Part(fast, inner, taken_off, self.counted(each_of(self.state, read)))
 
     def flat(self) -> list[Any]:
         """All in one list."""
