@@ -8,6 +8,7 @@ the machine or the moment except the date, which `--date` sets.
 
 import argparse
 import datetime
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=PAGE)
     arguments = parser.parse_args()
     refuse_other_versions()
+    os.environ["KERAS_BACKEND"] = "torch"  # which is here anyway; docs/matrix.md has all three
     # As a context, because importing brainstate turns the global setting off again. float64 is
     # what the oracle is followed in.
     with jax.enable_x64(True):
