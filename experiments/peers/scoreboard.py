@@ -21,7 +21,7 @@ from lookahead_core.conformance import CLAUSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-COMPUTED_WITH = ("torch", "jax", "numpy")
+COMPUTED_WITH = ("torch", "jax", "numpy", "keras", "mlx")
 Verdicts = dict[str, Verdict]
 
 INTRODUCTION = """\
@@ -29,7 +29,7 @@ The conformance suite, run on installed packages through drivers in `experiments
 package is used as its own documentation says, at default settings where a clause does not set
 them. The clauses are ours: [the specification](spec.md) says what each means. In JAX a missing
 gradient is a zero, a frozen leaf is kept out by `optax.masked`, and groups are those of
-`optax.multi_transform`.
+`optax.multi_transform`. Keras computes with torch here; [the matrix](matrix.md) has its other backends.
 
 | | |
 |---|---|
