@@ -4,14 +4,19 @@
 
 `apply` alone, traced as `fit` has it, on 4 million float32 numbers in 8 variables: a cycle of k=5
 steps a round. And `fit` of a small convolutional network, an epoch a round. Seconds are those of
-the process' own work on the processor, so that other work on the machine counts little; medians of
-the ratios within a round, with quartiles.
+the process' own work on the processor, with one thread, so that other work on the machine counts
+little; medians of the ratios within a round, with quartiles.
 """
 
 import argparse
+import ctypes
+import os
 import time
 from collections.abc import Callable
 from typing import Any
+
+# JAX reads it when it is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 import keras
 import numpy as np
@@ -21,7 +26,28 @@ from lookahead_core.adapters.keras import Lookahead
 
 BACKEND = keras.backend.backend()
 K = 5
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 WAYS: dict[str, Callable[[Any], Any]] = {"bare": lambda inner: inner, "Lookahead": Lookahead}
+
+
+def prepare() -> None:
+    """One thread, and memory that is freed stays with the process: what is measured is the work.
+
+    Threads that wait for work spin, and pages that are given back to the system and taken again
+    cost more than the arithmetic, to one way or the other as the heap happens to lie.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):  # glibc
+        for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            libc.mallopt(option, 1 << 30)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    if BACKEND == "torch":
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def worked(function: Callable[[], Any]) -> float:
@@ -92,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=12)
     rounds = parser.parse_args().rounds
+    prepare()
     for name, kind in {"apply": applying, "fit": fitting}.items():
         times = interleaved({way: kind(way) for way in WAYS}, rounds)
         found = ratio(times, "Lookahead", "bare")

@@ -29,7 +29,8 @@ The conformance suite, run on installed packages through drivers in `experiments
 package is used as its own documentation says, at default settings where a clause does not set
 them. The clauses are ours: [the specification](spec.md) says what each means. In JAX a missing
 gradient is a zero, a frozen leaf is kept out by `optax.masked`, and groups are those of
-`optax.multi_transform`. Keras computes with torch here; [the matrix](matrix.md) has its other backends.
+`optax.multi_transform`. Keras computes with torch here; [the matrix](matrix.md) has its
+other backends.
 
 | | |
 |---|---|
