@@ -321,7 +321,7 @@ def figures(session: nox.Session) -> None:
 @nox.session
 def peers(session: nox.Session) -> None:
     """The conformance suite on other people's Lookaheads; writes docs/scoreboard.md."""
-    environment = install(session, *ALL, environment="peers")
+    environment = install(session, *ALL, "keras", environment="peers")
     # Without dependencies: requirements.txt is complete, and timm would bring torchvision.
     environment.pip("--no-deps", "-r", PEERS)
     run_program(environment, "peers.scoreboard")

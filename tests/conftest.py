@@ -91,7 +91,7 @@ MODULES_OF = {
     "test_array_pages.py": {"numpy"},
     "test_excerpts.py": {"numpy"},
     "test_edited_moments.py": {"numpy", "torch", "jax"},
-    **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax")},
+    **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax", "mlx")},
     "test_bench.py": {"torch"},
     "test_on_meshes.py": {"jax"},
     "test_jax_workers_page.py": {"jax"},

@@ -140,8 +140,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
                 self.inner.build(variables)
             super().build(variables)
             # Keras puts gradients in the place of the scales of float8, which are no weights.
-            fast = [v for v in variables if not getattr(v, "overwrite_with_gradient", False)]
-            self._make_part(fast)
+            self._make_part([v for v in variables if not getattr(v, "overwrite_with_gradient", 0)])
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> None:
         """One inner step; on every sync_period-th a sync follows it.
@@ -160,8 +159,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
             self.inner.apply(grads)  # Keras' own error, or nothing to do
             return
         go_on(self.inner, self._part.taken_off)
-        part, before = self._part, keras.ops.copy(self.inner.iterations)
-        lr = keras.ops.copy(self.inner.learning_rate) if self.rule.needs_inner_lr else None
+        part, before, lr = self._part, keras.ops.copy(self.inner.iterations), self._inner_lr()
         on_each_device(self._begin, part)
         self.inner.apply(grads, trainable_variables)
         on_each_device(self._count_and_sync, part, self.inner.iterations - before, lr)
@@ -171,7 +169,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         not_evaluating("sync", self._fast is not None)
         if not self.built:
             raise RuntimeError("sync() needs slow weights: call build(model.trainable_variables)")
-        on_each_device(self._sync, self._part, keras.ops.copy(self.inner.learning_rate))
+        on_each_device(self._sync, self._part, self._inner_lr())
 
     # --- slow weights ---
 
@@ -236,19 +234,19 @@ class MetaOptimizer(keras.optimizers.Optimizer):
     # --- steps on one device ---
 
     def _begin(self, part: Part) -> None:
-        now, own = part.values(), part.state
-
         def taken() -> list[Any]:
+            now = part.values()
             state = self.rule.begin(now.fast, now.inner, now.state._replace(count=0, syncs=0))
             return [*state.slow, *state.inner_slow]
 
-        when(self.rule.takes(now.state), [*own.slow, *own.inner_slow], taken)
+        own = part.state
+        when(self.rule.takes(part.counted(own)), [*own.slow, *own.inner_slow], taken)
 
     def _count_and_sync(self, part: Part, applied: Any, lr: Any) -> None:
-        now, moved = part.values(), known(applied) > 0
-        count, due = advance(now.state.count, self.rule.sync_period, now.state.phase)
+        state, moved = part.counted(part.state), known(applied) > 0
+        count, due = advance(state.count, self.rule.sync_period, state.phase)
         # The sync first, which sets the counter too: if it fails it is due again (clause C88).
-        when(moved & due, part.flat(), lambda: self._synced(now, lr).flat())
+        when(moved & due, part.flat(), lambda: self._synced(part.values(), lr).flat())
         when(moved, [part.state.count], lambda: [count])
 
     def _sync(self, part: Part, lr: Any) -> None:
@@ -256,22 +254,24 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         begun = now._replace(state=self.rule.begin(now.fast, now.inner, now.state))
         write(part.flat(), self._synced(begun, lr).flat())
 
+    def _inner_lr(self) -> Any:
+        """The learning rate of the next step, for a rule whose weights go by it."""
+        return keras.ops.copy(self.inner.learning_rate) if self.rule.needs_inner_lr else None
+
     def _synced(self, now: Part, lr: Any) -> Part:
         pairs = zip(now.inner, self._initial, strict=False)  # none without resets
-        initial = [keras.ops.full_like(leaf, value) for leaf, value in pairs] or None
-        evidence = {"initial": initial, "inner_lr": lr}
+        first = [keras.ops.full_like(leaf, value) for leaf, value in pairs] or None
+        evidence = {"initial": first, "inner_lr": lr}
         return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
 
     # --- our variables ---
 
     def _make_part(self, fast: list[Any]) -> None:
         """The variables of the core's state, with its values."""
-        inner = [] if self.rule.inner_state == "maintain" else moments(self.inner)
-        restarted, self._initial = [], []
-        if self.rule.inner_state == "reset":
-            restarted = [self.inner._iterations]
-            self._initial = [*initial_values(self.inner), 0]
-        inner += restarted
+        reset = self.rule.inner_state == "reset"
+        restarted = [self.inner._iterations] if reset else []
+        self._initial = [*initial_values(self.inner), 0] if reset else []
+        inner = [] if self.rule.inner_state == "maintain" else [*moments(self.inner), *restarted]
         wide = keras.ops.zeros((), self.slow_dtype).dtype if self.slow_dtype else None
         state = self.rule.init([*map(read, fast)], [*map(read, inner)], slow_dtype=wide)
         taken_off = [self._variable(0, own.dtype) for own in restarted]

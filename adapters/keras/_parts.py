@@ -26,12 +26,15 @@ class Part(NamedTuple):
     taken_off: list[Any]
     state: SyncState
 
+    def counted(self, state: SyncState) -> SyncState:
+        """`state` with the counters of now, as ints where they are known; nothing else is read."""
+        names = ("count", "syncs", "phase")
+        return state._replace(**{n: known(read(getattr(self.state, n))) for n in names})
+
     def values(self) -> "Part":
-        """The arrays now, and the counters as ints where they are known."""
-        state = each_of(self.state, read)
-        counters = {name: known(getattr(state, name)) for name in ("count", "syncs", "phase")}
+        """All arrays of now, and the counters likewise."""
         fast, inner, taken_off = ([*map(read, group)] for group in self[:3])
-        return Part(fast, inner, taken_off, state._replace(**counters))
+        return Part(fast, inner, taken_off, self.counted(each_of(self.state, read)))
 
     def flat(self) -> list[Any]:
         """All in one list."""

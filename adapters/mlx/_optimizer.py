@@ -284,13 +284,14 @@ class MetaOptimizer(Optimizer):
                 f"parameters must have the leaf {min(missing)!r}, of which there are slow weights, "
                 f"got {', '.join(given) or 'none'}"
             )
-        inner = self._acted_on(slow)
+        paths = [path for path in given if path in slow]  # a file may have them in another order
+        inner = self._acted_on(paths)
         slots = len(self.rule.outer.init(()))
-        outer = [[own[f"outer.{slot}.{path}"] for path in slow] for slot in range(slots)]
+        outer = [[own[f"outer.{slot}.{path}"] for path in paths] for slot in range(slots)]
         copies = [own[f"inner_slow.{name}"] for name in inner if f"inner_slow.{name}" in own]
         count, syncs, phase = (self._own[name] for name in COUNTERS)
-        state = SyncState([*slow.values()], count, syncs, outer, copies, phase)
-        return [*slow], state, [given[path] for path in slow], inner
+        state = SyncState([slow[path] for path in paths], count, syncs, outer, copies, phase)
+        return paths, state, [given[path] for path in paths], inner
 
     def _acted_on(self, paths: Any) -> dict[str, mx.array]:
         """Arrays of the inner state that the policy acts on, by their paths in it."""

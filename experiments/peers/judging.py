@@ -106,10 +106,11 @@ def without(driver: Any, capability: str) -> Any:
 
 def why_not(name: str, driver: Any, implementation: Implementation) -> str:
     """Why a clause cannot be asked, in the words of promises.py."""
-    lacking = sorted(CLAUSES[name].needs - driver.capabilities)
+    needs = [need.split("|") for need in sorted(CLAUSES[name].needs)]
+    lacking = [each for need in needs if not driver.capabilities & {*need} for each in need]
     if unexplained := set(lacking) - set(implementation.lacks):
         raise ValueError(f"{implementation.name} lacks {sorted(unexplained)}: promises say no why")
-    return "; ".join(implementation.lacks[capability] for capability in lacking)
+    return "; ".join(dict.fromkeys(implementation.lacks[capability] for capability in lacking))
 
 
 def refuse_stale_descriptions(

@@ -57,7 +57,7 @@ NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
 NO_POLICY = dict.fromkeys(("reset", "interpolate"), "the inner state is always maintained")
 NO_EVALUATION = "there is no accessor for the slow weights"
 LOOKAHEAD_ALONE = dict.fromkeys(
-    ("nested", "outer_momentum", "restart", "schedule", "start"),
+    ("gradient_point", "inner_lr", "nested", "outer_momentum", "restart", "schedule", "start"),
     "it is Lookahead with a fixed alpha alone",
 )
 LOOKAHEAD_ALONE["reload"] = "its driver loads into an optimizer that is new, and into no other"
@@ -82,6 +82,22 @@ OURS = (
         "lookahead-core",
         driver("drivers.array_driver", "ArrayDriver"),
         lacks={"frozen": "arrays have no flag for it: frozen ones are not given to the optimizer"},
+    ),
+    Implementation(
+        "lookahead-core (Keras)",
+        "lookahead-core",
+        driver("drivers.keras_driver", "KerasDriver"),
+        lacks={
+            **dict.fromkeys(("complex64", "complex128"), "Keras has no complex weights"),
+            "groups": "Keras has no groups: rates of their own are optimizers of their own",
+            "tied": "Keras lists a variable that two layers share once",
+        },
+    ),
+    Implementation(
+        "lookahead-core (MLX)",
+        "lookahead-core",
+        driver("drivers.mlx_driver", "MlxDriver"),
+        lacks={"tied": "MLX trees hold values: the same array twice is two leaves"},
     ),
 )
 

@@ -8,6 +8,7 @@ the machine or the moment except the date, which `--date` sets.
 
 import argparse
 import datetime
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +21,7 @@ from lookahead_core.conformance import CLAUSES
 
 PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
-COMPUTED_WITH = ("torch", "jax", "numpy")
+COMPUTED_WITH = ("torch", "jax", "numpy", "keras", "mlx")
 Verdicts = dict[str, Verdict]
 
 INTRODUCTION = """\
@@ -28,7 +29,8 @@ The conformance suite, run on installed packages through drivers in `experiments
 package is used as its own documentation says, at default settings where a clause does not set
 them. The clauses are ours: [the specification](spec.md) says what each means. In JAX a missing
 gradient is a zero, a frozen leaf is kept out by `optax.masked`, and groups are those of
-`optax.multi_transform`.
+`optax.multi_transform`. Keras computes with torch here; [the matrix](matrix.md) has its
+other backends.
 
 | | |
 |---|---|
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=PAGE)
     arguments = parser.parse_args()
     refuse_other_versions()
+    os.environ["KERAS_BACKEND"] = "torch"  # which is here anyway; docs/matrix.md has all three
     # As a context, because importing brainstate turns the global setting off again. float64 is
     # what the oracle is followed in.
     with jax.enable_x64(True):

@@ -10,12 +10,14 @@ from lookahead_core.namespace import is_writeable
 
 # In the standard, and what namespaces have beyond it.
 STANDARD = frozenset({"float32", "int32", "complex128", "complex64"})
+MLX = "lookahead_core.adapters.mlx._namespace"
 BEYOND = {
     "array_api_compat.numpy": {"float16", "bfloat16"},
     "array_api_compat.torch": {"float16", "bfloat16"},
     "array_api_compat.cupy": {"float16"},
     "jax.numpy": {"float16", "bfloat16"},
     "array_api_strict": set(),
+    MLX: {"float16", "bfloat16"},
 }
 
 
@@ -32,7 +34,8 @@ class ArrayDriver:
         self, module="array_api_compat.numpy", read_only=False, loop=(SGD, Adam, MetaOptimizer)
     ):
         self.sgd, self.adam, self.meta_optimizer = loop
-        self.xp, self.read_only = import_module(module), read_only
+        loaded = import_module(module)
+        self.xp, self.read_only = getattr(loaded, "NAMESPACE", loaded), read_only
         # ml_dtypes brings it to NumPy.
         numpys = module.endswith(".numpy") and not module.startswith("jax")
         self.bfloat16 = import_module("ml_dtypes").bfloat16 if numpys else None
@@ -59,7 +62,7 @@ class ArrayDriver:
                 ),
                 *("reload", "reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }
-            | STANDARD
+            | (STANDARD - {"complex128"} if module == MLX else STANDARD)
             | BEYOND[module]
         )
 
@@ -73,7 +76,8 @@ class ArrayDriver:
         xp = self.xp
         new = xp.asarray([float(value) for value in values], dtype=xp.float64)
         if "complex" in str(dtype):
-            new = xp.astype(new[0::2], xp.complex128) + 1j * xp.astype(new[1::2], xp.complex128)
+            parts = [xp.astype(new[part::2], dtype) for part in (0, 1)]
+            new = parts[0] + 1j * parts[1]
         new = xp.astype(new, dtype)
         return self.marked(new if shape is None else xp.reshape(new, shape))
 

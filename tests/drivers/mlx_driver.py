@@ -102,7 +102,7 @@ class MlxDriver:
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
-            *("float32", "float16", "bfloat16", "complex64", "gradient_point", "inner_lr"),
+            *("float32", "float16", "bfloat16", "complex64", "int32", "gradient_point", "inner_lr"),
         }
     )
 

@@ -3,10 +3,11 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from matrix_table import COLUMNS, cell, clauses, digest, merged, page, table
+from matrix_table import COLUMNS, cell, clauses, column_of, digest, merged, page, table
 
 ROOT = Path(__file__).parents[2]
 MODULE = """
@@ -91,6 +92,20 @@ def test_every_namespace_of_the_tests_has_a_column(request):
     conftest = request.config.pluginmanager.get_plugin(str(ROOT / "tests" / "conftest.py"))
     names = [*conftest.NAMESPACES.values(), *conftest.DEVICES.values()]
     assert {name for group in names for name in group} <= set(COLUMNS)
+
+
+def test_every_column_that_a_test_names_is_in_the_table():
+    text = "".join(path.read_text() for path in (ROOT / "tests" / "adapters").rglob("*.py"))
+    named = set(re.findall(r'mark\.column\("(.+?)"\)', text))
+    assert {"mlx-compiled", "mlx-arrays"} <= named <= set(COLUMNS)
+
+
+@pytest.mark.parametrize("name", ["keras-tensorflow", "keras-jax", "keras-torch"])
+def test_what_came_of_a_backend_of_keras_is_a_column_of_its_own(name):
+    module = ROOT / "tests" / "adapters" / "keras" / "test_optimizer.py"
+    config = SimpleNamespace(getoption=lambda _: [name])
+    item = SimpleNamespace(path=module, config=config, get_closest_marker=lambda _: None)
+    assert column_of(item) == name in COLUMNS
 
 
 @pytest.mark.parametrize(

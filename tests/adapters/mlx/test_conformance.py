@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import pytest
+
 from drivers.mlx_driver import MlxDriver
 from lookahead_core.conformance import AdapterConformance
 
@@ -10,6 +12,7 @@ class TestEager(AdapterConformance):
     driver = MlxDriver()
 
 
+@pytest.mark.column("mlx-compiled")
 class TestCompiled(AdapterConformance):
     driver = MlxDriver(compiled=True)
     expected_failures: ClassVar = {
