@@ -18,7 +18,7 @@ import pytest
 from hypothesis import settings
 
 from array_checkpoints import everything, make, train
-from lookahead_core.adapters.numpy import _files, _formats, load, save
+from lookahead_core.adapters.numpy import SGD, _files, _formats, load, save
 
 # Files of each format and layout, and how many of them are one test.
 EACH = 12_500 if settings.get_current_profile_name() == "full" else 250
@@ -355,6 +355,16 @@ def test_a_large_model_is_read_in_the_memory_that_it_needs_once(tmp_path):
         save(path, optimizer)
         with memory_below(4 * size + 8 * MIB):
             load(path, optimizer)
+
+
+@pytest.mark.clause("C62")
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_many_small_arrays_take_600_bytes_each(suffix, tmp_path):
+    optimizer = SGD([np.ones(()) for _ in range(5001)], 0.1, 0.9)
+    path = tmp_path / f"run{suffix}"
+    save(path, optimizer)
+    with memory_below(600 * 2 * 5001):
+        load(path, optimizer)
 
 
 @pytest.mark.clause("C62")
