@@ -11,6 +11,7 @@ from . import clauses as _clauses  # noqa: F401 (fills the register)
 from . import failures as _failures  # noqa: F401 (likewise)
 from . import family as _family  # noqa: F401 (likewise)
 from . import gradient_point as _gradient_point  # noqa: F401 (likewise)
+from . import metrics as _metrics  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
 from .oracle import Oracle, torch_inner

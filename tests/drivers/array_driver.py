@@ -50,6 +50,7 @@ class ArrayDriver:
                     "inner_lr",
                     "interpolate",
                     "learning_rate",
+                    "metrics",
                     "missing_gradient",
                     "momentum",
                     "nested",
@@ -127,6 +128,9 @@ class ArrayDriver:
 
     def evaluate(self, run):
         return [self.plain(leaf) for leaf in run.slow_weights()]
+
+    def metrics(self, run):
+        return run.metrics()
 
     def save(self, run):
         return [copied(leaf) for leaf in run.params], run.state_dict()
