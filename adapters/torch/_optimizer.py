@@ -26,7 +26,7 @@ from lookahead_core.workers import Average
 from . import _applied as applied
 from . import _captured as captured
 from . import _template as template
-from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
+from ._checkpoint import Loaded, offer, pack, refuse_ours_in, unpack
 from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
@@ -236,7 +236,8 @@ class MetaOptimizer(Optimizer):
         self._refuse_while_evaluating("step")
         self._parts.inner_steps = 0
         if template.is_asked_for(self.inner, closure):
-            return template.make(self._parts)
+            template.make(self._parts)
+            return offer(self._parts)
         if closure is None and not self._has_gradient():
             self._warn_without_gradient()
             if self._parts.workers is None:
