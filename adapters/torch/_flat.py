@@ -101,10 +101,10 @@ def _read(value: Any) -> StateDict:
     size = len(INTEGERS) + len(FLOATS)
     if not isinstance(value, Tensor) or (value.dtype, value.shape) != (torch.int64, (size,)):
         return {}
-    integers, bits = value.cpu().split([len(INTEGERS), len(FLOATS)])
-    floats = zip(FLOATS, bits.view(torch.float64).tolist(), strict=True)
+    value = value.cpu()
+    floats = zip(FLOATS, value[len(INTEGERS) :].view(torch.float64).tolist(), strict=True)
     known = {name: number for name, number in floats if number == number}  # NaN stands for none
-    return dict(zip(INTEGERS, integers.tolist(), strict=True)) | known
+    return dict(zip(INTEGERS, value.tolist(), strict=False)) | known
 
 
 def _fingerprint(ours: StateDict) -> int:
