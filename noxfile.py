@@ -182,7 +182,7 @@ def clients(session: nox.Session, backend: str) -> None:
     """The adapters inside the real trainers, libraries and file formats that they are used with."""
     environment = install(session, backend, groups=[f"clients-{backend}"])
     if backend == "torch":
-        environment.pip("--no-deps", *requirements("other-lookaheads"))
+        environment.pip("--no-deps", *requirements("without-dependencies"))
     run_tests(environment, f"tests/clients/{backend}", "--clients", "--backend", backend)
 
 

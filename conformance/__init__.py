@@ -12,6 +12,7 @@ from . import failures as _failures  # noqa: F401 (likewise)
 from . import family as _family  # noqa: F401 (likewise)
 from . import files as _files  # noqa: F401 (likewise)
 from . import gradient_point as _gradient_point  # noqa: F401 (likewise)
+from . import metrics as _metrics  # noqa: F401 (likewise)
 from .driver import CAPABILITIES, INNER_EDITS, AdapterDriver
 from .kernel import KERNEL_CHECKS, check_kernel
 from .oracle import Oracle, torch_inner

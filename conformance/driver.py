@@ -28,6 +28,7 @@ CAPABILITIES = {
     "inner_lr": "weights that go by the inner learning rate (Averaging.mu_x None)",
     "interpolate": "the policy `interpolate` (Setup.inner_state)",
     "learning_rate": "driver.set_learning_rate: a schedule on the inner rate",
+    "metrics": "driver.metrics: numbers to plot",
     "missing_gradient": "None in the place of a gradient",
     "momentum": "an inner SGD with momentum (Inner.momentum)",
     "nested": "a second rule around the first (Setup.second)",
@@ -111,6 +112,9 @@ class AdapterDriver(Protocol):
 
     def evaluate(self, run: Any) -> Values:
         """The read-out in the way that users get it ("evaluate")."""
+
+    def metrics(self, run: Any) -> dict[str, float]:
+        """What the adapter has to plot, by the names of clause C91 ("metrics")."""
 
     def edit(self, run: Any, values: Values) -> None:
         """Overwrite the fast weights from outside, as loading a model does ("edit")."""

@@ -121,11 +121,35 @@ class Oracle:
     @property
     def slow(self) -> list[Vector]:
         """The read-out: weights to evaluate and to ship (clauses C22, C78)."""
-        slow = self.fast if self.steps <= 0 and self._takes() else self.first_slow
+        slow = self._anchored()
         with localcontext(DIGITS):
             if self.setup.second is None:
                 return [self._read(*pair) for pair in zip(slow, self.buffers, strict=True)]
             return [_sum(leaf, way) for leaf, way in zip(slow, self.distance, strict=True)]
+
+    def _anchored(self) -> list[Vector]:
+        """The slow weights themselves."""
+        return self.fast if self.steps <= 0 and self._takes() else self.first_slow
+
+    def metrics(self) -> dict[str, float]:
+        """What there is to plot now (clause C91)."""
+        outer, alpha = self.setup.outer, self.setup.alpha
+        with localcontext(DIGITS):
+            fast = [weight for leaf in self.fast for weight in leaf]
+            ways = [
+                [s - f for s, f in zip((w for leaf in slow for w in leaf), fast, strict=True)]
+                for slow in (self.slow, self._anchored())
+            ]
+            distance, norm = (_product(way, way).sqrt() for way in ways)
+            found: dict[str, float | Decimal] = {"syncs": self.syncs, "distance": distance}
+            found["pseudo_gradient_norm"] = norm
+            if isinstance(outer, Outer):
+                buffer = [value for leaf in self.buffers for value in leaf]
+                norms = norm * _product(buffer, buffer).sqrt()
+                found["momentum_cosine"] = _product(ways[1], buffer) / norms if norms else 0
+            if outer is None:
+                found["alpha"] = alpha(self.syncs) if callable(alpha) else alpha
+        return {name: float(value) for name, value in found.items()}
 
     def train(self, index: int, trained: bool) -> None:
         """Freeze a leaf, or train it again: it takes part from the next cycle on."""
@@ -303,6 +327,10 @@ class Oracle:
 
     def _rate(self, i: int) -> Decimal:
         return Decimal(self.lr) * Decimal(self.setup.leaves[i].rate)
+
+
+def _product(one: Vector, other: Vector) -> Decimal:
+    return sum((a * b for a, b in zip(one, other, strict=True)), Decimal(0))
 
 
 def _sum(one: Vector, other: Vector) -> Vector:

@@ -14,10 +14,9 @@ One number for all leaves.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from lookahead_core.leaves import copied, kind_of, zeros
-from lookahead_core.namespace import device, namespace, to_device
+from lookahead_core.leaves import copied, inner_product, zeros
+from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Leaves, Slots
 from lookahead_core.validation import fraction
 
@@ -123,7 +122,7 @@ class AdaptiveAlpha:
             curved = [a * d for a, d in zip(diagonal, way, strict=True)]
         else:
             curved = [f - copied(g, f.dtype) for f, g in zip(state[0], gradient, strict=True)]
-        slope, bend = _product(gradient, way), _product(curved, way)
+        slope, bend = inner_product(gradient, way), inner_product(curved, way)
         xp = namespace(bend)
         straight = xp.ones_like(bend)
         bent = bend > 0
@@ -138,22 +137,3 @@ class AdaptiveAlpha:
                 " got None"
             )
         return leaves
-
-
-def _product(left: Leaves, right: Leaves) -> Array:
-    """Inner product over all leaves, real, added up in float32 or wider."""
-    totals: dict[Any, Array] = {}
-    for part in (_leaf_product(a, b) for a, b in zip(left, right, strict=True)):
-        # Of torch's DTensors those on one mesh: others cannot be added to them.
-        mesh = getattr(part, "device_mesh", None)
-        totals[mesh] = totals.get(mesh, 0.0) + to_device(part, device(left[0]))
-    return sum(t.full_tensor() if mesh else t for mesh, t in totals.items())
-
-
-def _leaf_product(left: Array, right: Array) -> Array:
-    xp = namespace(right)
-    wide = xp.result_type(right.dtype, xp.float32)
-    left, right = xp.astype(left, wide), xp.astype(right, wide)
-    if kind_of(wide) == "complex":
-        return xp.real(xp.sum(xp.conj(left) * right))
-    return xp.sum(left * right)

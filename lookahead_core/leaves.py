@@ -7,7 +7,7 @@ keys) have no halfway point: the live value stays as it is and the slow copy tak
 from collections.abc import Sequence
 from typing import Any
 
-from lookahead_core.namespace import is_array, namespace
+from lookahead_core.namespace import device, is_array, namespace, to_device
 from lookahead_core.typing import Array, DType, Fraction, Leaves
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "copied",
     "each",
     "in_precision_of",
+    "inner_product",
     "is_averaged",
     "kind_of",
     "merged",
@@ -108,6 +109,25 @@ def in_precision_of(leaf: Array, number: float | Array) -> float | Array:
     xp = namespace(leaf)
     real = xp.real(leaf) if kind_of(leaf.dtype) == "complex" else leaf
     return xp.astype(number, real.dtype)
+
+
+def inner_product(left: Leaves, right: Leaves) -> Array:
+    """Inner product over all leaves, real, added up in float32 or wider."""
+    totals: dict[Any, Array] = {}
+    for part in (_leaf_product(a, b) for a, b in zip(left, right, strict=True)):
+        # Of torch's DTensors those on one mesh: others cannot be added to them.
+        mesh = getattr(part, "device_mesh", None)
+        totals[mesh] = totals.get(mesh, 0.0) + to_device(part, device(left[0]))
+    return sum(t.full_tensor() if mesh else t for mesh, t in totals.items())
+
+
+def _leaf_product(left: Array, right: Array) -> Array:
+    xp = namespace(right)
+    wide = xp.result_type(right.dtype, xp.float32)
+    left, right = xp.astype(left, wide), xp.astype(right, wide)
+    if kind_of(wide) == "complex":
+        return xp.real(xp.sum(xp.conj(left) * right))
+    return xp.sum(left * right)
 
 
 def check_match(name: str, leaves: Leaves, other_name: str, others: Leaves) -> None:

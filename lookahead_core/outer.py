@@ -73,7 +73,9 @@ class OuterRule(Protocol):
     that `update` is the interpolation by `fraction` and nothing else. An attribute `alpha` may be
     overridden for a part of the leaves. An attribute `repeats_after`: syncs after which a rule that
     looks at their number does the same. An attribute `scheduled`: the names of its fields that may
-    be schedules of the syncs, or rules with such, whose numbers many workers compare.
+    be schedules of the syncs, or rules with such, whose numbers many workers compare. An attribute
+    `momentum_slot`: which slot is a sum of the last pseudo-gradients, to compare with the next one
+    (clause C91).
 
     Examples
     --------
@@ -219,6 +221,7 @@ class Momentum:
     momentum: Scheduled = 0.9
     nesterov: bool = True
     leafwise: ClassVar[bool] = True
+    momentum_slot: ClassVar[int] = 0
     scheduled: ClassVar[tuple[str, ...]] = ("lr", "momentum")
 
     def __post_init__(self) -> None:

@@ -496,16 +496,20 @@ class SyncRule:
         The slow weights, which between cycles are those that `begin` would take from `fast`; or
         what the outer rule reads out of them.
         """
-        slow = state.slow
-        are_fast = self.fast_is_slow(state)
-        if are_fast is not False:
-            slow = selected(are_fast, [anchor_leaves(slow, fast)], [slow])[0]
+        slow = self.anchored(fast, state)
         if not self.has_readout:
             return slow
         which = averaged(slow)
         context = SyncContext(state.syncs)
         read = cast(Any, self.outer).readout(chosen(slow, which), state.outer, context)
         return merged(read, slow, which)
+
+    def anchored(self, fast: Leaves, state: SyncState) -> Leaves:
+        """The slow weights, also where a rule ships others than these."""
+        slow, are_fast = state.slow, self.fast_is_slow(state)
+        if are_fast is False:
+            return slow
+        return cast(Leaves, selected(are_fast, [anchor_leaves(slow, fast)], [slow])[0])
 
     def fast_is_slow(self, state: SyncState) -> bool | Array:
         """Whether the fast weights are the slow ones now, and what `state.slow` holds is stale.

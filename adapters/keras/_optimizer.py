@@ -12,6 +12,7 @@ from typing import Any, Literal
 import keras
 
 from lookahead_core import SyncRule, lookahead
+from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.rule import check_rule
 from lookahead_core.schedule import advance
 from lookahead_core.settings import Scheduled
@@ -204,6 +205,21 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         if self._fast is not None:
             write(self._part.fast, self._fast)
             self._fast = None
+
+    def metrics(self) -> dict[str, float]:
+        """How far fast and slow weights are apart, in numbers to plot; nothing is kept for them.
+
+        Just after a sync that puts the fast weights back both norms are 0. Not in a graph.
+
+        Returns
+        -------
+        dict of str to float
+            As of `lookahead_core.analysis.metrics`; empty before there are weights.
+        """
+        if not self.built:
+            return {}
+        now = self._part.values()
+        return plain_numbers(metrics(self.rule, self._fast or now.fast, now.state))
 
     # --- files ---
 

@@ -15,6 +15,7 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_unflatten
 
 from lookahead_core import AdaptiveAlpha, SyncRule, SyncState, lookahead
+from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.rule import check_rule
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import not_wrapped
@@ -251,6 +252,24 @@ class MetaOptimizer(Optimizer):
         """
         paths, state, fast, _ = self._core_state(_arrays(parameters))
         return tree_unflatten([*zip(paths, self.rule.slow(fast, state), strict=True)])
+
+    def metrics(self, parameters: Tree) -> dict[str, float]:
+        """How far fast and slow weights are apart, in numbers to plot; nothing is kept for them.
+
+        Just after a sync that puts the fast weights back both norms are 0: ask before the update.
+
+        Parameters
+        ----------
+        parameters : tree of arrays, or Module
+            The fast weights; nothing is changed.
+
+        Returns
+        -------
+        dict of str to float
+            As of `lookahead_core.analysis.metrics`.
+        """
+        _, state, fast, _ = self._core_state(_arrays(parameters))
+        return plain_numbers(metrics(self.rule, fast, state))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.rule!r}, {type(self.inner).__name__})"

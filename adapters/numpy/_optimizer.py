@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, cast
 import numpy as np
 
 from lookahead_core import AdaptiveAlpha, Kernel, SyncRule, lookahead
+from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.checkpoint import settings
 from lookahead_core.leaves import averaged, check_match, chosen, copied, zeros
 from lookahead_core.namespace import is_array, is_writeable, namespace
@@ -159,6 +160,18 @@ class MetaOptimizer:
         """
         slow = self.rule.slow(self._fast(), self._state)
         return self._layout.copied(self.params, [copied(leaf) for leaf in slow])
+
+    def metrics(self) -> dict[str, float]:
+        """How far fast and slow weights are apart, in numbers to plot; nothing is kept for them.
+
+        Just after a sync that puts the fast weights back both norms are 0: ask before `step()`.
+
+        Returns
+        -------
+        dict of str to float
+            As of `lookahead_core.analysis.metrics`.
+        """
+        return plain_numbers(metrics(self.rule, self._fast(), self._state))
 
     def state_dict(self) -> StateDict:
         """Flat mapping of names to copies of arrays and to numbers; save the weights beside it.

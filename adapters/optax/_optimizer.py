@@ -15,6 +15,7 @@ import optax
 
 from lookahead_core import SyncRule
 from lookahead_core import lookahead as lookahead_rule
+from lookahead_core.analysis.measured import metrics
 from lookahead_core.schedule import one_more
 from lookahead_core.typing import Count, DType, Fraction, Leaves
 from lookahead_core.validation import not_wrapped
@@ -41,6 +42,7 @@ from ._state import (
     ours_in,
     own_params,
     read_out,
+    readable,
     replaced,
     state_kind,
     sync_state,
@@ -58,7 +60,7 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     """What `meta_optimizer` returns: an optax transformation, and what its rule can do beside it.
 
     A tuple of two functions, as every transformation of optax, so that it can be copied and mapped
-    over like one. `sync` and `slow_params` are those of the object whose methods these are.
+    over like one. What else there is are methods of the object whose methods these two are.
 
     Parameters
     ----------
@@ -77,6 +79,10 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
     slow_params : callable, (state, params) -> params
         Parameters to evaluate or ship (clause C22), under any rule: what it reads out of its slow
         weights, if it reads out others. Of `state` and `params` as for `sync`.
+    metrics : callable, (state, params) -> dict of str to 0-d array
+        How far fast and slow weights are apart, in numbers to plot, as of
+        `lookahead_core.analysis.metrics`; under jit too. Just after a sync that puts the parameters
+        back both norms are 0: ask before the update.
 
     Examples
     --------
@@ -101,6 +107,11 @@ class MetaTransformation(optax.GradientTransformationExtraArgs):  # type: ignore
         """What to evaluate: (state, params) -> parameters."""
         return _made_by(self).slow_params
 
+    @property
+    def metrics(self) -> Any:
+        """How far apart the weights are: (state, params) -> numbers to plot."""
+        return _made_by(self).metrics
+
 
 def _made_by(optimizer: MetaTransformation) -> "_Meta":
     """The object whose methods `init` and `update` are; jax.jit may be around them."""
@@ -109,8 +120,8 @@ def _made_by(optimizer: MetaTransformation) -> "_Meta":
         if isinstance(meta, _Meta):
             return meta
     raise AttributeError(
-        "sync and slow_params are those of the optimizer that init or update belongs to, and "
-        f"neither of these belongs to one: {tuple(optimizer)}"
+        "sync, slow_params and metrics are those of the optimizer that init or update belongs to, "
+        f"and neither of these belongs to one: {tuple(optimizer)}"
     )
 
 
@@ -330,6 +341,11 @@ class _Meta(NamedTuple):
         ours = find_state(state)
         check_state(self.rule, self.average, ours)
         return read_out(self.rule, ours, params)
+
+    def metrics(self, state: Any, params: Any) -> dict[str, Any]:
+        ours = find_state(state)
+        check_state(self.rule, self.average, ours)
+        return metrics(self.rule, arrays(own_params(ours, params)), readable(ours))
 
     def _begun(self, state: LookaheadState, params: optax.Params, **known: int) -> LookaheadState:
         return begun(self.rule, state, params if self.average is None else None, **known)

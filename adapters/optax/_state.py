@@ -30,6 +30,7 @@ __all__ = [
     "ours_in",
     "own_params",
     "read_out",
+    "readable",
     "refuse_parked",
     "replaced",
     "resync",
@@ -383,13 +384,18 @@ def begun(rule: SyncRule, ours: LookaheadState, params: Any, **known: Any) -> Lo
 
 def read_out(rule: SyncRule, ours: LookaheadState, params: optax.Params) -> optax.Params:
     """`params`, with what `rule` evaluates in the place of those that `ours` has."""
-    before = sync_state(ours)
-    if isinstance(ours, SharedState):
-        # As in mid-cycle: they are never those of the parameters, which are each worker's own. No
-        # select, so that the states of all workers can be read at once.
-        before = before._replace(count=1, slow=list(map(jnp.copy, before.slow)))
-    slow = rule.slow(arrays(own_params(ours, params)), before)
+    slow = rule.slow(arrays(own_params(ours, params)), readable(ours))
     return filled(like(ours.slow, slow), params)
+
+
+def readable(ours: LookaheadState) -> SyncState:
+    """All that the core carries, to compare it with the parameters."""
+    state = sync_state(ours)
+    if not isinstance(ours, SharedState):
+        return state
+    # As in mid-cycle: they are never those of the parameters, which are each worker's own. No
+    # select, so that the states of all workers can be read at once.
+    return state._replace(count=1, slow=list(map(jnp.copy, state.slow)))
 
 
 def own_params(ours: LookaheadState, params: optax.Params, name: str = "params") -> optax.Params:

@@ -24,6 +24,7 @@ from lookahead_core.checkpoint import counters, settings
 from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import int_at_least, non_negative, shown
 
+from ._flat import AS_NEW, NUMBERS, numbers, with_groups
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT, check_known, known_kinds
 from ._joint import owner
@@ -33,13 +34,13 @@ from ._leaves import Kept, by_itself
 from ._migration import in_our_layout
 from ._parts import Part, Parts
 
-__all__ = ["Loaded", "pack", "refuse_ours_in", "unpack"]
+__all__ = ["Loaded", "offer", "pack", "refuse_ours_in", "unpack"]
 
 SLOW = "lookahead_slow"
 STREAMING = "lookahead_streaming_"
 SEAL = "inner_step"
-AS_NEW = "as new"
 BARE = "the checkpoint has no lookahead_* entries, so it is one of the inner optimizer alone"
+FLAT = ", or a flat one, which loads whole into an optimizer that has not been stepped yet"
 STALE = (
     "the lookahead_* entries of the checkpoint are older than the rest of it (another optimizer "
     "has loaded and saved them), so it is taken for one of the inner optimizer alone"
@@ -111,17 +112,31 @@ def pack(parts: Parts) -> StateDict:
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
     groups = []
     for saved, group in _groups(packed, parts):
+        clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
+        counted = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
+        ours = {**settings(rule_of(group, parts.rule)), **common, **counted}
         for i, leaf in zip(saved["params"], group["params"], strict=True):
             if leaf in entries:
                 own = states.setdefault(i, {})
                 own.update(prefixed({**entries[leaf], SEAL: _seal(own)}))
-        clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
-        numbers = {"count": clock.count, "syncs": clock.syncs, "phase": clock.phase}
+                tensors = sum(isinstance(value, Tensor) for value in own.values()) + 1
+                own[f"{PREFIX}{NUMBERS}"] = numbers(ours, tensors, leaf.device)
         pairs = zip(saved["params"], group["params"], strict=True)
         names = [AS_NEW if leaf in as_new else _names(states.get(i, {})) for i, leaf in pairs]
-        ours = {**settings(rule_of(group, parts.rule)), **common, **numbers, "entries": names}
-        groups.append({**saved, **prefixed(ours)})
+        groups.append({**saved, **prefixed({**ours, "entries": names})})
     return {**packed, "state": states, "param_groups": groups}
+
+
+def offer(parts: Parts) -> None:
+    """Name our entries in the state that was made for torch.distributed.checkpoint to look at.
+
+    A flat checkpoint is taken apart by these names. They go with that state, at the first step.
+    """
+    saved = pack(parts)
+    for names, group in _groups(saved, parts):
+        state = owner(parts.inner, group).state
+        for i, leaf in zip(names["params"], group["params"], strict=True):
+            state[leaf].update(dict.fromkeys(prefixed(_ours(saved["state"].get(i, {})))))
 
 
 def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
@@ -185,11 +200,13 @@ def _is_stale(state_dict: StateDict) -> bool:
 @torch.no_grad()
 def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
     """Take `state_dict` apart; raises ValueError before anything is changed."""
-    state_dict = in_our_layout(state_dict, parts)
+    state_dict = with_groups(in_our_layout(state_dict, parts), parts)
     every = [*state_dict["param_groups"], *state_dict["state"].values()]
     bare = not any(_ours(entries).keys() - {"alpha", "sync_period"} for entries in every)
     if anew := bare or _is_stale(state_dict):
-        warn(f"{BARE if bare else STALE}: {FROM_HERE}", stacklevel=3)
+        stepped = parts.inner.state and not parts.unstepped
+        reason = f"{BARE}{FLAT if stepped else ''}" if bare else STALE
+        warn(f"{reason}: {FROM_HERE}", stacklevel=3)
         state_dict = _started_anew(state_dict, parts)
     common = _common(state_dict["param_groups"], parts.rule)
     states = dict(state_dict["state"])
@@ -295,7 +312,8 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
 def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
     """`kept`, which is new, with a copy of what is ours of the entries of the `i`-th parameter."""
     ours = _ours(entries)
-    ours.pop(SEAL, None)
+    for name in (SEAL, NUMBERS):
+        ours.pop(name, None)
     slots = {f"outer_{number}": slot for number, slot in enumerate(kept.slots)}
     own = {"slow": kept.slow, **slots}
     # A slow copy is like what it is a copy of, and all else but slots like the parameter.

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch.optim import Optimizer
 
 from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
+from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
 from lookahead_core.validation import non_negative, not_evaluating, not_wrapped
@@ -25,7 +26,7 @@ from lookahead_core.workers import Average
 from . import _applied as applied
 from . import _captured as captured
 from . import _template as template
-from ._checkpoint import Loaded, pack, refuse_ours_in, unpack
+from ._checkpoint import Loaded, offer, pack, refuse_ours_in, unpack
 from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
 from ._hooks import StepsPast, hooked
@@ -235,7 +236,8 @@ class MetaOptimizer(Optimizer):
         self._refuse_while_evaluating("step")
         self._parts.inner_steps = 0
         if template.is_asked_for(self.inner, closure):
-            return template.make(self._parts)
+            template.make(self._parts)
+            return offer(self._parts)
         if closure is None and not self._has_gradient():
             self._warn_without_gradient()
             if self._parts.workers is None:
@@ -365,6 +367,33 @@ class MetaOptimizer(Optimizer):
                 leaf.copy_(kept.fast)
                 kept.fast = None
         self._parts.evaluating = False
+
+    @torch.no_grad()
+    def metrics(self) -> dict[str, float]:
+        """How far fast and slow weights are apart, in numbers to plot; nothing is kept for them.
+
+        Returns
+        -------
+        dict of str to float
+            As of `lookahead_core.analysis.metrics`. Where groups have settings of their own, each
+            name is followed by the number of the part, as in "distance/0".
+
+        Notes
+        -----
+        Just after a sync that puts the fast weights back both norms are 0: ask before `step()`. The
+        weights are read once, and the CPU waits for the device. With sharded parameters all
+        processes ask, or none; with many workers the numbers are this one's.
+        """
+        parts = self._parts
+        found = [
+            plain_numbers(
+                metrics(part.rule, parts.fast(part), parts.filled(part, {}, part.on_host()))
+            )
+            for part in parts.current()
+        ]
+        if len(found) == 1:
+            return found[0]
+        return {f"{name}/{i}": v for i, own in enumerate(found) for name, v in own.items()}
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """As the inner optimizer's."""

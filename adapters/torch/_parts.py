@@ -441,11 +441,13 @@ class Parts:
         state = state._replace(slow=[slow.clone() for slow in state.slow], inner_slow=())
         if before_first(state.count):
             state = state._replace(count=0)  # what would be taken now, as at any begin
-        # While the slow weights are evaluated, the fast ones are beside them.
-        pairs = zip(part.members, own, strict=True)
-        fast = [leaf if kept.fast is None else kept.fast for leaf, kept in pairs]
         values = [value for value, _ in live.values()]
-        return part.rule.begin(fast, values, state, kernel=KERNELS[self.kernel]), live
+        return part.rule.begin(self.fast(part), values, state, kernel=KERNELS[self.kernel]), live
+
+    def fast(self, part: Part) -> list[Tensor]:
+        """The fast weights; while the slow ones are evaluated they are beside them."""
+        pairs = ((leaf, self.kept[leaf].fast) for leaf in part.members)
+        return [leaf if fast is None else fast for leaf, fast in pairs]
 
     def _fitting(self, part: Part, leaf: Tensor) -> Kept:
         """What is kept of `leaf`; as of one that is new, if its shape is another now."""

@@ -14,6 +14,7 @@ from .cost import (
     traffic_per_step,
 )
 from .game import bilinear_game_rate
+from .measured import metrics
 from .noisy_quadratic import (
     Moments,
     expected_loss,
@@ -52,6 +53,7 @@ __all__ = [
     "inner_stability_limit",
     "lookahead_variance",
     "lookahead_variance_factor",
+    "metrics",
     "moments_after_step",
     "moments_after_sync",
     "optimal_alpha",

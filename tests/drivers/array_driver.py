@@ -55,6 +55,7 @@ class ArrayDriver:
                     "inner_lr",
                     "interpolate",
                     "learning_rate",
+                    "metrics",
                     "missing_gradient",
                     "momentum",
                     "nested",
@@ -133,6 +134,9 @@ class ArrayDriver:
 
     def evaluate(self, run):
         return [self.plain(leaf) for leaf in run.slow_weights()]
+
+    def metrics(self, run):
+        return run.metrics()
 
     def save(self, run):
         return [copied(leaf) for leaf in run.params], run.state_dict()

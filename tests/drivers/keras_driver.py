@@ -124,6 +124,7 @@ class KerasDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            "metrics",
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("float16", "bfloat16", "int32", "gradient_point", "inner_lr", "reload"),
         }
@@ -151,6 +152,9 @@ class KerasDriver:
     def evaluate(self, run):
         with run.optimizer.slow_weights():
             return [plain(read(leaf)) for leaf in run.leaves]
+
+    def metrics(self, run):
+        return run.optimizer.metrics()
 
     def save(self, run):
         inner, own = {}, {}

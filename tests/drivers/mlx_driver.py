@@ -101,6 +101,7 @@ class MlxDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            "metrics",
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("float32", "float16", "bfloat16", "complex64", "int32", "gradient_point", "inner_lr"),
         }
@@ -133,6 +134,9 @@ class MlxDriver:
     def evaluate(self, run):
         read = run.optimizer.slow_weights(run.params) | run.frozen
         return [plain(read[f"p{index}"]) for index in range(len(read))]
+
+    def metrics(self, run):
+        return run.optimizer.metrics(run.params)
 
     def save(self, run):
         return dict(tree_flatten([run.params, run.optimizer.state]))

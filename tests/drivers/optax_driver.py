@@ -172,6 +172,7 @@ class OptaxDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            "metrics",
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("gradient_point", "inner_lr"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
@@ -216,6 +217,9 @@ class OptaxDriver:
     def evaluate(self, run):
         slow = run.program.optimizer.slow_params(run.state, run.params)
         return [plain(leaf) for leaf in slow]
+
+    def metrics(self, run):
+        return run.program.optimizer.metrics(run.state, run.params)
 
     def save(self, run):
         return pickle.dumps(jax.tree.map(np.asarray, run.carry))

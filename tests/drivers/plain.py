@@ -8,6 +8,7 @@ import json
 import math
 import struct
 import zlib
+from itertools import chain
 
 from lookahead_core.conformance import INNER_EDITS, Ahead, Averaging, Outer
 
@@ -289,6 +290,28 @@ class PlainLookahead:
             return slow + (1 - outer.mu_y) * buffer
         return slow - self.step_size(self.syncs - 1) * buffer if isinstance(outer, Ahead) else slow
 
+    def metrics(self):
+        slow = self.weights if self.count <= 0 and self.anchors() else self.slow
+        pseudo = self.ways(slow)
+        norm = self.norm(pseudo)
+        found = {"syncs": self.syncs, "distance": self.norm(self.ways(self.read_out()))}
+        found["pseudo_gradient_norm"] = norm
+        if isinstance(self.setup.outer, Outer):
+            pairs = zip(chain(*pseudo), chain(*self.buffers), strict=True)
+            norms = norm * self.norm(self.buffers)
+            found["momentum_cosine"] = sum(a * b for a, b in pairs) / norms if norms else 0.0
+        if self.setup.outer is None:
+            found["alpha"] = self.alpha()
+        return found
+
+    def ways(self, slow):
+        """From the fast weights to others."""
+        pairs = zip(slow, self.weights, strict=True)
+        return [[s - f for s, f in zip(*pair, strict=True)] for pair in pairs]
+
+    def norm(self, leaves):
+        return math.hypot(*(value for leaf in leaves for value in leaf))
+
     def saved_names(self):
         own = ("slow", "slow_moments", "super_slow", "buffers", "count", "syncs", "members")
         return ("weights", "weights_so_far", *own)
@@ -319,6 +342,7 @@ class PlainDriver:
             *("adam", "edit", "edit_inner", "evaluate", "files", "forced_sync"),
             *("freeze", "frozen", "gradient_point", "inner_lr", "reload"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            "metrics",
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
@@ -387,6 +411,9 @@ class PlainDriver:
 
     def sync(self, run):
         run.sync()
+
+    def metrics(self, run):
+        return run.metrics()
 
     def edit(self, run, values):
         for leaf, new in zip(run.weights, values, strict=True):

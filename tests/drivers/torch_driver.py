@@ -59,6 +59,7 @@ class TorchDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
+            "metrics",
             *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
             *("gradient_point", "inner_lr", "reload", "tied"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
@@ -107,6 +108,9 @@ class TorchDriver:
     def evaluate(self, run):
         with run.optimizer.slow_weights():
             return self.fast(run)
+
+    def metrics(self, run):
+        return run.optimizer.metrics()
 
     def save(self, run):
         buffer = io.BytesIO()

@@ -16,6 +16,7 @@ NAMES = {
     **dict.fromkeys(("keras-tensorflow", "keras-jax", "keras-torch"), ("train_keras",)),
     "cupy": ("train_cupy",),
 }
+CALLBACKS = sorted(EXAMPLES.glob("callbacks/*.py"))  # run by tests/clients/torch
 EMBEDDED = sorted(EXAMPLES.glob("embed_*.py"))
 
 
@@ -36,3 +37,8 @@ def test_every_example_belongs_to_a_backend():
 @pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.stem)
 def test_embedding_the_core_takes_under_25_lines(path):
     assert sum(bool(line.strip()) for line in path.read_text().splitlines()) < 25
+
+
+@pytest.mark.parametrize("path", CALLBACKS, ids=lambda path: path.stem)
+def test_a_callback_for_a_trainer_takes_60_lines_at_most(path):
+    assert len(path.read_text().splitlines()) <= 60

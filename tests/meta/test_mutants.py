@@ -1,6 +1,7 @@
 """Tests of the suite: adapters that are broken as real ones were, each killed by its clause."""
 
 import copy
+import math
 
 import pytest
 
@@ -97,6 +98,30 @@ class NeverSyncs(PlainLookahead):
 class DoesNotSyncWithAPeriodOfOne(PlainLookahead):
     def due(self, gradients):
         return super().due(gradients) and self.setup.sync_period > 1
+
+
+@killed_by("C91")
+class AddsTheNormsOfTheLeavesUp(PlainLookahead):
+    def norm(self, leaves):
+        return sum(math.hypot(*leaf) for leaf in leaves)
+
+
+@killed_by("C91")
+class ReadsTheSlowWeightsInThePlaceOfThoseToShip(PlainLookahead):
+    """For `metrics` alone."""
+
+    def metrics(self):
+        found = super().metrics()
+        return found | {"distance": found["pseudo_gradient_norm"]}
+
+
+@killed_by("C91")
+class MovesTheWeightsToMeasureThem(PlainLookahead):
+    def metrics(self):
+        found = super().metrics()
+        for leaf in self.weights:
+            leaf[0] += 1.0
+        return found
 
 
 @killed_by("C05")

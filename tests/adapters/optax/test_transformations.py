@@ -451,7 +451,7 @@ def test_a_transformation_that_is_rebuilt_is_whole(how):
 
 def test_a_transformation_that_is_rebuilt_of_other_functions_says_what_it_lacks():
     optimizer = make()._replace(init=sgd().init, update=sgd().update)
-    with pytest.raises(AttributeError, match="sync and slow_params are those of the optimizer"):
+    with pytest.raises(AttributeError, match="slow_params and metrics are those of the optimizer"):
         optimizer.sync  # noqa: B018
 
 

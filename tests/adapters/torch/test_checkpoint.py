@@ -190,8 +190,11 @@ BAD_STATES = {
         r"\['lookahead_slow'\] must be a Tensor .*, got \[1.0",
     ),
     "no entries in the groups": (
-        lambda s: s["param_groups"].__setitem__(
-            0, {k: v for k, v in s["param_groups"][0].items() if not k.startswith("lookahead_")}
+        lambda s: (
+            s["param_groups"].__setitem__(
+                0, {k: v for k, v in s["param_groups"][0].items() if not k.startswith("lookahead_")}
+            ),
+            [entries.pop("lookahead_numbers") for entries in s["state"].values()],
         ),
         "lookahead_elapsed must be an int >= 0, got None",
     ),

@@ -106,14 +106,3 @@ def test_a_full_state_dict_is_loaded_as_well():
     set_optimizer_state_dict(second, after, saved, options=options)
     train(after, second, 3)
     assert torch.equal(second.x, whole.x)
-
-
-def test_the_flattened_form_loads_the_inner_optimizer_alone_and_says_so():
-    first, second = Quadratic(), Quadratic()
-    before, after = make(first, inner=adam), make(second, inner=adam)
-    train(before, first, 7)
-    options = StateDictOptions(flatten_optimizer_state_dict=True)
-    saved = get_optimizer_state_dict(first, before, options=options)
-    with pytest.warns(UserWarning, match=r"no lookahead_\* entries"):
-        set_optimizer_state_dict(second, after, saved, options=options)
-    assert torch.equal(after.state[second.x]["exp_avg"], before.state[first.x]["exp_avg"])

@@ -153,7 +153,7 @@ def test_one_that_says_only_how_many_tensors_there_were_loads_unless_it_is_cut_s
     train(optimizer, model, K + 2)
     saved = flat(optimizer.state_dict())
     for entries in saved["state"].values():
-        del entries["lookahead_inner_step"]
+        del entries["lookahead_inner_step"], entries["lookahead_numbers"]
     saved["param_groups"][0]["lookahead_entries"] = [6, 6]
     if not cut:
         optimizer.load_state_dict(saved)

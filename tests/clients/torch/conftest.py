@@ -1,6 +1,7 @@
 """Client libraries warn of their own affairs; what they say of ours is an error."""
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.filterwarnings("ignore", *OURS))
+
+
+@pytest.fixture(scope="session")
+def example():
+    """What one of the files to copy defines, by name."""
+    folder = Path(__file__).parents[3] / "examples/callbacks"
+    return lambda name: runpy.run_path(str(folder / f"{name}_slow_weights.py"))
 
 
 @pytest.fixture(autouse=True)

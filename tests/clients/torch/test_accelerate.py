@@ -8,7 +8,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, TensorDataset
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import ema, lookahead
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from torch_runs import assert_same, flat
 
 DATA = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
@@ -161,3 +162,49 @@ def test_around_a_prepared_optimizer_steps_that_its_scaler_skips_do_not_count():
         inside.optimizer.step()
         inside.optimizer.zero_grad()
     assert inside.optimizer.state_dict()["param_groups"][0]["lookahead_count"] == 2
+
+
+# --- the loop to copy ---
+
+
+class Loop:
+    """What the loop is given."""
+
+    def __init__(self, rule):
+        self.accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+        torch.manual_seed(0)
+        model, loader = torch.nn.Linear(3, 2), DataLoader(TensorDataset(DATA), batch_size=4)
+        inner = torch.optim.AdamW(model.parameters(), lr=0.1)
+        prepared = self.accelerator.prepare(model, MetaOptimizer(inner, rule), loader)
+        self.model, self.optimizer, loader = prepared
+        self.loaders = {"train": loader, "validation": loader}
+
+    def run(self, example, epochs, folder, **options):
+        given = (self.accelerator, self.model, self.optimizer, self.loaders, loss_of)
+        return example("accelerate")["train"](*given, epochs, folder, **options)
+
+    def state(self):
+        return flat([self.model.state_dict(), self.optimizer.state_dict()])
+
+
+def loss_of(model, batch):
+    return model(batch[0]).square().mean()
+
+
+@pytest.mark.clause("C06", "C22", "C41")
+@pytest.mark.parametrize("rule", [lookahead(5), ema(0.8)], ids=["lookahead", "ema"])
+def test_the_loop_resumes_bitwise_and_saves_the_weights_that_it_has_evaluated(
+    rule, example, tmp_path
+):
+    whole, first, second = Loop(rule), Loop(rule), Loop(rule)
+    losses = whole.run(example, 3, str(tmp_path / "whole"))
+    first.run(example, 2, str(tmp_path / "halves"))
+    assert second.run(example, 3, str(tmp_path / "halves"), resume_from=2) == losses[2:]
+    assert_same(second.state(), whole.state())
+    shipped = torch.nn.Linear(3, 2)
+    shipped.load_state_dict(load_file(tmp_path / "whole/3/model.safetensors"))
+    found = torch.stack([loss_of(shipped, (batch,)) for batch in DATA.split(4)]).mean().item()
+    assert found == losses[-1]
+    slow = whole.optimizer.state_dict()["state"][0]["lookahead_slow"]
+    assert torch.equal(shipped.weight, slow)
+    assert not torch.equal(whole.model.weight, slow)

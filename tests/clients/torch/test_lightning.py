@@ -3,10 +3,11 @@
 import lightning
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import ema
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from torch_runs import assert_same, flat
 
 DATA = torch.randn(32, 3, generator=torch.Generator().manual_seed(1))
@@ -124,3 +125,95 @@ def test_a_checkpoint_of_the_average_resumes_bitwise(tmp_path):
     assert torch.equal(saved["state_dict"]["linear.weight"], slow)
     after.fit(second, loader(), loader(), ckpt_path=tmp_path / "average.ckpt")
     assert_same(flat(dict(second.state_dict())), flat(dict(whole.state_dict())))
+
+
+# --- the callback ---
+
+
+class Averaged(WithoutHooks):
+    """Under an EMA that, like Lightning's, begins with the weights after the first step."""
+
+    decay = 0.8
+
+    def configure_optimizers(self):
+        return MetaOptimizer(torch.optim.AdamW(self.parameters(), lr=0.1), ema(self.decay, start=1))
+
+
+class Bare(WithoutHooks):
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.1)
+
+
+def weights(saved):
+    return saved["state_dict"]["linear.weight"]
+
+
+@pytest.mark.clause("C22")
+def test_the_callback_does_what_lightnings_own_average_does(example, tmp_path):
+    ours, theirs = Averaged(), Bare()
+    saved = []
+    for module, callback in [
+        (ours, example("lightning")["SlowWeights"]()),
+        (theirs, EMAWeightAveraging(decay=Averaged.decay)),
+    ]:
+        checkpoints = ModelCheckpoint(tmp_path / type(module).__name__, save_last=True)
+        run = trainer(16, tmp_path, callbacks=[callback, checkpoints])
+        run.fit(module, loader(), loader())
+        saved.append(torch.load(checkpoints.last_model_path, weights_only=False))
+    torch.testing.assert_close(weights(saved[0]), weights(saved[1]))
+    torch.testing.assert_close(ours.evaluated, theirs.evaluated)
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+
+
+WHEN = {
+    "after an epoch": {},
+    "after a validation": DURING,
+    "after some steps": {"every_n_train_steps": 7},
+    "weights alone": {"save_weights_only": True},
+}
+
+
+@pytest.mark.clause("C22")
+@pytest.mark.parametrize("when", WHEN)
+def test_with_the_callback_every_checkpoint_has_the_slow_weights(when, example, tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path, save_last=True, **WHEN[when])
+    run = trainer(8, tmp_path, callbacks=[example("lightning")["SlowWeights"](), checkpoints])
+    module = WithoutHooks()
+    run.fit(module, loader(), loader())
+    saved = weights(torch.load(checkpoints.last_model_path, weights_only=False))
+    slow = run.optimizers[0].state_dict()["state"][0]["lookahead_slow"]
+    assert torch.equal(saved, slow)
+    assert torch.equal(module.linear.weight, slow)
+    run.optimizers[0].train()
+    assert not torch.equal(module.linear.weight, slow)
+
+
+@pytest.mark.clause("C06", "C41")
+@pytest.mark.parametrize("module", [WithoutHooks, Averaged])
+def test_with_the_callback_a_run_resumes_bitwise(module, example, tmp_path):
+    whole, first, second = module(), module(), module()
+    new = example("lightning")["SlowWeights"]
+    undisturbed, before, after = (
+        trainer(steps, tmp_path, callbacks=[new()]) for steps in (16, 8, 16)
+    )
+    undisturbed.fit(whole, loader(), loader())
+    before.fit(first, loader(), loader())
+    before.save_checkpoint(tmp_path / "half.ckpt")
+    after.fit(second, loader(), loader(), ckpt_path=tmp_path / "half.ckpt")
+    for run in (undisturbed, after):
+        run.optimizers[0].train()
+    assert_same(flat(dict(second.state_dict())), flat(dict(whole.state_dict())))
+
+
+@pytest.mark.clause("C22")
+def test_a_validation_that_fails_leaves_the_fast_weights(example, tmp_path):
+    class Fails(WithoutHooks):
+        def validation_step(self, batch, _):
+            raise ArithmeticError
+
+    module, checked = Fails(), WithoutHooks()
+    run = trainer(8, tmp_path, callbacks=[example("lightning")["SlowWeights"]()])
+    with pytest.raises(ArithmeticError):
+        run.fit(module, loader(), loader())
+    trainer(8, tmp_path).fit(checked, loader(), loader())
+    assert torch.equal(module.linear.weight, checked.linear.weight)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from markdown_it import MarkdownIt
 from safetensors.torch import load_file
 from transformers import (
     LlamaConfig,
@@ -81,21 +80,13 @@ def of_the_average(folder):
     return state["lookahead_slow"], state.get("lookahead_fast")
 
 
-def callback_of_the_page():
-    page = (Path(__file__).parents[3] / "docs/torch.md").read_text()
-    (block,) = [t for t in MarkdownIt().parse(page) if t.info == "python transformers"]
-    names = {"__name__": "page"}
-    exec(compile(block.content, "docs/torch.md", "exec"), names)
-    return names["SaveTheAverage"]()
-
-
 @pytest.mark.clause("C22", "C41")
 @pytest.mark.parametrize("how", ["no evaluation", "evaluation", "callback"])
-def test_a_checkpoint_has_the_fast_weights_unless_there_was_an_evaluation(how, tmp_path):
+def test_a_checkpoint_has_the_fast_weights_unless_there_was_an_evaluation(how, example, tmp_path):
     evaluation = {"eval_strategy": "steps", "eval_steps": 7} if how == "evaluation" else {}
     run = trainer(tmp_path, save_steps=7, **evaluation)
     if how == "callback":
-        run.add_callback(callback_of_the_page())
+        run.add_callback(example("transformers")["SlowWeights"]())
     run.train()
     folder = tmp_path / "checkpoint-7"
     slow, fast = of_the_average(folder)
@@ -104,13 +95,30 @@ def test_a_checkpoint_has_the_fast_weights_unless_there_was_an_evaluation(how, t
 
 
 @pytest.mark.clause("C22", "C41")
-def test_a_run_that_saves_the_average_resumes_bitwise(tmp_path):
+def test_a_run_that_saves_the_average_resumes_bitwise(example, tmp_path):
     whole, second = (trainer(tmp_path, save_steps=7) for _ in range(2))
     for run in (whole, second):
-        run.add_callback(callback_of_the_page())
+        run.add_callback(example("transformers")["SlowWeights"]())
     whole.train()
     second.train(resume_from_checkpoint=str(tmp_path / "checkpoint-7"))
     assert_same(weights(second), weights(whole))
+
+
+@pytest.mark.clause("C22")
+@pytest.mark.parametrize("best", [False, True])
+def test_with_the_callback_the_trained_model_is_the_average_or_the_best_one(
+    best, example, tmp_path
+):
+    options = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 7}
+    run = trainer(tmp_path, **({"save_steps": 7, **options} if best else {"save_strategy": "no"}))
+    run.add_callback(example("transformers")["SlowWeights"]())
+    run.train()
+    if best:
+        slow, _ = of_the_average(Path(run.state.best_model_checkpoint))
+    else:
+        slow = run.optimizer.state_dict()["state"][0]["lookahead_slow"]
+    shown = run.model.model.norm.weight if best else next(run.model.parameters())
+    assert torch.equal(shown, slow)
 
 
 @pytest.mark.clause("C22")
