@@ -30,6 +30,7 @@ CAPABILITIES = {
     "momentum": "an inner SGD with momentum (Inner.momentum)",
     "nested": "a second rule around the first (Setup.second)",
     "outer_momentum": "momentum on the pseudo-gradient (Setup.outer)",
+    "period_schedule": "a schedule of the period (Setup.sync_period)",
     "reset": "the policy `reset` (Setup.inner_state)",
     "restart": "weights that are not put back, or in part (Setup.restart, .restart_period)",
     "schedule": "a schedule of alpha (Setup.alpha)",

@@ -138,7 +138,7 @@ class Oracle:
             self.moments[index] = [[Decimal(factor) * m for m in moment] for moment in moments]
 
     def step(self, gradients: Gradients) -> None:
-        """One applied inner step, and a sync if it is the sync_period-th."""
+        """One applied inner step, and a sync if it is the last of its cycle."""
         with localcontext(DIGITS):
             if self.steps == 0:
                 self._begin()
@@ -148,7 +148,8 @@ class Oracle:
                     self._move(i, gradient)
             self._tie()
             self.steps += 1
-            if self.steps == self.setup.sync_period:
+            period = self.setup.sync_period
+            if self.steps == (period(self.syncs) if callable(period) else period):
                 self.sync()
 
     def sync(self) -> None:

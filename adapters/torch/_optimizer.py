@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
+from lookahead_core.typing import Period
 from lookahead_core.validation import non_negative, not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 from lookahead_core.workers import Average
@@ -580,7 +581,7 @@ class Lookahead(MetaOptimizer):
     ----------
     inner : torch.optim.Optimizer
         Moves the fast weights, which are the model's parameters.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float, 0-d Tensor, callable (syncs) -> float or 0-d Tensor, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]. A tensor is not checked; a callable is
@@ -619,7 +620,7 @@ class Lookahead(MetaOptimizer):
     def __init__(
         self,
         inner: Optimizer | Sequence[Optimizer],
-        sync_period: int = 5,
+        sync_period: Period = 5,
         alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,

@@ -54,6 +54,7 @@ class ArrayDriver:
                     "momentum",
                     "nested",
                     "outer_momentum",
+                    "period_schedule",
                 ),
                 *("reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }

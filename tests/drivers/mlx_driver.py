@@ -101,7 +101,8 @@ class MlxDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("outer_momentum", "period_schedule", "reset", "restart", "schedule", "skip"),
+            *("slow_dtype", "start"),
             *("float32", "float16", "bfloat16", "complex64", "gradient_point", "inner_lr"),
         }
     )

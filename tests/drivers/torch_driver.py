@@ -59,7 +59,8 @@ class TorchDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("outer_momentum", "period_schedule", "reset", "restart", "schedule", "skip"),
+            *("slow_dtype", "start"),
             *("gradient_point", "inner_lr", "tied"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
