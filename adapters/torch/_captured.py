@@ -33,6 +33,9 @@ def begin(parts: Parts) -> None:
             values = [value for value, _ in live.values()]
             state = portion.rule.begin(portion.members, values, parts.filled(portion, live))
             parts.store(portion, state, live)
+    if parts.buffers is not None:
+        first = parts.parts[0]
+        parts.buffers.begin(first.rule, first.state)
 
 
 def _start_what_is_gone(parts: Parts, part: Part) -> None:
@@ -52,6 +55,9 @@ def _start_what_is_gone(parts: Parts, part: Part) -> None:
 @torch.no_grad()
 def count_and_sync(parts: Parts) -> None:
     """Count a step; weights and inner state change where the sync is due."""
+    if parts.buffers is not None:
+        first = parts.parts[0]
+        parts.buffers.step(first.rule, first.state)
     for part in parts.parts:
         refuse_plain_entries(parts, part)
         counters = part.state

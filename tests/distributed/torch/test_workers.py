@@ -22,7 +22,7 @@ from lookahead_core import (
     nested,
     slowmo,
 )
-from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
+from lookahead_core.adapters.torch import Buffers, MetaOptimizer, StreamingOptimizer
 from sharded_runs import gathered
 
 LR, STEPS = 0.05, 11
@@ -119,6 +119,32 @@ def test_slow_weights_are_the_same_to_the_bit(name, slow_dtype, dtype, rank):
         everywhere = gathered(leaf.detach().view(torch.uint8))
     assert all(torch.equal(theirs, everywhere[0]) for theirs in everywhere)
     assert len({tuple(target(r).tolist()) for r in range(dist.get_world_size())}) > 1
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("rule", [local_sgd(3), ema(0.75)], ids=["local sgd", "ema"])
+def test_buffers_are_averaged_over_the_workers(rule, rank, size):
+    model, leaf = torch.nn.BatchNorm1d(7, affine=False), parameter()
+    which = Buffers(model, "*")
+    model.running_mean.fill_(1.0 + rank)  # they start from the first worker's
+    inner = torch.optim.SGD([leaf], lr=LR)
+    optimizer = MetaOptimizer(inner, rule, buffers=which, process_group=dist.group.WORLD)
+    assert model.running_mean.tolist() == [1.0] * 7
+    slow = torch.full((7,), 0.5)
+    with torch.no_grad():
+        model.running_mean.fill_(0.5)  # the first forward pass
+    for number in range(1, 4):
+        model.running_mean.add_(float(number > 1) * (1 + rank))
+        model.num_batches_tracked.add_(1 + rank)
+        step(optimizer, leaf, rank)
+        mean = 0.5 + (number - 1) * sum(1 + r for r in range(size)) / size
+        if number % rule.sync_period == 0:
+            slow += rule.outer.alpha * (mean - slow)
+    with optimizer.slow_weights():
+        torch.testing.assert_close(model.running_mean, slow)
+        assert model.num_batches_tracked.item() == 3 * (1 + rank)
+        everywhere = gathered(model.running_mean.view(torch.uint8))
+    assert all(torch.equal(theirs, everywhere[0]) for theirs in everywhere)
 
 
 @pytest.mark.clause("C81")
