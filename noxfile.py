@@ -14,6 +14,7 @@
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s site               docs/ as a site, in _site; nox -s site -- --serve shows it
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
+                              with one more method: nox -s demo -- --method schedule_free
     nox -s peers              hold other implementations against the specification
     nox -s bench              measure it beside others; in short: nox -s bench -- --quick --out FILE
     nox -s network            workers over slow links, as root; in short: nox -s network -- --quick

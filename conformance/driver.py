@@ -34,6 +34,7 @@ CAPABILITIES = {
     "nested": "a second rule around the first (Setup.second)",
     "reload": "driver.reload: a state that is loaded into a run that there is already",
     "outer_momentum": "momentum on the pseudo-gradient (Setup.outer)",
+    "period_schedule": "a schedule of the period (Setup.sync_period)",
     "reset": "the policy `reset` (Setup.inner_state)",
     "restart": "weights that are not put back, or in part (Setup.restart, .restart_period)",
     "schedule": "a schedule of alpha (Setup.alpha)",

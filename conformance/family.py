@@ -47,6 +47,16 @@ def falling(syncs: Any) -> Any:
     return 1 / as_real(syncs + 4)
 
 
+def growing(syncs: Any) -> Any:
+    """Cycles of 1, 2, 3 and 4 steps, and again."""
+    return 1 + syncs % 4
+
+
+def shrinking(syncs: Any) -> Any:
+    """Cycles of 5, 3 and 1 steps, and again."""
+    return 5 - 2 * (syncs % 3)
+
+
 # Presets by name, in the numbers of their own texts; 0.875 is exact, and 1 - 0.875 too.
 PRESETS: dict[str, Setup] = {
     "lookahead": Setup(LEAVES, K, 0.5),
@@ -196,12 +206,27 @@ def c79_presets(driver: Worked) -> None:
             follow(driver, setup, name)
 
 
+@clause("C90", "the period may be a schedule of the syncs so far", "period_schedule")
+def c90_period_schedule(driver: Worked) -> None:
+    for period in (growing, shrinking):
+        follow(driver, Setup(LEAVES, period, 0.25), f"period {period.__name__}")
+    for policy in policies(driver) if "momentum" in driver.capabilities else ():
+        setup = Setup(LEAVES, growing, 0.25, policy, MOMENTUM)
+        follow(driver, setup, f"period growing, {policy}")
+    resume(driver, Setup(LEAVES, growing, 0.25), (1, 2, 4, 5), 12, "period growing")
+    if {"restart", "start"} <= driver.capabilities:
+        started(driver, Setup(LEAVES, shrinking, 0.25, restart=0.5, restart_period=2, start=2))
+    if "forced_sync" in driver.capabilities:
+        started(driver, Setup(LEAVES, growing, 0.25), forced=2)
+
+
 def needed(setup: Setup) -> set[str]:
     """Capabilities without which a setup cannot be made."""
     asked = {
         "outer_momentum": isinstance(setup.outer, Outer),
         "gradient_point": isinstance(setup.outer, Averaging | Ahead),
         "inner_lr": isinstance(setup.outer, Averaging) and setup.outer.mu_x is None,
+        "period_schedule": callable(setup.sync_period),
         "restart": (setup.restart, setup.restart_period) != (1.0, 1),
         "schedule": callable(setup.alpha),
         "start": setup.start > 0,

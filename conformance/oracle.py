@@ -162,7 +162,7 @@ class Oracle:
             self.moments[index] = [[Decimal(factor) * m for m in moment] for moment in moments]
 
     def step(self, gradients: Gradients, counted: bool = True) -> None:
-        """One applied inner step, and a sync if it is the sync_period-th.
+        """One applied inner step, and a sync if it is the last of its cycle.
 
         One that is not counted is the inner step alone: what came after it has failed (C88).
         """
@@ -175,7 +175,8 @@ class Oracle:
                     self._move(i, gradient)
             self._tie()
             self.steps += counted
-            if counted and self.steps == self.setup.sync_period:
+            period = self.setup.sync_period
+            if counted and self.steps == (period(self.syncs) if callable(period) else period):
                 self.sync()
 
     def sync(self) -> None:

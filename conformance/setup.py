@@ -4,7 +4,7 @@ Plain Python values, so that the oracle and every backend read the same thing.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 __all__ = [
     "EPS",
@@ -165,8 +165,8 @@ class Setup(NamedTuple):
     ----------
     leaves : tuple of Leaf
         Weights to start from.
-    sync_period : int
-        Inner steps between syncs.
+    sync_period : int, or callable, (syncs) -> int
+        Inner steps between syncs; a schedule of the syncs so far ("period_schedule").
     alpha : float, or callable, (syncs) -> float
         How far the slow weights move at a sync; a schedule of the syncs so far ("schedule").
     inner_state : {"maintain", "reset", "interpolate"}
@@ -189,7 +189,7 @@ class Setup(NamedTuple):
     """
 
     leaves: tuple[Leaf, ...]
-    sync_period: int = 5
+    sync_period: Any = 5
     alpha: float | Callable[[int], float] = 0.5
     inner_state: str = "maintain"
     inner: Inner = Inner()

@@ -12,7 +12,7 @@ from typing import Any
 from lookahead_core.namespace import is_array
 from lookahead_core.outer import Interpolate
 from lookahead_core.rule import SyncRule
-from lookahead_core.schedule import remaining
+from lookahead_core.schedule import length, remaining
 from lookahead_core.settings import is_real_scalar
 from lookahead_core.state import SyncState
 from lookahead_core.validation import int_at_least, shown
@@ -30,7 +30,7 @@ def settings(rule: SyncRule, syncs: int | None = None) -> dict[str, int | float 
     # alpha by itself: torch users may move it in a parameter group.
     alpha = {"alpha": _told(outer.alpha, syncs)} if isinstance(outer, Interpolate) else {}
     return {
-        "sync_period": rule.sync_period,
+        "sync_period": _told(rule.sync_period, syncs),
         "outer": "Interpolate" if alpha else _told(outer, syncs),
         **alpha,
         "inner_state": rule.inner_state,
@@ -65,12 +65,11 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
     count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
     syncs = counter("the checkpoint's syncs", saved.get("syncs"))
     # A cycle is longer where its period was, or where its mean is still on its way.
-    least = -abs(count) - rule.sync_period
+    period = length(rule.sync_period, syncs, count)
+    least = -abs(count) - period
     phase = int_at_least(least, "the checkpoint's phase", saved.get("phase", 0))
-    if remaining(count, rule.sync_period, phase) < 1:
-        raise ValueError(
-            f"the checkpoint's count must be below sync_period={rule.sync_period}, got {count}"
-        )
+    if remaining(count, period, phase) < 1:
+        raise ValueError(f"the checkpoint's count must be below sync_period={period}, got {count}")
     return SyncState((), count, syncs, (), (), phase)
 
 

@@ -11,6 +11,7 @@ from lookahead_core.outer_rules.gradient_point import ema_nesterov, gpa, schedul
 from lookahead_core.outer_rules.nested import nested
 from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled
+from lookahead_core.typing import Period
 from lookahead_core.words import translated
 
 __all__ = ["bmuf", "diloco", "local_sgd", "lookahead", "reptile", "slowmo", "snoo"]
@@ -21,7 +22,7 @@ __all__.sort()
 
 @translated
 def lookahead(
-    sync_period: int = 5,
+    sync_period: Period = 5,
     alpha: Scheduled | AdaptiveAlpha = 0.5,
     inner_state: str = "maintain",
 ) -> SyncRule:
@@ -31,7 +32,7 @@ def lookahead(
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1; the paper uses 5 and 10.
     alpha : float, 0-d array, callable (syncs) -> float or 0-d array, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]; the paper uses 0.5 and 0.8. An array is
@@ -63,7 +64,7 @@ restart_period=1, start=0)
 
 
 def reptile(
-    sync_period: int = 20, step_size: Scheduled = 0.1, inner_state: str = "maintain"
+    sync_period: Period = 20, step_size: Scheduled = 0.1, inner_state: str = "maintain"
 ) -> SyncRule:
     """Reptile: k steps on one task, then a part of the way to where they led; then the next task.
 
@@ -71,7 +72,7 @@ def reptile(
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1: the steps on a task.
     step_size : float, 0-d array or callable, (syncs) -> float or 0-d array
         The meta step, in [0, 1]; the authors anneal it to 0, as a schedule does.
@@ -100,14 +101,14 @@ def reptile(
     return SyncRule(sync_period, Interpolate(step_size), inner_state)
 
 
-def local_sgd(sync_period: int = 24) -> SyncRule:
+def local_sgd(sync_period: Period = 24) -> SyncRule:
     """Local SGD, federated averaging: workers step alone, and start again at their mean.
 
     slow' = mean of fast over the workers; fast' = slow'
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
 
     Returns
@@ -135,14 +136,14 @@ def local_sgd(sync_period: int = 24) -> SyncRule:
     return SyncRule(sync_period, Interpolate(1.0))
 
 
-def slowmo(sync_period: int = 48, momentum: float = 0.5, slow_lr: Scheduled = 1.0) -> SyncRule:
+def slowmo(sync_period: Period = 48, momentum: float = 0.5, slow_lr: Scheduled = 1.0) -> SyncRule:
     """SlowMo: the heavy ball on the pseudo-gradient.
 
     u' = momentum * u + (slow - fast) / lr; slow' = slow - slow_lr * lr * u'; fast' = slow'
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     momentum : float
         In [0, 1); the best grew with the number of workers, from 0 to 0.6.
@@ -177,7 +178,7 @@ def slowmo(sync_period: int = 48, momentum: float = 0.5, slow_lr: Scheduled = 1.
 
 
 def bmuf(
-    sync_period: int = 50,
+    sync_period: Period = 50,
     momentum: float = 0.875,
     block_lr: Scheduled = 1.0,
     nesterov: bool = False,
@@ -188,7 +189,7 @@ def bmuf(
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     momentum : float
         Block momentum, in [0, 1); 1 - 1/W for W workers is the paper's rule.
@@ -219,14 +220,14 @@ def bmuf(
     return SyncRule(sync_period, Momentum(block_lr, momentum, nesterov))
 
 
-def snoo(sync_period: int = 28, lr: Scheduled = 0.68, momentum: float = 0.37) -> SyncRule:
+def snoo(sync_period: Period = 28, lr: Scheduled = 0.68, momentum: float = 0.37) -> SyncRule:
     """SNOO: Nesterov momentum on the pseudo-gradient of one worker.
 
     b' = momentum * b + D, D = slow - fast; slow' = slow - lr * (D + momentum * b'); fast' = slow'
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     lr : float, 0-d array or callable, (syncs) -> float or 0-d array
         Outer learning rate, >= 0.
@@ -255,14 +256,14 @@ def snoo(sync_period: int = 28, lr: Scheduled = 0.68, momentum: float = 0.37) ->
     return SyncRule(sync_period, Momentum(lr, momentum))
 
 
-def diloco(sync_period: int = 500, lr: Scheduled = 0.7, momentum: float = 0.9) -> SyncRule:
+def diloco(sync_period: Period = 500, lr: Scheduled = 0.7, momentum: float = 0.9) -> SyncRule:
     """DiLoCo: Nesterov momentum on the pseudo-gradient, after many inner steps.
 
     As `snoo`, with the mean of slow - fast over the workers, where an adapter is told of others.
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1; the inner optimizer is AdamW.
     lr : float, 0-d array or callable, (syncs) -> float or 0-d array
         Outer learning rate, >= 0.

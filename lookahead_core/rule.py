@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from lookahead_core import schedule as clock
 from lookahead_core.inner_state import POLICIES
 from lookahead_core.kernel import REFERENCE_KERNEL, Kernel, anchor_leaves, live_copies
 from lookahead_core.leaves import (
@@ -21,22 +22,11 @@ from lookahead_core.leaves import (
     unrounded,
     widened,
 )
-from lookahead_core.namespace import namespace
 from lookahead_core.outer import Interpolate, OuterRule, SyncContext
 from lookahead_core.own_rule import check_outer, check_slots, check_updated
-from lookahead_core.schedule import (
-    INT32_MAX,
-    advance,
-    before_first,
-    begins,
-    between,
-    every,
-    one_more,
-    selected,
-    where,
-)
+from lookahead_core.schedule import INT32_MAX, selected, where
 from lookahead_core.state import SyncState, check_state
-from lookahead_core.typing import Array, Count, DType, Fraction, Leaves, Slots
+from lookahead_core.typing import Array, Count, DType, Fraction, Leaves, Period, Slots
 from lookahead_core.validation import fraction, non_negative_int, one_of, positive_int
 from lookahead_core.workers import Average, check_alike, seen_by_all
 
@@ -56,8 +46,10 @@ class SyncRule:
 
     Parameters
     ----------
-    sync_period : int
-        Inner steps between syncs, k >= 1.
+    sync_period : int, or callable, (syncs) -> int or 0-d integer array
+        Inner steps between syncs, k >= 1. A callable is a schedule of the number of syncs so far:
+        the length of the cycle that follows them (clause C90), `PostLocal` for one. The same
+        number of syncs is to give the same length, because it is asked for at every step.
     outer : OuterRule
         How the slow weights move: `Interpolate`, `Momentum`, or one of your own.
     inner_state : {"maintain", "reset", "interpolate"}
@@ -96,7 +88,7 @@ class SyncRule:
     (array([-1.]), 0, 1)
     """
 
-    sync_period: int = 5
+    sync_period: Period = 5
     outer: OuterRule = field(default_factory=Interpolate)
     inner_state: str = "maintain"
     restart: float = 1.0
@@ -112,6 +104,8 @@ class SyncRule:
             "restart_period": (positive_int, "syncs between restarts"),
             "start": (non_negative_int, "inner steps before the first cycle"),
         }
+        if callable(self.sync_period):  # what it gives is checked when it is used
+            del checks["sync_period"]
         for name, (check, meaning) in checks.items():
             object.__setattr__(self, name, check(name, getattr(self, name), meaning))
         self._check_inner_state()
@@ -192,7 +186,7 @@ class SyncRule:
         numbers = {name: getattr(self, name) for name in ("sync_period", "restart_period", "start")}
         numbers["syncs of the first rule between two of the second"] = self.repeats_after
         for name, number in numbers.items():
-            if number > INT32_MAX:
+            if not callable(number) and number > INT32_MAX:
                 raise ValueError(
                     f"{name} must be at most {INT32_MAX}, as far as an int32 counts, got {number}"
                 )
@@ -279,7 +273,7 @@ class SyncRule:
             been changed.
         """
         check_state(state)
-        return self._taken(begins(state.count), fast, inner, state, kernel)
+        return self._taken(clock.begins(state.count), fast, inner, state, kernel)
 
     def takes(self, state: SyncState) -> bool | Array:
         """Whether `begin` would take anything now; a 0-d bool array if the counter is an array.
@@ -287,7 +281,7 @@ class SyncRule:
         For loops that branch by themselves, as `due` is: where it holds, `begin` with the counters
         at 0 takes without selecting.
         """
-        return self._takes(begins(state.count), state)
+        return self._takes(clock.begins(state.count), state)
 
     def _takes(self, first: bool | Array, state: SyncState) -> bool | Array:
         """`first`, but where a sync does not put the fast weights back whole only at the start."""
@@ -337,7 +331,7 @@ class SyncRule:
         """
         check_state(state)
         state = self.watch(state, gradient)
-        count, due = advance(state.count, self.sync_period, state.phase)
+        count, due = clock.advance(state.count, self.period(state), state.phase)
         evidence: Any = {"initial": initial, "gradient": gradient, "curvature": curvature}
         evidence |= {"inner_lr": inner_lr, "average": average}
         if due is True:
@@ -355,9 +349,16 @@ class SyncRule:
         synced = self.sync(fast, inner, state, **evidence)
         return _select(due, synced, (fast, inner, passed))
 
+    def period(self, state: SyncState) -> Count:
+        """Inner steps of the cycle that `state` is in, or that comes next (clause C90).
+
+        Its `phase` is not taken off. A 0-d array if the period is a schedule that gives one.
+        """
+        return clock.length(self.sync_period, state.syncs, state.count)
+
     def due(self, state: SyncState) -> bool | Array:
         """Whether the next `step` will sync; a 0-d bool array if the counter is an array."""
-        return advance(state.count, self.sync_period, state.phase)[1]
+        return clock.advance(state.count, self.period(state), state.phase)[1]
 
     def count_step(self, state: SyncState) -> SyncState:
         """Count one applied inner step that is known not to be `due`; touches no other array.
@@ -366,12 +367,12 @@ class SyncRule:
         counter it computes a sync at every step. `jax.lax.cond(rule.due(state), ...)` chooses
         between `sync` and this one, which selects nothing.
         """
-        count = one_more(state.count)
+        count = clock.one_more(state.count)
         return SyncState(state.slow, count, *state[2:])  # a third of `_replace`'s time
 
     def puts_back(self, state: SyncState) -> bool | Array:
         """Whether a sync now would put the fast weights back; a 0-d bool array likewise."""
-        return every(self.restart_period, state.syncs) if self.restart else False
+        return clock.every(self.restart_period, state.syncs) if self.restart else False
 
     def sync(
         self,
@@ -431,7 +432,7 @@ class SyncRule:
         if average is not None:
             check_alike(self)
         if self.start:
-            state = self._taken(before_first(state.count), fast, inner, state, kernel)
+            state = self._taken(clock.before_first(state.count), fast, inner, state, kernel)
         which = averaged(fast)
         slow, moving = chosen(state.slow, which), chosen(fast, which)
         rates = None if inner_lr is None else each(inner_lr, len(fast))
@@ -446,7 +447,7 @@ class SyncRule:
             synced = policy.sync(inner, inner_slow, initial, alpha, kernel)
             inner, inner_slow = selected(back, synced, (inner, inner_slow))
         slow = merged(slow, live_copies(fast, which), which)
-        counters = state.count * 0, one_more(state.syncs, self.repeats_after)
+        counters = state.count * 0, clock.one_more(state.syncs, self.repeats_after)
         state = SyncState(slow, *counters, outer, inner_slow, state.phase * 0)
         return merged(moving, fast, which), inner, state
 
@@ -517,7 +518,7 @@ class SyncRule:
         So between two cycles where each sync puts the fast weights back, and always before the
         first cycle. A 0-d bool array if the counter is an array.
         """
-        outside = between(state.count)
+        outside = clock.between(state.count)
         if self.fast_carries_slow or outside is False:
             return outside
         return outside & (state.syncs == 0)
@@ -527,7 +528,7 @@ class SyncRule:
 
         `step` does this itself; it is for loops that count themselves and call `sync`.
         """
-        first = begins(state.count)
+        first = clock.begins(state.count)
         if first is False or not (self.needs_gradient and hasattr(self.outer, "watch")):
             return state
         if gradient is not None:
@@ -564,12 +565,10 @@ def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
     """`synced` where a sync is due, else `passed`."""
     fast, inner, after = synced
     old_fast, old_inner, before = passed
-    state = SyncState(
-        slow=where(due, after.slow, before.slow),
-        count=before.count,
-        syncs=namespace(before.count).where(due, after.syncs, before.syncs),
-        outer=selected(due, after.outer, before.outer),
-        inner_slow=where(due, after.inner_slow, before.inner_slow),
-        phase=where(due, [after.phase], [before.phase])[0],
+    syncs, phase = where(due, (after.syncs, after.phase), (before.syncs, before.phase))
+    outer = selected(due, after.outer, before.outer)
+    slow, inner_slow = selected(
+        due, (after.slow, after.inner_slow), (before.slow, before.inner_slow)
     )
+    state = SyncState(slow, before.count, syncs, outer, inner_slow, phase)
     return where(due, fast, old_fast), where(due, inner, old_inner), state

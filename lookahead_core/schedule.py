@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lookahead_core.leaves import kind_of
-from lookahead_core.namespace import namespace
-from lookahead_core.typing import Array, Count, Leaves
+from lookahead_core.namespace import is_array, namespace
+from lookahead_core.typing import Array, Count, Leaves, Period
+from lookahead_core.validation import positive_int
 
 __all__ = [
     "INT32_MAX",
@@ -20,6 +21,7 @@ __all__ = [
     "between",
     "every",
     "in_phase",
+    "length",
     "one_more",
     "phases",
     "remaining",
@@ -45,7 +47,40 @@ def before_first(count: Count) -> bool | Array:
     return count < 0
 
 
-def advance(count: Count, sync_period: int, phase: Count = 0) -> tuple[Count, bool | Array]:
+def length(sync_period: Period, syncs: Count, count: Count) -> Count:
+    """Inner steps of the cycle that follows `syncs` syncs (clause C90).
+
+    Parameters
+    ----------
+    sync_period : int, or callable, (syncs) -> int or 0-d integer array
+        The same for every cycle, or a schedule.
+    syncs : int or 0-d array
+        Syncs so far.
+    count : int or 0-d integer array
+        The counter of the steps, whose kind decides how a schedule is asked: by a Python int, whose
+        answer is checked, or by a 0-d array of its dtype, whose answer may be traced.
+
+    Returns
+    -------
+    int or 0-d integer array
+
+    Raises
+    ------
+    ValueError
+        If a schedule gives something else, or a Python int below 1.
+    """
+    if not callable(sync_period):
+        return sync_period
+    if is_array(count):  # an adapter may count syncs in float64, for what divides by them
+        syncs = namespace(count).astype(syncs, count.dtype)
+    period = sync_period(syncs)
+    is_whole = is_array(period) and period.shape == () and kind_of(period.dtype) == "int"
+    if is_whole and is_array(count):
+        return period
+    return positive_int("sync_period", period, "inner steps between syncs")
+
+
+def advance(count: Count, sync_period: Count, phase: Count = 0) -> tuple[Count, bool | Array]:
     """Count one applied inner step.
 
     Parameters
@@ -53,8 +88,8 @@ def advance(count: Count, sync_period: int, phase: Count = 0) -> tuple[Count, bo
     count : int or 0-d integer array
         Inner steps applied since the last sync, before this one; negative before the first cycle
         begins, if the rule has a later start.
-    sync_period : int
-        Inner steps between syncs.
+    sync_period : int or 0-d integer array
+        Inner steps of this cycle (`length`).
     phase : int or 0-d integer array
         By how many steps this cycle is shorter than a whole one (`in_phase`).
 
@@ -68,22 +103,23 @@ def advance(count: Count, sync_period: int, phase: Count = 0) -> tuple[Count, bo
         TracerBoolConversionError under jax.jit.
     """
     steps = count + 1
-    due = remaining(count, sync_period, phase) == 1
+    due = remaining(count, sync_period, phase) <= 1  # a schedule that is traced may give 0
     if isinstance(due, bool):
         return (0 if due else steps), due
     return namespace(due).where(due, steps * 0, steps), due
 
 
-def remaining(count: Count, sync_period: int, phase: Count = 0) -> Count:
+def remaining(count: Count, sync_period: Count, phase: Count = 0) -> Count:
     """Inner steps from here to the sync, the one that it follows included; as `advance` counts."""
     return sync_period - phase - count
 
 
-def in_phase(elapsed: Count, count: Count, sync_period: int) -> Count:
+def in_phase(elapsed: Count, count: Count, sync_period: Period) -> Count:
     """The phase that lets a cycle end where those do that began with the clock.
 
     A part of the leaves that joins in mid-cycle, or whose period was changed, stays in phase with
-    the others: if its period divides theirs, it syncs whenever they do (clause C42).
+    the others: if its period divides theirs, it syncs whenever they do (clause C42). Where it has
+    a schedule there is nothing to divide, and a whole cycle begins here.
 
     Parameters
     ----------
@@ -91,11 +127,11 @@ def in_phase(elapsed: Count, count: Count, sync_period: int) -> Count:
         Inner steps since the clock was started, by the first cycle or by a forced sync.
     count : int or 0-d integer array
         Those of them that this cycle has had.
-    sync_period : int
-        Inner steps between syncs of this part.
+    sync_period : int or callable
+        Inner steps between syncs of this part, or a schedule.
     """
     waits = before_first(elapsed)
-    phase = elapsed % sync_period - count
+    phase = (0 if callable(sync_period) else elapsed % sync_period) - count
     if isinstance(waits, bool):
         return 0 if waits else phase
     return namespace(phase).where(waits, 0, phase)

@@ -1,6 +1,6 @@
 """Names for what passes through the core: arrays of any namespace, and flat sequences of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 # `Any` on purpose: array-api-typing calls itself "not yet stable", and a Protocol that fits
@@ -12,5 +12,7 @@ Leaves: TypeAlias = Sequence[Array]
 Slots: TypeAlias = Sequence[Leaves]
 # A Python int branches, a 0-d integer array selects (schedule.py).
 Count: TypeAlias = Any
+# Inner steps between syncs: a number, or a schedule of the syncs so far (schedule.py).
+Period: TypeAlias = int | Callable[[Count], Count]
 # A Python float branches, a 0-d array selects (interpolation.py).
 Fraction: TypeAlias = Any

@@ -17,6 +17,7 @@ from lookahead_core.rule import check_rule
 from lookahead_core.schedule import advance
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import each_of
+from lookahead_core.typing import Period
 from lookahead_core.validation import not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
@@ -311,7 +312,7 @@ class Lookahead(MetaOptimizer):
     ----------
     inner : keras.optimizers.Optimizer
         Moves the fast weights, which are the model's trainable variables.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float or callable, (syncs) -> float or 0-d tensor
         How far the slow weights move at a sync, in [0, 1]. A callable is a schedule of the number
@@ -344,7 +345,7 @@ class Lookahead(MetaOptimizer):
     def __init__(
         self,
         inner: keras.optimizers.Optimizer,
-        sync_period: int = 5,
+        sync_period: Period = 5,
         alpha: Scheduled = 0.5,
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,

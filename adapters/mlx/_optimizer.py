@@ -18,6 +18,7 @@ from lookahead_core import AdaptiveAlpha, SyncRule, SyncState, lookahead
 from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.rule import check_rule
 from lookahead_core.settings import Scheduled
+from lookahead_core.typing import Period
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
@@ -351,7 +352,7 @@ class Lookahead(MetaOptimizer):
     ----------
     inner : mlx.optimizers.Optimizer
         Moves the fast weights, which are the model's parameters.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float, 0-d array, callable (syncs) -> float or 0-d array, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]. A callable is a schedule of the number
@@ -385,7 +386,7 @@ class Lookahead(MetaOptimizer):
     def __init__(
         self,
         inner: Optimizer,
-        sync_period: int = 5,
+        sync_period: Period = 5,
         alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,

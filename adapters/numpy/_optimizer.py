@@ -18,7 +18,7 @@ from lookahead_core.leaves import averaged, check_match, chosen, copied, zeros
 from lookahead_core.namespace import is_array, is_writeable, namespace
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import SyncState
-from lookahead_core.typing import Array, DType, Leaves
+from lookahead_core.typing import Array, DType, Leaves, Period
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
@@ -132,6 +132,7 @@ class MetaOptimizer:
         gradients = checked_gradients(grads, self.params)
         fast = self._fast()
         check_match("params", fast, "the slow weights", self._state.slow)
+        self.rule.due(self._state)  # refuses what a schedule of the period may give, before a move
         rates = self._inner_lr()
         self._check_has("curvature", self.rule.needs_curvature, "Adam")
         self._begin(fast)
@@ -285,7 +286,7 @@ class Lookahead(MetaOptimizer):
     ----------
     inner : InnerOptimizer
         Moves the fast weights, `inner.params`; `SGD(...)`, `Adam(...)`, or one of yours.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float, 0-d array, callable (syncs) -> float or 0-d array, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]. An array is not checked; a callable is a
@@ -323,7 +324,7 @@ class Lookahead(MetaOptimizer):
     def __init__(
         self,
         inner: InnerOptimizer,
-        sync_period: int = 5,
+        sync_period: Period = 5,
         alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,

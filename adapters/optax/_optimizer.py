@@ -17,7 +17,7 @@ from lookahead_core import SyncRule
 from lookahead_core import lookahead as lookahead_rule
 from lookahead_core.analysis.measured import metrics
 from lookahead_core.schedule import one_more
-from lookahead_core.typing import Count, DType, Fraction, Leaves
+from lookahead_core.typing import Count, DType, Fraction, Leaves, Period
 from lookahead_core.validation import not_wrapped
 from lookahead_core.words import translated
 from lookahead_core.workers import Average
@@ -128,7 +128,7 @@ def _made_by(optimizer: MetaTransformation) -> "_Meta":
 @translated
 def lookahead(
     inner: optax.GradientTransformation,
-    sync_period: int = 5,
+    sync_period: Period = 5,
     alpha: Fraction | Callable[[Count], Fraction] = 0.5,
     inner_state: str = "maintain",
     *,
@@ -142,7 +142,7 @@ def lookahead(
     ----------
     inner : optax.GradientTransformation
         Moves the fast weights, which are the parameters.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float, 0-d array or callable, (syncs) -> float or 0-d array
         How far the slow weights move at a sync, in [0, 1]. An array may be traced and is not

@@ -4,9 +4,10 @@
 `StreamingOptimizer` is the same for many workers on a slow network.
 """
 
+from ._buffers import Buffers
 from ._optimizer import Lookahead, MetaOptimizer
 from ._ranger import ranger
 from ._streaming.codecs import Codec
 from ._streaming.optimizer import StreamingOptimizer
 
-__all__ = ["Codec", "Lookahead", "MetaOptimizer", "StreamingOptimizer", "ranger"]
+__all__ = ["Buffers", "Codec", "Lookahead", "MetaOptimizer", "StreamingOptimizer", "ranger"]

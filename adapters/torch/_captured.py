@@ -33,6 +33,9 @@ def begin(parts: Parts) -> None:
             values = [value for value, _ in live.values()]
             state = portion.rule.begin(portion.members, values, parts.filled(portion, live))
             parts.store(portion, state, live)
+    if parts.buffers is not None:
+        first = parts.parts[0]
+        parts.buffers.begin(first.rule, first.state)
 
 
 def _start_what_is_gone(parts: Parts, part: Part) -> None:
@@ -54,6 +57,9 @@ def count_and_sync(parts: Parts) -> None:
     """Count a step; weights and inner state change where the sync is due."""
     for part in parts.parts:  # all of them, before anything is changed
         refuse_plain_entries(parts, part)
+    if parts.buffers is not None:
+        first = parts.parts[0]
+        parts.buffers.step(first.rule, first.state)
     for part in parts.parts:
         counters = part.state
         for portion, live in _portions(parts, part):

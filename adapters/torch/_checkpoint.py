@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule, SyncState
-from lookahead_core.checkpoint import counters, settings
+from lookahead_core.checkpoint import check_settings, counters, settings
 from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import int_at_least, non_negative, shown
 
+from ._buffers import KEY, AveragedBuffers
 from ._flat import AS_NEW, NUMBERS, numbers, with_groups
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT, check_known, known_kinds
@@ -66,6 +67,8 @@ class Loaded(NamedTuple):
         As those of `Parts`.
     streaming : dict
         What a StreamingOptimizer has saved beside that, by name; empty without one.
+    buffers : AveragedBuffers or None
+        What is kept of buffers of the model.
     """
 
     inner: StateDict
@@ -75,11 +78,12 @@ class Loaded(NamedTuple):
     unstepped: bool
     work: float
     streaming: StateDict
+    buffers: AveragedBuffers | None = None
 
     def restore(self, parts: Parts) -> None:
         """Go on from here, once the inner optimizer has loaded its own."""
         parts.kept, parts.elapsed, parts.work = self.kept, self.elapsed, self.work
-        parts.unstepped, parts.seen = self.unstepped, []
+        parts.unstepped, parts.seen, parts.buffers = self.unstepped, [], self.buffers
         pairs = zip(parts.inner.param_groups, self.clocks, strict=True)
         parts.parts = [Part(rule_of(group, parts.rule), [group], clock) for group, clock in pairs]
         parts.current()
@@ -110,6 +114,12 @@ def pack(parts: Parts) -> StateDict:
         entries |= {leaf: own for leaf, own in found.items() if leaf not in as_new}
         clock = part.on_host()
         clocks |= dict.fromkeys(leaves_of(part.groups), clock)
+    if parts.buffers is not None:
+        first = parts.parts[0]
+        common["buffers"] = parts.buffers.which.names
+        # Beside those of a parameter: torch.distributed.checkpoint takes nothing else.
+        for beside in [*entries.values()][:1]:
+            beside |= parts.buffers.saved(first.rule, first.on_host())
     groups = []
     for saved, group in _groups(packed, parts):
         clock = next((clocks[leaf] for leaf in group["params"] if leaf in clocks), clock)
@@ -234,7 +244,7 @@ def unpack(state_dict: StateDict, parts: Parts) -> Loaded:
             if entries or leaf.requires_grad:
                 _check_nothing_is_missing(i, entries, names)
     inner = {**state_dict, "state": states, "param_groups": groups}
-    return Loaded(inner, clocks, kept, **common)
+    return Loaded(inner, clocks, kept, **common, buffers=_buffers(state_dict, parts))
 
 
 def refuse_ours_in(inner: Optimizer) -> None:
@@ -311,7 +321,7 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
 
 def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
     """`kept`, which is new, with a copy of what is ours of the entries of the `i`-th parameter."""
-    ours = _ours(entries)
+    ours = {name: own for name, own in _ours(entries).items() if not name.startswith(KEY)}
     for name in (SEAL, NUMBERS):
         ours.pop(name, None)
     slots = {f"outer_{number}": slot for number, slot in enumerate(kept.slots)}
@@ -330,6 +340,23 @@ def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
         setattr(kept, name, ours[name].to(leaf.device, copy=True))
     kept.fast = ours.get("fast")
     return kept
+
+
+def _buffers(state_dict: StateDict, parts: Parts) -> AveragedBuffers | None:
+    """What is kept of the model's buffers: the checkpoint's, or what they are where it has none."""
+    names = _ours(state_dict["param_groups"][0]).get("buffers")
+    ours = [] if parts.buffers is None else parts.buffers.which.names
+    if names is not None or not ours:
+        check_settings({"buffers": names or []}, {"buffers": ours})
+    if parts.buffers is None:
+        return None
+    found: StateDict = {}
+    for entries in state_dict["state"].values():
+        found |= {f"{KEY}{key}": value for key, value in _ours(entries, PREFIX + KEY).items()}
+    if names is None:
+        warn("the checkpoint has no buffers: the model's are taken as they are", stacklevel=4)
+    rule = parts.parts[0].rule
+    return parts.buffers.loaded(rule, found) if found else parts.buffers.anew(rule)
 
 
 # --- whose entries they are ---

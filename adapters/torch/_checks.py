@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lookahead_core import SyncRule
 from lookahead_core.validation import one_of
 
+from ._buffers import AveragedBuffers
 from ._evidence import check_evidence
 from ._groups import Group, rule_of
 from ._inner_state import DECLARED
@@ -25,7 +26,14 @@ __all__ = ["check_group", "check_wrapped", "held_by", "parts_of", "warn_of_no_gr
 
 
 def parts_of(
-    inner: Any, rule: Any, kernel: str, slow_dtype: Any, slow_device: Any, kinds: Any, workers: Any
+    inner: Any,
+    rule: Any,
+    kernel: str,
+    slow_dtype: Any,
+    slow_device: Any,
+    kinds: Any,
+    buffers: Any,
+    workers: Any,
 ) -> Parts:
     """The parts of an optimizer with these settings, or ValueError."""
     check_wrapped(inner, rule)
@@ -34,7 +42,8 @@ def parts_of(
     kinds = dict(kinds or {})
     for key, kind in kinds.items():
         one_of(f"state_kinds[{key!r}]", kind, tuple(DECLARED))
-    return Parts(inner, rule, kernel, home, kinds, workers, elapsed=-rule.start)
+    averaged = AveragedBuffers.of(buffers, rule, home)
+    return Parts(inner, rule, kernel, home, kinds, workers, averaged, elapsed=-rule.start)
 
 
 def check_wrapped(inner: Any, rule: Any) -> None:

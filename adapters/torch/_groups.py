@@ -30,8 +30,10 @@ def prefixed(entries: Group) -> Group:
 def rule_of(group: Group, rule: SyncRule) -> SyncRule:
     """`rule` with the settings of `group`, or ValueError."""
     if PERIOD in group:
-        meaning = "inner steps between syncs of a group"
-        rule = replace(rule, sync_period=positive_int(PERIOD, group[PERIOD], meaning))
+        period, meaning = group[PERIOD], "inner steps between syncs of a group"
+        if not callable(period):
+            period = positive_int(PERIOD, period, meaning)
+        rule = replace(rule, sync_period=period)
     if ALPHA in group:
         if not hasattr(rule.outer, "alpha"):
             raise ValueError(

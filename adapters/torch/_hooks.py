@@ -60,7 +60,9 @@ class StepsPast:
         if parts is None or torch.compiler.is_compiling():
             return
         parts.inner_steps += 1  # since our last step began, so it may be the first
-        if parts.inner_steps == parts.rule.sync_period * len(each(parts.inner)) + 1:
+        if parts.inner_steps <= (several := len(each(parts.inner))):
+            return
+        if parts.inner_steps == parts.rule.period(parts.parts[0].on_host()) * several + 1:
             warn(
                 f"step() of {type(inner).__name__} was called by itself for a whole cycle: only "
                 "that of the optimizer around it counts and syncs, call that one instead",

@@ -75,6 +75,11 @@ def _converted(theirs: Theirs, parts: Parts) -> StateDict:
     pairs = zip(theirs.inner["param_groups"], parts.inner.param_groups, strict=False)
     for number, (saved, group) in enumerate(pairs):
         rule = _rule(theirs.own[number], rule_of(group, parts.rule))
+        if callable(rule.sync_period):
+            raise ValueError(
+                f"sync_period must be a number for a checkpoint of {theirs.name}, which has one, "
+                f"got {rule.sync_period!r}"
+            )
         syncs, count = divmod(theirs.steps[number], rule.sync_period)
         counters = {"elapsed": theirs.steps[0], "count": count, "syncs": syncs}
         entries = {"entries": [0] * len(saved["params"])}

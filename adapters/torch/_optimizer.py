@@ -19,6 +19,7 @@ from lookahead_core import AdaptiveAlpha, SyncRule, lookahead
 from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.schedule import begins, between
 from lookahead_core.settings import Scheduled
+from lookahead_core.typing import Period
 from lookahead_core.validation import non_negative, not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 from lookahead_core.workers import Average
@@ -26,6 +27,7 @@ from lookahead_core.workers import Average
 from . import _applied as applied
 from . import _captured as captured
 from . import _template as template
+from ._buffers import Buffers
 from ._checkpoint import Loaded, offer, pack, refuse_ours_in, unpack
 from ._checks import check_group, held_by, parts_of, warn_of_no_group
 from ._groups import Group, leaves_of
@@ -47,6 +49,7 @@ InnerStep = Callable[[], tuple[Any, bool]]
 IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
 READ_ONLY = without_effect(
     *("inner", "rule", "slow_dtype", "slow_device", "kernel", "capturable", "state_kinds"),
+    "buffers",
     *("process_group", "timeout", "check_replicas", "worker", "fragments", "delay", "codec"),
     alpha=IN_GROUPS.format("alpha"),
     sync_period=IN_GROUPS.format("sync_period"),
@@ -82,6 +85,9 @@ class MetaOptimizer(Optimizer):
     state_kinds : mapping of str to {"moment", "count", "keep"}, optional
         What keys of the inner state are that this adapter does not know: moments start at zero,
         counts are not blended, and what is kept no policy touches.
+    buffers : Buffers, optional
+        Buffers of the model that are averaged with the first parameter group, by its rule, which
+        must interpolate: `Buffers(model, "*running_*")`. Integer ones are copied.
     process_group : torch.distributed.ProcessGroup, optional
         Workers that sync together: the outer rule sees the mean of their pseudo-gradients (clause
         C81). They start from the weights of the group's first one; call `sync` on all or on none.
@@ -138,6 +144,7 @@ class MetaOptimizer(Optimizer):
         kernel: Literal["foreach", "plain", "compiled"] = "foreach",
         capturable: bool = False,
         state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
+        buffers: Buffers | None = None,
         process_group: "dist.ProcessGroup | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
@@ -154,7 +161,9 @@ class MetaOptimizer(Optimizer):
             workers = workers_of(process_group, timeout, check_replicas, worker, rule, capturable)
         if workers is None:
             warn_of_no_group()
-        parts = parts_of(inner, rule, kernel, slow_dtype, slow_device, state_kinds, workers)
+        parts = parts_of(
+            inner, rule, kernel, slow_dtype, slow_device, state_kinds, buffers, workers
+        )
         if capturable and slow_device is not None:
             raise ValueError(
                 "slow_device must be None if capturable (one graph, one device), "
@@ -165,7 +174,9 @@ class MetaOptimizer(Optimizer):
         # hook registries without which schedulers and state_dict fail (kozistr#122).
         self.__setstate__({"inner": inner, "rule": rule, "capturable": capturable, "_parts": parts})
         if workers is not None:
-            workers.start(current, slow_dtype=str(slow_dtype))
+            others = {} if buffers is None else buffers.now()
+            workers.start(current, slow_dtype=str(slow_dtype), buffers=[*others])
+            workers.link.broadcast([*others.values()])
         parts.begin(current)
         if capturable:
             parts.count_on_device()
@@ -321,9 +332,13 @@ class MetaOptimizer(Optimizer):
         """
         for part in self._parts.parts:
             part.witness = None
+        if self._parts.buffers is not None and between(self._parts.parts[0].on_host().count):
+            self._parts.buffers.anchor()
 
     def slow_weights(self) -> SlowWeights:
         """Context in which the parameters hold the slow weights, to evaluate or to save a model.
+
+        So do the buffers that are averaged (`buffers=`).
 
         Use it by `with`: the call alone does nothing, and a warning says so. The fast weights come
         back bit for bit, also after an exception (clause C22). Holds a second copy of them
@@ -351,6 +366,8 @@ class MetaOptimizer(Optimizer):
                 for leaf in part.members:
                     parts.kept[leaf].fast = leaf.clone()
                 assign(part.members, slow)
+            if parts.buffers is not None:
+                parts.buffers.eval(parts.parts[0].rule, parts.parts[0].on_host())
             if inner_eval:
                 inner_eval()
         except BaseException:
@@ -366,6 +383,8 @@ class MetaOptimizer(Optimizer):
             if kept.fast is not None:
                 leaf.copy_(kept.fast)
                 kept.fast = None
+        if self._parts.buffers is not None:
+            self._parts.buffers.train()
         self._parts.evaluating = False
 
     @torch.no_grad()
@@ -617,15 +636,15 @@ class Lookahead(MetaOptimizer):
     ----------
     inner : torch.optim.Optimizer
         Moves the fast weights, which are the model's parameters.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float, 0-d Tensor, callable (syncs) -> float or 0-d Tensor, or AdaptiveAlpha
         How far the slow weights move at a sync, in [0, 1]. A tensor is not checked; a callable is
         a schedule of the number of syncs so far; `AdaptiveAlpha()` estimates it.
     inner_state : {"maintain", "reset", "interpolate"}
         What a sync does to the inner optimizer's own state.
-    slow_dtype, slow_device, kernel, capturable, state_kinds : as of `MetaOptimizer`
-        Where slow weights live, how a sync computes, and what the inner state is.
+    slow_dtype, slow_device, kernel, capturable, state_kinds, buffers : as of `MetaOptimizer`
+        Where slow weights live, how a sync computes, what the inner state is, and what else syncs.
     process_group, timeout, check_replicas, worker : as of `MetaOptimizer`
         For many workers.
 
@@ -656,7 +675,7 @@ class Lookahead(MetaOptimizer):
     def __init__(
         self,
         inner: Optimizer | Sequence[Optimizer],
-        sync_period: int = 5,
+        sync_period: Period = 5,
         alpha: Scheduled | AdaptiveAlpha = 0.5,
         inner_state: Literal["maintain", "reset", "interpolate"] = "maintain",
         *,
@@ -665,6 +684,7 @@ class Lookahead(MetaOptimizer):
         kernel: Literal["foreach", "plain", "compiled"] = "foreach",
         capturable: bool = False,
         state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
+        buffers: Buffers | None = None,
         process_group: "dist.ProcessGroup | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
@@ -678,6 +698,7 @@ class Lookahead(MetaOptimizer):
             kernel=kernel,
             capturable=capturable,
             state_kinds=state_kinds,
+            buffers=buffers,
             process_group=process_group,
             timeout=timeout,
             check_replicas=check_replicas,

@@ -23,6 +23,7 @@ from lookahead_core.typing import Count, Leaves
 from lookahead_core.workers import Average
 
 from .._interrupts import whole
+from ._buffers import AveragedBuffers
 from ._evidence import evidence, gradients, owners
 from ._groups import Group, leaves_of, overrides, rule_of
 from ._inner_state import InnerName, Kind, initial, inner_leaves, plain_entries
@@ -99,6 +100,8 @@ class Parts:
         Kinds of inner state that the user has declared.
     workers : Workers or None
         Those that sync together, if there are others.
+    buffers : AveragedBuffers or None
+        Buffers of the model that sync with the first part.
     parts : list of Part
         As the groups were when they were last looked at; `current` looks.
     kept : dict
@@ -133,6 +136,7 @@ class Parts:
     home: Home
     kinds: dict[str, str]
     workers: Any = None
+    buffers: AveragedBuffers | None = None
     parts: list[Part] = field(default_factory=list)
     kept: dict[Tensor, Kept] = field(default_factory=dict)
     elapsed: Count = 0
@@ -245,6 +249,8 @@ class Parts:
             for leaf in part.members if part.rule.inner_state == "interpolate" else ():
                 self.kept[leaf].inner_slow.clear()  # of what is gone from the inner state too
             self.store(part, state, live)
+            if self.buffers is not None and part is self.parts[0]:
+                self.buffers.begin(part.rule, part.on_host())
         self._forget_gone()
 
     @torch.no_grad()
@@ -327,6 +333,8 @@ class Parts:
     def sync(self, part: Part, average: Average | None = None) -> None:
         """Sync a part, weights and inner state, in place; its counters count it at the end."""
         rule, before = part.rule, part.on_host()
+        if self.buffers is not None and part is self.parts[0]:
+            self.buffers.sync(rule, before, average)
         if not (part.prepared and part.prepared.holds(part.groups)):
             part.members, part.prepared = self.members_of(part), None
             for leaf in part.members:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch.optim import RAdam
 
+from lookahead_core.typing import Period
 from lookahead_core.words import translated
 
 from ._optimizer import Lookahead
@@ -17,7 +18,7 @@ __all__ = ["ranger"]
 def ranger(
     params: Iterable[Any],
     lr: float = 1e-3,
-    sync_period: int = 6,
+    sync_period: Period = 6,
     alpha: float = 0.5,
     betas: tuple[float, float] = (0.95, 0.999),
     eps: float = 1e-5,
@@ -39,7 +40,7 @@ def ranger(
         Parameters or parameter groups, as of any torch optimizer.
     lr : float
         Learning rate of RAdam.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     alpha : float
         How far the slow weights move at a sync, in [0, 1].

@@ -4,8 +4,8 @@ import cupy
 
 from experiments.demo import numpy_model
 from experiments.demo.data import Data
-from experiments.demo.methods import Method
 from experiments.demo.mlp import Weights
+from lookahead_core import SyncRule
 from lookahead_core.adapters import cupy as cupy_adapter
 
 __all__ = ["Trainer"]
@@ -17,7 +17,9 @@ if not cupy_adapter.is_available():
 class Trainer(numpy_model.Trainer):
     """Weights in training, on the GPU; see `experiment.Trainer`."""
 
-    def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None:
+    def __init__(
+        self, data: Data, weights: Weights, lr: float, momentum: float, rule: SyncRule | None
+    ) -> None:
         super().__init__(
-            data, weights, method, lr, xp=cupy, adapter=cupy_adapter, to_numpy=cupy.asnumpy
+            data, weights, lr, momentum, rule, xp=cupy, adapter=cupy_adapter, to_numpy=cupy.asnumpy
         )

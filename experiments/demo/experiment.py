@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from experiments.demo.data import BATCH_SIZE, TRAIN_SIZE, Data, load_data
 from experiments.demo.methods import Method
 from experiments.demo.mlp import DIGITS, Measurement, Weights, flat, initial_weights, measure
+from lookahead_core import SyncRule
 
 __all__ = [
     "BACKENDS",
@@ -45,13 +46,15 @@ class Trainer(Protocol):
         Scans; training takes mini-batches of `data.train_x`.
     weights : mapping of str to array
         Where to start; not changed.
-    method : Method
-        Optimizer to use.
-    lr : float
-        Nominal learning rate; the inner optimizer's is `method.inner_lr(lr)`.
+    lr, momentum : float
+        Of the inner optimizer, which is SGD.
+    rule : SyncRule or None
+        What is around it, if anything.
     """
 
-    def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None: ...
+    def __init__(
+        self, data: Data, weights: Weights, lr: float, momentum: float, rule: SyncRule | None
+    ) -> None: ...
 
     def step(self, batch: NDArray[np.int64]) -> None:
         """Train on the rows `batch`."""
@@ -60,7 +63,7 @@ class Trainer(Protocol):
         """Copy of the weights that the inner optimizer moves."""
 
     def slow(self) -> Weights:
-        """Copy of the weights to ship: the slow ones under Lookahead, else the fast ones."""
+        """Copy of the weights to ship: the read-out of the rule, else the fast ones."""
 
 
 class Checkpoint(NamedTuple):
@@ -103,17 +106,23 @@ class Result:
 
 
 class Trace(NamedTuple):
-    """Training loss of the fast and slow weights of one Lookahead run, step by step.
+    """Training loss of the fast and slow weights of one run, step by step.
 
     Attributes
     ----------
+    method : Method
+        What was run.
     lr : float
         Learning rate of the run.
+    sync_period : int
+        Steps between syncs.
     fast, slow : array of float, same length
         Loss on the whole training set, before the first step and after each.
     """
 
+    method: Method
     lr: float
+    sync_period: int
     fast: NDArray[np.float64]
     slow: NDArray[np.float64]
 
@@ -130,10 +139,14 @@ def check_backend(backend: str) -> None:
 
 
 def run_grid(
-    backend: str, lrs: Iterable[float], seeds: Iterable[int], epochs: int
+    backend: str,
+    methods: Iterable[Method],
+    lrs: Iterable[float],
+    seeds: Iterable[int],
+    epochs: int,
 ) -> Iterator[Result]:
     """Every method at every learning rate for every seed, one run at a time."""
-    for lr, method, seed in product(lrs, Method, seeds):
+    for lr, method, seed in product(lrs, methods, seeds):
         yield run_one(backend, method, lr, seed, epochs)
 
 
@@ -176,16 +189,17 @@ def run_one(backend: str, method: Method | str, lr: float, seed: int, epochs: in
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def trace(backend: str, lr: float, seed: int, steps: int) -> Trace:
-    """Follow the first `steps` steps of a Lookahead run."""
-    epochs = math.ceil(steps / STEPS_PER_EPOCH)
-    trainer, batches = _start(backend, Method.LOOKAHEAD, lr, seed, epochs)
+def trace(backend: str, method: Method, lr: float, seed: int, steps: int, epochs: int) -> Trace:
+    """Follow the first `steps` steps of a run of so many epochs."""
+    trainer, batches = _start(backend, method, lr, seed, epochs)
     losses = [_both_losses(trainer)]
     for batch in batches[:steps]:
         trainer.step(batch)
         losses.append(_both_losses(trainer))
     fast, slow = np.transpose(losses)
-    return Trace(lr, fast, slow)
+    rule = method.rule(len(batches))
+    period = 1 if rule is None else rule.period(rule.init(()))
+    return Trace(method, lr, period, fast, slow)
 
 
 def _trainer_of(backend: str) -> type[Trainer]:
@@ -202,7 +216,9 @@ def _start(
     weights = initial_weights(rng)
     order = [rng.permutation(TRAIN_SIZE) for _ in range(epochs)]
     batches = np.reshape(order, (epochs * STEPS_PER_EPOCH, BATCH_SIZE))
-    return _trainer_of(backend)(load_data(), weights, method, lr), batches
+    rule = method.rule(len(batches))
+    trainer = _trainer_of(backend)
+    return trainer(load_data(), weights, method.inner_lr(lr), method.momentum, rule), batches
 
 
 def _train(trainer: Trainer, batches: NDArray[np.int64]) -> float:

@@ -15,9 +15,9 @@ import optax
 from numpy.typing import NDArray
 
 from experiments.demo.data import BATCH_SIZE, Data
-from experiments.demo.methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method
 from experiments.demo.mlp import Weights
-from lookahead_core.adapters.optax import lookahead, slow_params
+from lookahead_core import SyncRule
+from lookahead_core.adapters.optax import MetaTransformation, meta_optimizer
 
 __all__ = ["Trainer"]
 
@@ -28,13 +28,15 @@ Step = Callable[..., tuple[Params, Any]]
 class Trainer:
     """Weights in training; see `experiment.Trainer`."""
 
-    def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None:
+    def __init__(
+        self, data: Data, weights: Weights, lr: float, momentum: float, rule: SyncRule | None
+    ) -> None:
         jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
         self._x, self._y = jnp.asarray(data.train_x), jnp.asarray(data.train_y)
         self._params = {name: jnp.asarray(leaf) for name, leaf in weights.items()}
-        self._state = _optimizer(method, lr).init(self._params)
-        self._lookahead = method is Method.LOOKAHEAD
-        self._jitted = _jitted_step(method, lr)
+        self._optimizer = _optimizer(lr, momentum, rule)
+        self._state = self._optimizer.init(self._params)
+        self._jitted = _jitted_step(lr, momentum, rule)
         # Compile now: the clock of the experiment is for training. The step is pure, so running
         # it once and dropping what it returns changes nothing.
         self._jitted(self._params, self._state, self._x, self._y, np.arange(BATCH_SIZE))
@@ -46,24 +48,28 @@ class Trainer:
         return _on_host(self._params)
 
     def slow(self) -> Weights:
-        return _on_host(slow_params(self._state, self._params)) if self._lookahead else self.fast()
+        if not isinstance(self._optimizer, MetaTransformation):
+            return self.fast()
+        return _on_host(self._optimizer.slow_params(self._state, self._params))
 
 
-def _optimizer(method: Method, lr: float) -> optax.GradientTransformation:
-    inner = optax.sgd(method.inner_lr(lr), momentum=MOMENTUM)
-    return lookahead(inner, SYNC_PERIOD, ALPHA) if method is Method.LOOKAHEAD else inner
+def _optimizer(lr: float, momentum: float, rule: SyncRule | None) -> Any:
+    inner = optax.sgd(lr, momentum=momentum)
+    return inner if rule is None else meta_optimizer(inner, rule)
 
 
 @cache  # all seeds share one compiled step
-def _jitted_step(method: Method, lr: float) -> Step:
-    optimizer = _optimizer(method, lr)
+def _jitted_step(lr: float, momentum: float, rule: SyncRule | None) -> Step:
+    optimizer = _optimizer(lr, momentum, rule)
+    # optax' SGD does not tell its rate, which some rules ask for.
+    extra = {"learning_rate": lr} if rule is not None and rule.needs_inner_lr else {}
 
     @jax.jit
     def step(
         params: Params, state: Any, x: jax.Array, y: jax.Array, rows: jax.Array
     ) -> tuple[Params, Any]:
         gradient = jax.grad(_loss)(params, x[rows], y[rows])
-        updates, state = optimizer.update(gradient, state, params)
+        updates, state = optimizer.update(gradient, state, params, **extra)
         return optax.apply_updates(params, updates), state
 
     return step

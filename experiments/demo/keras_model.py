@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.demo.data import Data
-from experiments.demo.methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method
 from experiments.demo.mlp import Weights
-from lookahead_core.adapters.keras import Lookahead
+from lookahead_core import SyncRule
+from lookahead_core.adapters.keras import MetaOptimizer
 
 __all__ = ["Trainer"]
 
@@ -19,7 +19,9 @@ NAMES = ("w1", "b1", "w2", "b2")
 class Trainer:
     """Weights in training; see `experiment.Trainer`."""
 
-    def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None:
+    def __init__(
+        self, data: Data, weights: Weights, lr: float, momentum: float, rule: SyncRule | None
+    ) -> None:
         self._x, self._y = data.train_x.astype("float32"), data.train_y
         hidden, classes = (weights[name].shape[0] for name in ("b1", "b2"))
         self._model = keras.Sequential(
@@ -30,9 +32,8 @@ class Trainer:
             ]
         )
         self._model.set_weights([weights[name] for name in NAMES])
-        inner = keras.optimizers.SGD(method.inner_lr(lr), momentum=MOMENTUM)
-        lookahead = method is Method.LOOKAHEAD
-        self._optimizer = Lookahead(inner, SYNC_PERIOD, ALPHA) if lookahead else inner
+        inner = keras.optimizers.SGD(lr, momentum=momentum)
+        self._optimizer = inner if rule is None else MetaOptimizer(inner, rule)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self._model.compile(self._optimizer, loss)
         self._optimizer.build(self._model.trainable_variables)
@@ -48,7 +49,7 @@ class Trainer:
         return {n: a.astype("float64") for n, a in zip(NAMES, arrays, strict=True)}
 
     def slow(self) -> Weights:
-        if not isinstance(self._optimizer, Lookahead):
+        if not isinstance(self._optimizer, MetaOptimizer):
             return self.fast()
         with self._optimizer.slow_weights():
             return self.fast()

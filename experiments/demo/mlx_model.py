@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.demo.data import Data
-from experiments.demo.methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method
 from experiments.demo.mlp import Weights
-from lookahead_core.adapters.mlx import Lookahead
+from lookahead_core import SyncRule
+from lookahead_core.adapters.mlx import MetaOptimizer
 
 __all__ = ["Trainer"]
 
@@ -18,14 +18,15 @@ Params = dict[str, mx.array]
 class Trainer:
     """Weights in training; see `experiment.Trainer`."""
 
-    def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None:
+    def __init__(
+        self, data: Data, weights: Weights, lr: float, momentum: float, rule: SyncRule | None
+    ) -> None:
         self._x, self._y = mx.array(data.train_x, mx.float64), mx.array(data.train_y)
         self._params = {name: mx.array(leaf, mx.float64) for name, leaf in weights.items()}
-        inner = optim.SGD(learning_rate=0.0, momentum=MOMENTUM)
+        inner = optim.SGD(learning_rate=0.0, momentum=momentum)
         # As an array: MLX makes a float32 of a float.
-        inner.learning_rate = mx.array(method.inner_lr(lr), mx.float64)
-        lookahead = method is Method.LOOKAHEAD
-        self._optimizer = Lookahead(inner, SYNC_PERIOD, ALPHA) if lookahead else inner
+        inner.learning_rate = mx.array(lr, mx.float64)
+        self._optimizer = inner if rule is None else MetaOptimizer(inner, rule)
         self._optimizer.init(self._params)
         self._state = [self._params, self._optimizer.state]
         self._compiled = mx.compile(self._update, self._state, self._state)
@@ -39,7 +40,7 @@ class Trainer:
         return {name: np.array(leaf) for name, leaf in self._params.items()}
 
     def slow(self) -> Weights:
-        if not isinstance(self._optimizer, Lookahead):
+        if not isinstance(self._optimizer, MetaOptimizer):
             return self.fast()
         slow = self._optimizer.slow_weights(self._params)
         return {name: np.array(leaf) for name, leaf in slow.items()}

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.demo.data import Data
-from experiments.demo.methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method
 from experiments.demo.mlp import Weights, gradients
+from lookahead_core import SyncRule
 from lookahead_core.adapters import numpy as numpy_adapter
 
 __all__ = ["Trainer"]
@@ -20,12 +20,12 @@ class Trainer:
 
     Parameters
     ----------
-    data, weights, method, lr
+    data, weights, lr, momentum, rule
         As in `experiment.Trainer`.
     xp : module
         Array namespace to compute in.
     adapter : module
-        Has `SGD` and `Lookahead` for arrays of `xp`.
+        Has `SGD` and `MetaOptimizer` for arrays of `xp`.
     to_numpy : callable
         Copies an array of `xp` to NumPy.
     """
@@ -34,8 +34,9 @@ class Trainer:
         self,
         data: Data,
         weights: Weights,
-        method: Method,
         lr: float,
+        momentum: float,
+        rule: SyncRule | None,
         *,
         xp: ModuleType = np,
         adapter: ModuleType = numpy_adapter,
@@ -44,9 +45,8 @@ class Trainer:
         self._xp, self._to_numpy = xp, to_numpy
         self._x, self._y = xp.asarray(data.train_x), xp.asarray(data.train_y)
         self._weights = {name: xp.array(leaf) for name, leaf in weights.items()}
-        inner = adapter.SGD(self._weights, lr=method.inner_lr(lr), momentum=MOMENTUM)
-        self._lookahead = method is Method.LOOKAHEAD
-        self._optimizer = adapter.Lookahead(inner, SYNC_PERIOD, ALPHA) if self._lookahead else inner
+        self._rule, inner = rule, adapter.SGD(self._weights, lr=lr, momentum=momentum)
+        self._optimizer = inner if rule is None else adapter.MetaOptimizer(inner, rule)
 
     def step(self, batch: NDArray[np.int64]) -> None:
         rows = self._xp.asarray(batch)
@@ -57,7 +57,7 @@ class Trainer:
         return self._copies(self._weights)
 
     def slow(self) -> Weights:
-        return self._copies(self._optimizer.slow_weights()) if self._lookahead else self.fast()
+        return self._copies(self._optimizer.slow_weights()) if self._rule else self.fast()
 
     def _copies(self, weights: dict[str, Any]) -> Weights:
         return {name: self._to_numpy(leaf) for name, leaf in weights.items()}

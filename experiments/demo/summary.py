@@ -90,6 +90,11 @@ class Summary:
     lrs: tuple[float, ...]
     cells: dict[tuple[Method, float], Cell]
 
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """What was compared, in the order of the runs."""
+        return tuple(dict.fromkeys(method for method, _ in self.cells))
+
     def best_lr(self, method: Method) -> float:
         """Learning rate with the highest mean test accuracy; the lowest such one."""
         return max(self.lrs, key=lambda lr: self.cells[method, lr].accuracy)

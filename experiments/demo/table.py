@@ -31,7 +31,7 @@ def table(summary: Summary, title: str) -> Table:
     result.add_column("slow:fast\nby loss", justify="right")
     result.add_column("slow:fast\nby accuracy", justify="right")
     for lr in summary.lrs:
-        for method in Method:
+        for method in summary.methods:
             cell = summary.cells[method, lr]
             name = f"{lr:g}" if method is Method.INNER else ""
             result.add_row(name, method.label, *_row(cell, method))
@@ -55,7 +55,8 @@ def _caption(cell: Cell) -> str:
         f"{mean}. diverged: runs that end at a loss that is not finite or worse than blind "
         "guessing (ln 10); their accuracy counts as measured. slow:fast: % of "
         f"{cell.checkpoints} checkpoints at which the slow : the fast weights are better, each "
-        f"just before a sync, when the fast ones are {SYNC_PERIOD - 1} steps ahead; the rest tie."
+        f"just before a sync of Lookahead's, when its fast ones are {SYNC_PERIOD - 1} steps "
+        "ahead; the rest tie."
     )
 
 
@@ -65,7 +66,7 @@ def _row(cell: Cell, method: Method) -> list[str]:
     if cell.diverged:
         loss = f"diverged {cell.diverged}/{cell.runs}"
     leads = ["", ""]
-    if method is Method.LOOKAHEAD:
+    if method not in (Method.INNER, Method.CONTROL):
         leads = [_lead(cell.by_loss), _lead(cell.by_accuracy)]
     return [f"{100 * cell.accuracy:.1f}{spread}", loss, f"{cell.seconds:.2f}", *leads]
 
@@ -76,7 +77,7 @@ def _lead(lead: Lead) -> str:
 
 def _best(summary: Summary) -> str:
     parts = []
-    for method in Method:
+    for method in summary.methods:
         lr = summary.best_lr(method)
         parts.append(f"{method.label} {_percent(summary.cells[method, lr].accuracy)} at lr {lr:g}")
     return f"Best mean test accuracy, each at the lr that suits it: {', '.join(parts)}."
@@ -84,7 +85,7 @@ def _best(summary: Summary) -> str:
 
 def _ranges(summary: Summary) -> str:
     parts = []
-    for method in Method:
+    for method in summary.methods:
         near = summary.range_near_best(method, MARGIN)
         at_least = "at least " if near.open else ""
         parts.append(
@@ -101,7 +102,7 @@ def _too_high(summary: Summary) -> list[str]:
         return []
     means = {
         method: float(np.mean([summary.cells[method, lr].accuracy for lr in beyond]))
-        for method in Method
+        for method in summary.methods
     }
     parts = [f"{method.label} {_percent(mean)}" for method, mean in means.items()]
     which = ", ".join(f"{lr:g}" for lr in beyond)
@@ -117,9 +118,9 @@ def _slow_against_fast(summary: Summary) -> str:
     loss = np.mean([cell.by_loss for cell in cells], axis=0)
     accuracy = np.mean([cell.by_accuracy for cell in cells], axis=0)
     return (
-        f"Just before a sync, at lr up to {limit:g}, the slow weights have the lower training loss "
-        f"at {loss[0]:.0%} of {sum(cell.checkpoints for cell in cells)} checkpoints; the slow "
-        f"weights classify the test scans better at {accuracy[0]:.0%}, the fast ones at "
+        f"Just before a sync, at lr up to {limit:g}, Lookahead's slow weights have the lower "
+        f"training loss at {loss[0]:.0%} of {sum(cell.checkpoints for cell in cells)} checkpoints; "
+        f"the slow weights classify the test scans better at {accuracy[0]:.0%}, the fast ones at "
         f"{accuracy[1]:.0%}."
     )
 

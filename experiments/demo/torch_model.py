@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.demo.data import Data
-from experiments.demo.methods import ALPHA, MOMENTUM, SYNC_PERIOD, Method
 from experiments.demo.mlp import Weights
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import SyncRule
+from lookahead_core.adapters.torch import MetaOptimizer
 
 __all__ = ["Trainer"]
 
@@ -23,16 +23,18 @@ torch.set_num_threads(1)
 class Trainer:
     """Weights in training; see `experiment.Trainer`."""
 
-    def __init__(self, data: Data, weights: Weights, method: Method, lr: float) -> None:
+    def __init__(
+        self, data: Data, weights: Weights, lr: float, momentum: float, rule: SyncRule | None
+    ) -> None:
         self._x, self._y = torch.tensor(data.train_x), torch.tensor(data.train_y)
         self._weights = {
             name: torch.tensor(leaf, requires_grad=True) for name, leaf in weights.items()
         }
         self._optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            self._weights.values(), lr=method.inner_lr(lr), momentum=MOMENTUM
+            self._weights.values(), lr=lr, momentum=momentum
         )
-        if method is Method.LOOKAHEAD:
-            self._optimizer = Lookahead(self._optimizer, SYNC_PERIOD, ALPHA)
+        if rule is not None:
+            self._optimizer = MetaOptimizer(self._optimizer, rule)
 
     def step(self, batch: NDArray[np.int64]) -> None:
         rows = torch.from_numpy(batch)
@@ -47,7 +49,7 @@ class Trainer:
         }
 
     def slow(self) -> Weights:
-        if not isinstance(self._optimizer, Lookahead):
+        if not isinstance(self._optimizer, MetaOptimizer):
             return self.fast()
         with self._optimizer.slow_weights():
             return self.fast()

@@ -13,7 +13,7 @@ from lookahead_core.validation import positive
 from .arguments import inner_momentum
 from .cycle import after_inner_steps, inner_map
 from .matrices import spectral_radius
-from .rules import cycle_of
+from .rules import cycle_of, fixed_period
 
 __all__ = ["best_heavy_ball", "contraction_rate", "inner_contraction_rate"]
 
@@ -67,8 +67,9 @@ def contraction_rate(
     0.880681
     """
     momentum = inner_momentum(momentum, nesterov)
-    inner = after_inner_steps(learning_rate * curvature, momentum, nesterov, rule.sync_period)
-    return spectral_radius(cycle_of(rule, inner).matrix) ** (1 / rule.sync_period)
+    period = fixed_period(rule)
+    inner = after_inner_steps(learning_rate * curvature, momentum, nesterov, period)
+    return spectral_radius(cycle_of(rule, inner).matrix) ** (1 / period)
 
 
 def inner_contraction_rate(

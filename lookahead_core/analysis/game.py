@@ -9,7 +9,7 @@ from lookahead_core.rule import SyncRule
 from lookahead_core.typing import Array
 
 from .matrices import Matrix, add, power, product, spectral_radius
-from .rules import fixed_alpha
+from .rules import fixed_alpha, fixed_period
 
 __all__ = ["bilinear_game_rate"]
 
@@ -52,7 +52,7 @@ def bilinear_game_rate(rule: SyncRule, learning_rate: Array, coupling: Array = 1
     0.996237
     """
     alpha = fixed_alpha(rule)
-    step = learning_rate * coupling
-    turned: Matrix = power(((1.0, -step), (step, 1.0)), rule.sync_period)
+    period, step = fixed_period(rule), learning_rate * coupling
+    turned: Matrix = power(((1.0, -step), (step, 1.0)), period)
     cycle = add(((1 - alpha, 0), (0, 1 - alpha)), product(((alpha, 0), (0, alpha)), turned))
-    return spectral_radius(cycle) ** (1 / rule.sync_period)
+    return spectral_radius(cycle) ** (1 / period)

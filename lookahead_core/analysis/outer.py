@@ -13,7 +13,7 @@ from lookahead_core.validation import positive, positive_int
 from .arguments import all_of, inner_momentum
 from .cycle import Cycle, after_inner_steps, inner_map
 from .matrices import spectral_radius, steady_state_covariance
-from .rules import cycle_of, outer_gain, shipped_along
+from .rules import cycle_of, fixed_period, outer_gain, shipped_along
 
 __all__ = [
     "effective_learning_rate",
@@ -62,7 +62,7 @@ def effective_learning_rate(rule: SyncRule, learning_rate: float, momentum: floa
     """
     rate = positive("learning_rate", learning_rate, "of the inner optimizer")
     momentum = inner_momentum(momentum, nesterov=False)
-    gain = reset_gain(momentum, rule.sync_period) if rule.inner_state == "reset" else 1.0
+    gain = reset_gain(momentum, fixed_period(rule)) if rule.inner_state == "reset" else 1.0
     return float(outer_gain(rule)) * gain * rate / (1 - momentum)
 
 
@@ -151,7 +151,7 @@ def variance_factor(
     0.252200
     """
     step, momentum = learning_rate * curvature, inner_momentum(momentum, nesterov)
-    inner = after_inner_steps(step, momentum, nesterov, rule.sync_period)
+    inner = after_inner_steps(step, momentum, nesterov, fixed_period(rule))
     alone = _settled(inner_map(step, momentum, nesterov))
     return _settled(cycle_of(rule, inner), shipped_along(rule)) / alone
 

@@ -11,6 +11,7 @@ from .cost import extra_memory, peak_traffic, traffic_per_step
 from .cycle import inner_map
 from .matrices import steady_state_covariance
 from .outer import effective_learning_rate, variance_factor
+from .rules import fixed_period
 from .stability import Band, inner_stability_limit, limit_of, unstable_bands
 
 __all__ = ["Settings", "plan", "warnings"]
@@ -119,7 +120,7 @@ def _memory(s: Settings) -> str:
 def _traffic(s: Settings) -> str:
     if s.workers == 1:
         return "none: one process"
-    average = traffic_per_step(s.parameters, s.workers, s.rule.sync_period, s.bits)
+    average = traffic_per_step(s.parameters, s.workers, fixed_period(s.rule), s.bits)
     peak = peak_traffic(s.parameters, s.workers, s.bits)
     return f"{_bytes(average)} a step and worker on average, {_bytes(peak)} at each sync"
 

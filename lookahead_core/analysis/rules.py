@@ -9,7 +9,14 @@ from lookahead_core.rule import SyncRule
 
 from .cycle import Cycle, interpolating_cycle, linear_cycle, momentum_cycle
 
-__all__ = ["check_restarts", "cycle_of", "fixed_alpha", "outer_gain", "shipped_along"]
+__all__ = [
+    "check_restarts",
+    "cycle_of",
+    "fixed_alpha",
+    "fixed_period",
+    "outer_gain",
+    "shipped_along",
+]
 
 
 def cycle_of(rule: SyncRule, inner: Cycle) -> Cycle:
@@ -92,6 +99,13 @@ def fixed_alpha(rule: SyncRule) -> Any:
     if not alpha > 0:
         raise ValueError(f"alpha must be > 0 here (at 0 nothing ever moves), got {rule!r}")
     return alpha
+
+
+def fixed_period(rule: SyncRule) -> int:
+    """Inner steps of every cycle of `rule`, or ValueError if they are a schedule of the syncs."""
+    if callable(rule.sync_period):
+        raise ValueError(f"sync_period must be the same for all cycles here, got {rule!r}")
+    return rule.sync_period
 
 
 def check_restarts(rule: SyncRule) -> None:

@@ -12,6 +12,7 @@ from lookahead_core.validation import positive_int
 
 from .arguments import inner_momentum, inside
 from .contraction import contraction_rate
+from .rules import fixed_period
 
 __all__ = [
     "Band",
@@ -219,7 +220,7 @@ def unstable_bands(
     3.492 to 3.800: grows by up to 1.139 a step
     """
     limit, rate = inner_stability_limit(momentum, nesterov), _rate(rule, momentum, nesterov)
-    points = min(max(LEAST_POINTS, POINTS_A_STEP * rule.sync_period), MOST_POINTS)
+    points = min(max(LEAST_POINTS, POINTS_A_STEP * fixed_period(rule)), MOST_POINTS)
     rates = [(step, rate(step)) for step in (limit * i / points for i in range(1, points))]
     bands, before = [], 0.0
     for diverges, run in groupby(rates, key=lambda point: not point[1] < 1):

@@ -8,12 +8,13 @@ from dataclasses import replace
 from lookahead_core.outer import Interpolate
 from lookahead_core.outer_rules.ramp import HalfLife, PowerWeights
 from lookahead_core.rule import SyncRule
+from lookahead_core.typing import Period
 from lookahead_core.validation import fraction, non_negative
 
 __all__ = ["anytime_ema", "ema", "polyak", "power_ema", "swa", "switch_ema", "wsm"]
 
 
-def ema(decay: float = 0.999, sync_period: int = 1, start: int = 0) -> SyncRule:
+def ema(decay: float = 0.999, sync_period: Period = 1, start: int = 0) -> SyncRule:
     """Exponential moving average of the weights, to evaluate: training does not see it.
 
     slow' = decay * slow + (1 - decay) * fast; fast' = fast
@@ -22,7 +23,7 @@ def ema(decay: float = 0.999, sync_period: int = 1, start: int = 0) -> SyncRule:
     ----------
     decay : float
         In [0, 1]. About 1 / (1 - decay) syncs are remembered; 0.999 is usual, Keras has 0.99.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1; 1 is usual.
     start : int
         Inner steps before the average begins.
@@ -82,14 +83,14 @@ def polyak(start: int = 0) -> SyncRule:
     return SyncRule(1, Interpolate(PowerWeights()), restart=0.0, start=start)
 
 
-def swa(sync_period: int, start: int = 0) -> SyncRule:
+def swa(sync_period: Period, start: int = 0) -> SyncRule:
     """Stochastic weight averaging: the mean of the weights at the start and of every k-th after it.
 
     slow' = (n * slow + fast) / (n + 1), n = 1, 2, ...; fast' = fast
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1: an epoch, or a period of the
         learning-rate schedule.
     start : int
@@ -161,7 +162,7 @@ def switch_ema(
     return replace(ema(decay), restart=1.0, restart_period=restart_period, inner_state=inner_state)
 
 
-def power_ema(gamma: float = 6.94, sync_period: int = 1, start: int = 0) -> SyncRule:
+def power_ema(gamma: float = 6.94, sync_period: Period = 1, start: int = 0) -> SyncRule:
     """Power-function EMA: the n-th weights count as n**gamma; the average grows with the run.
 
     slow' = b * slow + (1 - b) * fast, b = (1 - 1 / n)**(gamma + 1) at the n-th sync; fast' = fast
@@ -171,7 +172,7 @@ def power_ema(gamma: float = 6.94, sync_period: int = 1, start: int = 0) -> Sync
     gamma : float
         At least 0. The paper's 6.94 and 16.97 have standard deviations of 0.10 and 0.05 of the run;
         `post_hoc_weights` makes an average of another gamma from stored ones of these two.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     start : int
         Inner steps before the average begins.
@@ -199,7 +200,7 @@ def power_ema(gamma: float = 6.94, sync_period: int = 1, start: int = 0) -> Sync
     return SyncRule(sync_period, Interpolate(PowerWeights(power)), restart=0.0, start=start)
 
 
-def anytime_ema(half_life: float = 0.05, sync_period: int = 1, start: int = 0) -> SyncRule:
+def anytime_ema(half_life: float = 0.05, sync_period: Period = 1, start: int = 0) -> SyncRule:
     """An average whose half-life is a fraction of the run so far: it needs no known end.
 
     slow' = d * slow + (1 - d) * fast, d = 2**(-1 / (half_life * n)) at the n-th sync; fast' = fast
@@ -208,7 +209,7 @@ def anytime_ema(half_life: float = 0.05, sync_period: int = 1, start: int = 0) -
     ----------
     half_life : float
         Fraction of the syncs so far, above 0.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1.
     start : int
         Inner steps before the average begins.
@@ -239,7 +240,7 @@ def anytime_ema(half_life: float = 0.05, sync_period: int = 1, start: int = 0) -
     return SyncRule(sync_period, Interpolate(HalfLife(half_life)), restart=0.0, start=start)
 
 
-def wsm(sync_period: int, start: int = 0, power: float = 1.0) -> SyncRule:
+def wsm(sync_period: Period, start: int = 0, power: float = 1.0) -> SyncRule:
     """Merged weights in the place of learning-rate decay: warm-up, stable, merge.
 
     slow' = slow + alpha * (fast - slow), alpha = 1 - (j / (j + 1))**power at the j-th sync;
@@ -249,7 +250,7 @@ def wsm(sync_period: int, start: int = 0, power: float = 1.0) -> SyncRule:
 
     Parameters
     ----------
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between the weights that are merged, k >= 1.
     start : int
         Inner steps before the first of them, where the decay would begin.

@@ -16,7 +16,7 @@ from lookahead_core.namespace import device, namespace
 from lookahead_core.outer import SyncContext
 from lookahead_core.rule import SyncRule
 from lookahead_core.settings import Scheduled, Setting, as_real
-from lookahead_core.typing import Array, Count, Fraction, Leaves, Slots
+from lookahead_core.typing import Array, Count, Fraction, Leaves, Period, Slots
 from lookahead_core.validation import below_one, finite, fraction, non_negative
 
 __all__ = [
@@ -277,7 +277,7 @@ class EmaNesterov(_Linear):
 
 
 def schedule_free(
-    beta: float = 0.9, weight_lr_power: float = 2.0, r: float = 0.0, sync_period: int = 1
+    beta: float = 0.9, weight_lr_power: float = 2.0, r: float = 0.0, sync_period: Period = 1
 ) -> SyncRule:
     """Schedule-Free: gradients at a point between the iterates and their average, which is shipped.
 
@@ -296,7 +296,7 @@ def schedule_free(
         be known it is refused, and 0, the mean of all iterates, is the same but for the warm-up.
     r : float
         How much more late steps count, >= 0.
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
 
     Returns
@@ -327,7 +327,7 @@ def schedule_free(
     return SyncRule(sync_period, PrimalAveraging(RateWeights(weight_lr_power, r), beta))
 
 
-def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: int = 1) -> SyncRule:
+def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: Period = 1) -> SyncRule:
     """GPA: gradients at a point between the iterates and a moving average, which is shipped.
 
     y = mu_y * x + (1 - mu_y) * z; z' = z - step(y); x' = mu_x * x + (1 - mu_x) * z'. The model's
@@ -340,7 +340,7 @@ def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: int = 1) -> Sy
         every H steps, and the default for H = 32.
     mu_y : float
         How near the average gradients are taken, in [0, 1].
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
 
     Returns
@@ -371,7 +371,9 @@ def gpa(mu_x: Scheduled = 0.9967, mu_y: float = 0.7, sync_period: int = 1) -> Sy
     return SyncRule(sync_period, PrimalAveraging(mu_x, mu_y))
 
 
-def ema_nesterov(step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: int = 1) -> SyncRule:
+def ema_nesterov(
+    step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: Period = 1
+) -> SyncRule:
     """EMA-Nesterov: gradients ahead of the weights, along the mean of their moves.
 
     y = x + step_size * m; x' = y - step(y); m' = decay * m + (1 - decay) * (x' - x). The model's
@@ -384,7 +386,7 @@ def ema_nesterov(step_size: Scheduled = 0.3, decay: float = 0.99, sync_period: i
         warm-up and at its end, as in the records that use it; these have 0.3 and 0.6 between.
     decay : float
         Of the mean of the moves, in [0, 1).
-    sync_period : int
+    sync_period : int, or callable, (syncs) -> int
         Inner steps between syncs, k >= 1; with another than 1 this is a method of its own.
 
     Returns

@@ -158,6 +158,11 @@ def nested(first: SyncRule, second: SyncRule) -> SyncRule:
     >>> rule.sync_period, rule.outer.period
     (5, 10)
     """
+    if callable(first.sync_period) or callable(second.sync_period):
+        raise ValueError(
+            "sync_period must be a number in nested rules, of which one divides the other, got "
+            f"{first!r} for {second!r}"
+        )
     period, rest = divmod(second.sync_period, first.sync_period)
     if rest or not first.fast_carries_slow:
         raise ValueError(

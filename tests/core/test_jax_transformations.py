@@ -12,6 +12,7 @@ from lookahead_core import (
     AdaptiveAlpha,
     Interpolate,
     Momentum,
+    PostLocal,
     SyncRule,
     interpolate,
     lookahead,
@@ -42,6 +43,7 @@ RELATIVES = {
     "Nesterov": SyncRule(2, Momentum(lambda syncs: 0.5 ** (syncs + 1), 0.5)),
     "in part": SyncRule(2, Interpolate(0.25), "reset", restart=0.5, restart_period=2, start=1),
     "switch": switch_ema(3, 0.75),
+    "post-local": SyncRule(PostLocal(2, 3), Interpolate(0.25)),
     "nested": nested(lookahead(1, 0.5), lookahead(3, 0.5)),
 }
 

@@ -9,8 +9,9 @@ import programs
 from experiments.demo.data import BATCH_SIZE, TRAIN_SIZE, load_data
 from experiments.demo.digits import main
 from experiments.demo.experiment import run_one
-from experiments.demo.methods import Method
+from experiments.demo.methods import RULES, Method, compared
 from experiments.demo.mlp import flat, gradients, initial_weights
+from lookahead_core import presets
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,8 @@ def one_epoch_by_hand(method):
     phi, velocity = dict(theta), dict.fromkeys(theta, 0.0)
     lr = LR / 2 if method is Method.CONTROL else LR
     batches = rng.permutation(TRAIN_SIZE).reshape(-1, BATCH_SIZE)
+    if method is Method.SCHEDULE_FREE:
+        return schedule_free_by_hand(theta, batches, scans)
     for step, rows in enumerate(batches, start=1):
         gradient = gradients(theta, scans.train_x[rows], scans.train_y[rows], np)
         velocity = {name: 0.9 * velocity[name] + gradient[name] for name in theta}
@@ -47,8 +50,24 @@ def one_epoch_by_hand(method):
     return flat(theta)
 
 
+def schedule_free_by_hand(start, batches, scans):
+    """The lines of Defazio et al. 2024, around SGD at ten times the rate, without momentum."""
+    y = z = x = dict(start)
+    for step, rows in enumerate(batches, start=1):
+        gradient = gradients(y, scans.train_x[rows], scans.train_y[rows], np)
+        z = {name: z[name] - 10 * LR * gradient[name] for name in z}
+        x = {name: x[name] + (z[name] - x[name]) / step for name in x}
+        y = {name: 0.9 * x[name] + 0.1 * z[name] for name in y}
+    return flat(x)
+
+
+def test_every_preset_can_be_compared():
+    assert {str(method) for method in RULES} == set(presets.__all__)
+    assert [method for method in Method if method not in RULES] == [Method.INNER, Method.CONTROL]
+
+
 @pytest.mark.clause("C02")
-@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("method", compared(Method.SCHEDULE_FREE))
 def test_every_backend_trains_the_same_network_in_the_same_way(method, trainer):
     result = run_one(trainer, method, LR, SEED, epochs=1)
     # Keras trains in float32, its usual precision.
@@ -65,12 +84,12 @@ def test_a_rate_that_is_far_too_high_is_reported_as_diverged(trainer):
 
 
 def test_the_command_prints_a_table_and_draws_a_picture(trainer, tmp_path):
-    options = ["--quick", "--backend", trainer, "--out", str(tmp_path)]
+    options = ["--quick", "--backend", trainer, "--out", str(tmp_path), "--method", "gpa"]
     result = programs.run("experiments.demo.digits", *options)
     assert result.returncode == 0, result.stderr
-    for word in ("Lookahead", "SGD(0.5*lr)", "accuracy", "loss", "seconds", "slow:fast"):
+    for word in ("Lookahead", "gpa", "SGD(0.5*lr)", "accuracy", "loss", "seconds", "slow:fast"):
         assert word in result.stdout
-    (picture,) = tmp_path.glob("*.png")
+    (picture,) = tmp_path.glob("*-gpa.png")
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert picture.stat().st_size > 20_000
 

@@ -60,6 +60,7 @@ class ArrayDriver:
                     "momentum",
                     "nested",
                     "outer_momentum",
+                    "period_schedule",
                 ),
                 *("reload", "reset", "restart", "schedule", "skip", "slow_dtype", "start", "tied"),
             }

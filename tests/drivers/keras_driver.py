@@ -124,8 +124,8 @@ class KerasDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            "metrics",
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("metrics", "outer_momentum", "period_schedule", "reset", "restart", "schedule"),
+            *("skip", "slow_dtype", "start"),
             *("float16", "bfloat16", "int32", "gradient_point", "inner_lr", "reload"),
         }
     )

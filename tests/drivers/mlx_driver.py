@@ -101,8 +101,8 @@ class MlxDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            "metrics",
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("metrics", "outer_momentum", "period_schedule", "reset", "restart", "schedule"),
+            *("skip", "slow_dtype", "start"),
             *("float32", "float16", "bfloat16", "complex64", "int32", "gradient_point", "inner_lr"),
         }
     )

@@ -172,8 +172,8 @@ class OptaxDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "frozen", "groups"),
             *("interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            "metrics",
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("metrics", "outer_momentum", "period_schedule", "reset", "restart", "schedule"),
+            *("skip", "slow_dtype", "start"),
             *("gradient_point", "inner_lr"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }

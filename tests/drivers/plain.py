@@ -90,10 +90,11 @@ class PlainLookahead:
         self.count, self.syncs = -setup.start, 0
 
     def check(self, setup):
-        if isinstance(setup.sync_period, bool) or not isinstance(setup.sync_period, int):
-            raise ValueError(f"sync_period must be an int, got {setup.sync_period!r}")
+        period = 1 if callable(setup.sync_period) else setup.sync_period
+        if isinstance(period, bool) or not isinstance(period, int):
+            raise ValueError(f"sync_period must be an int, got {period!r}")
         alpha = 0.0 if callable(setup.alpha) else setup.alpha
-        if not (setup.sync_period >= 1 and 0 <= alpha <= 1):
+        if not (period >= 1 and 0 <= alpha <= 1):
             raise ValueError(f"sync_period >= 1 and 0 <= alpha <= 1, got {setup!r}")
 
     def step(self, gradients):
@@ -113,7 +114,12 @@ class PlainLookahead:
         self.count -= 1
 
     def due(self, gradients):
-        return self.count == self.setup.sync_period
+        return self.count == self.period()
+
+    def period(self):
+        """Steps of this cycle."""
+        period = self.setup.sync_period
+        return period(self.syncs) if callable(period) else period
 
     def begin(self):
         """What a cycle starts from: who takes part, the weights and the moments as they are."""
@@ -342,8 +348,8 @@ class PlainDriver:
             *("adam", "edit", "edit_inner", "evaluate", "files", "forced_sync"),
             *("freeze", "frozen", "gradient_point", "inner_lr", "reload"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            "metrics",
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("metrics", "outer_momentum", "period_schedule", "reset", "restart", "schedule"),
+            *("skip", "slow_dtype", "start"),
             *("tied", "float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }
     )

@@ -59,8 +59,8 @@ class TorchDriver:
         {
             *("adam", "edit", "edit_inner", "evaluate", "forced_sync", "freeze", "frozen"),
             *("groups", "interpolate", "learning_rate", "missing_gradient", "momentum", "nested"),
-            "metrics",
-            *("outer_momentum", "reset", "restart", "schedule", "skip", "slow_dtype", "start"),
+            *("metrics", "outer_momentum", "period_schedule", "reset", "restart", "schedule"),
+            *("skip", "slow_dtype", "start"),
             *("gradient_point", "inner_lr", "reload", "tied"),
             *("float32", "float16", "bfloat16", "int32", "complex128", "complex64"),
         }

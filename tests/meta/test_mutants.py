@@ -671,6 +671,48 @@ class SyncsTheSecondEveryTime(PlainLookahead):
         self.syncs = syncs
 
 
+@killed_by("C90")
+class AsksForThePeriodByTheSteps(PlainLookahead):
+    def __init__(self, setup):
+        super().__init__(setup)
+        self.total = 0
+
+    def step(self, gradients):
+        super().step(gradients)
+        self.total += 1
+
+    def period(self):
+        period = self.setup.sync_period
+        return period(self.total) if callable(period) else period
+
+
+@killed_by("C90")
+class ForgetsThePeriodOfTheCycleItWasSavedIn(PlainLookahead):
+    """What a cycle began with is not in the file, and after loading it is that of a first one."""
+
+    def begin(self):
+        super().begin()
+        self.length = super().period()
+
+    def period(self):
+        return getattr(self, "length", self.setup.sync_period)
+
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        period = self.setup.sync_period
+        self.length = period(0) if callable(period) else period
+
+
+@killed_by("C90")
+class AForcedSyncIsNotCounted(PlainDriver):
+    """So that the next cycle is as long as the one that was cut short."""
+
+    def sync(self, run):
+        syncs = run.syncs
+        run.sync()
+        run.syncs = syncs
+
+
 @killed_by("C85")
 class TrainsAtTheIterates(PlainLookahead):
     """An average that is kept beside training, as EMA is."""

@@ -30,6 +30,7 @@ from lookahead_core.conformance import (
     Setup,
 )
 from lookahead_core.conformance.assertions import require_equal, require_within
+from lookahead_core.conformance.family import PRESETS, growing, needed
 from lookahead_core.conformance.runs import policies
 
 # Rounding of a run of 25 steps, momentum included: 9e-13 in float64.
@@ -69,12 +70,26 @@ def setups(draw, driver):
         drawn.append(drawn[0]._replace(same_as=0))
     setup = Setup(
         leaves=tuple(drawn),
-        sync_period=draw(st.integers(1, 7)),
+        sync_period=draw(periods(has)),
         alpha=draw(st.floats(0, 1)),
         inner_state=draw(st.sampled_from(policies(driver))),
         inner=inner,
     )
     return draw(relatives(setup, has)) if draw(st.booleans()) else setup
+
+
+def periods(has):
+    """A number, or a schedule of the syncs."""
+    numbers = st.integers(1, 7)
+    return st.one_of(numbers, st.just(growing)) if "period_schedule" in has else numbers
+
+
+@st.composite
+def presets(draw, driver):
+    """A preset that the driver has, on any leaves of its own dtype."""
+    has = [name for name, setup in PRESETS.items() if needed(setup) <= driver.capabilities]
+    drawn = draw(st.lists(leaves(st.just("float64")), min_size=1, max_size=3))
+    return PRESETS[draw(st.sampled_from(has))]._replace(leaves=tuple(drawn))
 
 
 @st.composite
@@ -87,7 +102,8 @@ def relatives(draw, setup, has):
         numbers = draw(st.floats(0, 1)), draw(st.floats(0, 0.5))
         setup = setup._replace(outer=Outer(*numbers, draw(st.booleans())))
     blends = setup.inner_state == "interpolate"  # by a fraction, which nested rules have not
-    if "nested" in has and not blends and draw(st.booleans()):
+    divides = not callable(setup.sync_period)  # as one period of nested rules does the other
+    if "nested" in has and divides and not blends and draw(st.booleans()):
         restart = st.sampled_from([0.0, 0.25, 1.0])
         second = draw(st.builds(Second, st.integers(1, 3), st.floats(0, 1), restart))
         setup = setup._replace(second=second)
@@ -184,12 +200,26 @@ def driver_of(backend):
 
 @pytest.mark.clause(
     *("C02", "C05", "C06", "C16", "C17", "C18", "C22", "C29", "C71", "C72", "C73", "C74", "C78"),
-    *("C85", "C86", "C87"),
+    *("C85", "C86", "C87", "C90"),
 )
 def test_the_adapter_stays_with_the_oracle_whatever_the_order(backend):
     driver, framework = driver_of(backend)
     with framework:
         run_state_machine_as_test(machine(driver, setups(driver)))
+
+
+@pytest.mark.clause("C02", "C05", "C06", "C22", "C79")
+def test_every_preset_stays_with_the_oracle_whatever_the_order(backend):
+    """With NumPy also on strict arrays; `pytest --hypothesis-profile full` for 2,000 on each."""
+    drivers = [driver_of(backend)]
+    if backend == "numpy":
+        strict = import_module("drivers.array_driver").ArrayDriver("array_api_strict")
+        drivers.append((strict, contextlib.nullcontext()))
+    examples = settings().max_examples
+    search = settings(max_examples=examples if examples > 100 else examples // 3)
+    for driver, framework in drivers:
+        with framework:
+            run_state_machine_as_test(machine(driver, presets(driver)), settings=search)
 
 
 class ForgetsTheCounter(PlainLookahead):

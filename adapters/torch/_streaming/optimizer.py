@@ -134,9 +134,9 @@ class StreamingOptimizer(MetaOptimizer):
     ) -> None:
         inner = joined(inner)
         check_wrapped(inner, rule)
-        _check_rule(rule)
-        number = fragments_of(fragments, leaves_of(inner.param_groups), rule.sync_period)
-        delay = _checked_delay(delay, rule)
+        period = _checked_period(rule)
+        number = fragments_of(fragments, leaves_of(inner.param_groups), period)
+        delay = _checked_delay(delay, period)
         decoder = codec_of(codec)
         workers = workers_of(process_group, timeout, False, worker, rule, False)
         if workers is None:
@@ -237,19 +237,26 @@ class StreamingOptimizer(MetaOptimizer):
         return loss
 
 
-def _check_rule(rule: SyncRule) -> None:
+def _checked_period(rule: SyncRule) -> int:
+    """The period of a rule that can be streamed by, else ValueError."""
+    if callable(rule.sync_period):
+        raise ValueError(
+            "sync_period must be a number with fragments (their syncs are spread over cycles of "
+            f"one length), got {rule.sync_period!r}"
+        )
     if rule.inner_state != "maintain":
         raise ValueError(
             "rule must have inner_state='maintain' with fragments (the inner state has no "
             f"fragments), got {rule.inner_state!r}"
         )
+    return rule.sync_period
 
 
-def _checked_delay(delay: Any, rule: SyncRule) -> int:
+def _checked_delay(delay: Any, period: int) -> int:
     number = non_negative_int("delay", delay, "steps from a taking to its sync")
-    if number >= rule.sync_period:
+    if number >= period:
         raise ValueError(
-            f"delay must be below sync_period={rule.sync_period} (a fragment must have arrived "
+            f"delay must be below sync_period={period} (a fragment must have arrived "
             f"when it is taken again), got {number}"
         )
     return number

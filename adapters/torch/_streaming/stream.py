@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -62,9 +62,14 @@ class Stream(Parts):
         return stream
 
     @property
+    def period(self) -> int:
+        """Steps from one sync of a fragment to its next."""
+        return cast(int, self.rule.sync_period)  # a schedule is refused
+
+    @property
     def phases(self) -> list[int]:
         """By how many steps the first cycle of each fragment is shorter, up to its taking."""
-        return phases(max(self.fragment.values()) + 1, self.rule.sync_period)
+        return phases(max(self.fragment.values()) + 1, self.period)
 
     # --- which parts there are ---
 
@@ -107,7 +112,7 @@ class Stream(Parts):
         syncs : int
             Its syncs so far.
         """
-        period = self.rule.sync_period
+        period = self.period
         since_taken = in_phase(int(self.elapsed) + self.phases[number], 0, period)
         rest = (0 if under_way else period) - since_taken + self.delay
         count = 0 if rests else 1  # of the steps in the cycle it matters only whether there are any
@@ -122,11 +127,10 @@ class Stream(Parts):
 
     def numbers(self, rest: int) -> list[int]:
         """The fragments that are synced in so many steps, the next one included."""
-        period = self.rule.sync_period
         found = [
             self._number(part)
             for part in self.parts
-            if remaining(part.state.count, period, part.state.phase) == rest
+            if remaining(part.state.count, self.period, part.state.phase) == rest
         ]
         return list(dict.fromkeys(found))
 
@@ -273,7 +277,7 @@ class Stream(Parts):
         if self.codec is None or not leaves:
             return PlainFlight(link, means, [])
         state = self.of_fragment(number)[0].state
-        rest = remaining(state.count, self.rule.sync_period, state.phase)
+        rest = remaining(state.count, self.period, state.phase)
         halfway = self.delay - rest >= (self.delay + 1) // 2
         return CodedFlight.resumed(link, self.codec, means, self._residual(leaves, means), halfway)
 

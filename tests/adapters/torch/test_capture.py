@@ -12,6 +12,9 @@ from lookahead_core import (
     AdaptiveAlpha,
     Interpolate,
     Momentum,
+    PostLocal,
+    QuadraticPeriod,
+    Ramp,
     SyncRule,
     lookahead,
     nested,
@@ -122,12 +125,14 @@ FAMILY = {
     "interpolate, start": SyncRule(3, Interpolate(0.5), "interpolate", start=4),
     "swa": swa(3, start=4),
     "switch_ema": switch_ema(4, 0.9, "reset"),
+    "post-local": lookahead(PostLocal(2, 3), 0.3, "interpolate"),
+    "quadratic period": lookahead(QuadraticPeriod(Ramp(0.5, 0.1, 3), 1.0, 2, 9), 0.3),
     "nested": nested(lookahead(2, 0.3), SyncRule(6, Momentum())),
     "adaptive": lookahead(3, AdaptiveAlpha(low=0.0)),
 }
 
 
-@pytest.mark.clause("C19", "C45", "C71", "C72", "C73", "C75", "C77", "C78")
+@pytest.mark.clause("C19", "C45", "C71", "C72", "C73", "C75", "C77", "C78", "C90")
 @pytest.mark.parametrize("rule", FAMILY.values(), ids=FAMILY)
 def test_every_rule_is_the_one_that_branches_within_rounding(rule):
     ours, other = Quadratic(), Quadratic()

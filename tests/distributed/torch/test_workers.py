@@ -13,6 +13,7 @@ from lookahead_core import (
     AdaptiveAlpha,
     Interpolate,
     Momentum,
+    PostLocal,
     SyncRule,
     diloco,
     ema,
@@ -21,12 +22,13 @@ from lookahead_core import (
     nested,
     slowmo,
 )
-from lookahead_core.adapters.torch import MetaOptimizer, StreamingOptimizer
+from lookahead_core.adapters.torch import Buffers, MetaOptimizer, StreamingOptimizer
 from sharded_runs import gathered
 
 LR, STEPS = 0.05, 11
 RULES = {
     "local sgd": local_sgd(3),
+    "post-local sgd": local_sgd(PostLocal(2, 4)),
     "lookahead": lookahead(3, 0.4),
     "slowmo": slowmo(3, momentum=0.5, slow_lr=0.8),
     "diloco": diloco(3, lr=0.7, momentum=0.9),
@@ -64,20 +66,22 @@ def step(optimizer, leaf, rank):
 def simulated(rule, size, weights=None):
     """The same on one process, by plain loops on lists of numbers: nothing of the library's."""
     weights = [1 / size] * size if weights is None else weights
-    outer, k = rule.outer, rule.sync_period
+    outer, k, count, syncs = rule.outer, rule.sync_period, 0, 0
     alpha = getattr(outer, "alpha", None)
     targets = [target(rank).tolist() for rank in range(size)]
     fast = [parameter().tolist() for _ in range(size)]
     slow, n = parameter().tolist(), 7
     velocity = [[0.0] * n for _ in range(size)]
     buffer = [0.0] * n
-    for count in range(1, STEPS + 1):
+    for _ in range(STEPS):
         for w in range(size):
             for i in range(n):
                 velocity[w][i] = 0.9 * velocity[w][i] + fast[w][i] - targets[w][i]
                 fast[w][i] -= LR * velocity[w][i]
-        if count % k:
+        count += 1
+        if count < (k(syncs) if callable(k) else k):
             continue
+        count, syncs = 0, syncs + 1
         for i in range(n):
             mean = sum(weights[w] * (slow[i] - fast[w][i]) for w in range(size))
             if alpha is not None:
@@ -98,8 +102,10 @@ def test_workers_are_a_simulation_of_them_on_one_process(name, kernel, rank, siz
     leaf, optimizer = trained(RULES[name], rank, kernel=kernel)
     slow, fast = simulated(RULES[name], size)
     assert leaf.tolist() == pytest.approx(fast[rank], rel=1e-12, abs=1e-12)
-    kept = optimizer.state_dict()["state"][0]["lookahead_slow"].tolist()
-    assert kept == pytest.approx(slow, rel=1e-12, abs=1e-12) or STEPS % RULES[name].sync_period == 0
+    saved = optimizer.state_dict()
+    kept = saved["state"][0]["lookahead_slow"].tolist()
+    between_cycles = saved["param_groups"][0]["lookahead_count"] == 0
+    assert kept == pytest.approx(slow, rel=1e-12, abs=1e-12) or between_cycles
 
 
 @pytest.mark.clause("C81")
@@ -113,6 +119,32 @@ def test_slow_weights_are_the_same_to_the_bit(name, slow_dtype, dtype, rank):
         everywhere = gathered(leaf.detach().view(torch.uint8))
     assert all(torch.equal(theirs, everywhere[0]) for theirs in everywhere)
     assert len({tuple(target(r).tolist()) for r in range(dist.get_world_size())}) > 1
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("rule", [local_sgd(3), ema(0.75)], ids=["local sgd", "ema"])
+def test_buffers_are_averaged_over_the_workers(rule, rank, size):
+    model, leaf = torch.nn.BatchNorm1d(7, affine=False), parameter()
+    which = Buffers(model, "*")
+    model.running_mean.fill_(1.0 + rank)  # they start from the first worker's
+    inner = torch.optim.SGD([leaf], lr=LR)
+    optimizer = MetaOptimizer(inner, rule, buffers=which, process_group=dist.group.WORLD)
+    assert model.running_mean.tolist() == [1.0] * 7
+    slow = torch.full((7,), 0.5)
+    with torch.no_grad():
+        model.running_mean.fill_(0.5)  # the first forward pass
+    for number in range(1, 4):
+        model.running_mean.add_(float(number > 1) * (1 + rank))
+        model.num_batches_tracked.add_(1 + rank)
+        step(optimizer, leaf, rank)
+        mean = 0.5 + (number - 1) * sum(1 + r for r in range(size)) / size
+        if number % rule.sync_period == 0:
+            slow += rule.outer.alpha * (mean - slow)
+    with optimizer.slow_weights():
+        torch.testing.assert_close(model.running_mean, slow)
+        assert model.num_batches_tracked.item() == 3 * (1 + rank)
+        everywhere = gathered(model.running_mean.view(torch.uint8))
+    assert all(torch.equal(theirs, everywhere[0]) for theirs in everywhere)
 
 
 @pytest.mark.clause("C81")
