@@ -353,7 +353,7 @@ def _buffers(state_dict: StateDict, parts: Parts) -> AveragedBuffers | None:
     found: StateDict = {}
     for entries in state_dict["state"].values():
         found |= {f"{KEY}{key}": value for key, value in _ours(entries, PREFIX + KEY).items()}
-    if names is None:
+    if names is None and not found:
         warn("the checkpoint has no buffers: the model's are taken as they are", stacklevel=4)
     rule = parts.parts[0].rule
     return parts.buffers.loaded(rule, found) if found else parts.buffers.anew(rule)

@@ -25,6 +25,8 @@ NUMBERS = "numbers"
 AS_NEW = "as new"
 COUNTS = ("sync_period", "elapsed", "unstepped", "count", "syncs", "phase")
 INTEGERS = (*COUNTS, "fingerprint", "streams", "tensors")
+# In the place of a period; what it is, the optimizer must know (C65).
+A_SCHEDULE = 0
 FLOATS = ("work", "alpha")  # by their bits, after the integers
 # What a run cannot change: another rule has another fingerprint.
 FIXED = ("outer", "inner_state", "restart", "restart_period", "start")
@@ -33,7 +35,7 @@ FIXED = ("outer", "inner_state", "restart", "restart_period", "start")
 def numbers(ours: StateDict, tensors: int, device: torch.device) -> Tensor:
     """What is ours of a group, with the number of tensors that a parameter has, as integers."""
     streams = any(name.startswith("streaming_") for name in ours)
-    counts = [int(ours[name]) for name in COUNTS]
+    counts = [n if isinstance(n := ours[name], int) else A_SCHEDULE for name in COUNTS]
     floats = [ours.get(name) for name in FLOATS]
     floats = [float(v) if isinstance(v, int | float) else torch.nan for v in floats]
     integers = [*counts, _fingerprint(ours), int(streams), tensors]
@@ -92,6 +94,8 @@ def _of_group(read: StateDict, group: Group, parts: Parts) -> StateDict:
             f"{own}; construct it with the checkpoint's"
         )
     saved = {name: read[name] for name in (*COUNTS, "work") if name in read}
+    if saved["sync_period"] == A_SCHEDULE:
+        saved["sync_period"] = "a schedule"
     moved = {"alpha": read["alpha"]} if isinstance(own.get("alpha"), float) else {}
     return {**own, **saved, **(moved if "alpha" in read else {})}
 

@@ -13,7 +13,8 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from lookahead_core import diloco, ema, lookahead, nested, schedule_free, snoo
-from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
+from lookahead_core.adapters.torch import Buffers, Lookahead, MetaOptimizer
+from lookahead_core.conformance.family import growing
 from reference_loop import ALPHA, K
 from torch_runs import Quadratic, adam, assert_same, pull_down, sgd, snapshot, train
 
@@ -40,6 +41,7 @@ RULES = {
     "reset": lookahead(K, ALPHA, "reset"),
     "interpolate": lookahead(K, ALPHA, "interpolate"),
     "scheduled": lookahead(K, lambda syncs: 0.5 / (1 + syncs)),
+    "growing periods": lookahead(growing, ALPHA),
     "ema": ema(decay=0.9),
     "snoo": snoo(sync_period=3),
     "diloco": diloco(sync_period=4),
@@ -97,6 +99,31 @@ def test_it_resumes_bitwise_from_files(cut, form, tmp_path):
     set_optimizer_state_dict(second, after, state["optimizer"], options=FLAT)
     train(after, second, STEPS - cut)
     assert_same(snapshot(second, after), snapshot(whole, straight))
+
+
+@pytest.mark.clause("C06")
+@pytest.mark.parametrize("cut", [0, K + 2])
+def test_it_has_the_buffers_that_are_averaged(cut):
+    def run():
+        model = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.BatchNorm1d(2))
+        [p.data.fill_(0.5) for p in model.parameters()]
+        return model, Lookahead(
+            adam(model.parameters()), K, ALPHA, buffers=Buffers(model, "*_mean")
+        )
+
+    def trained(model, optimizer, steps):
+        for step in steps:
+            optimizer.zero_grad()
+            model(torch.tensor([[1.0], [step + 2.0]])).sum().backward()
+            optimizer.step()
+
+    (whole, straight), (first, before), (second, after) = run(), run(), run()
+    trained(whole, straight, range(STEPS))
+    trained(first, before, range(cut))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    set_optimizer_state_dict(second, after, saved_flat(first, before), options=FLAT)
+    trained(second, after, range(cut, STEPS))
+    assert_same(second.state_dict(), whole.state_dict())
 
 
 @pytest.mark.clause("C06")
