@@ -19,7 +19,7 @@
     nox -s bench              measure it beside others; in short: nox -s bench -- --quick --out FILE
     nox -s network            workers over slow links, as root; in short: nox -s network -- --quick
     nox -s figures            draw docs/figures again; nox -s figures -- --check compares instead
-    nox -s evidence           train on real data, with controls; writes docs/evidence.md
+    nox -s evidence           train on real data, with controls; writes docs/evidence*
 
 Tests run against the built wheel, from an empty folder, side by side: as many processes as there
 are processors, with one thread each; -- -n 0 runs them in one. Most sessions share .nox/shared,
@@ -330,7 +330,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def evidence(session: nox.Session) -> None:
-    """Lookahead and its controls on real data: up to half an hour; cut off, it goes on later."""
+    """Lookahead, its relatives and controls on real data: up to an hour; cut off, it goes on."""
     environment = install(session, "jax", groups=["evidence"])
     run_program(environment, "evidence.real_data")
 

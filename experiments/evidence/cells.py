@@ -12,12 +12,21 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments.evidence.compared import INNERS, LRS, SCHEDULES, SEEDS, Method, methods_for
+from experiments.evidence.compared import (
+    INNERS,
+    LRS,
+    SCHEDULES,
+    SEEDS,
+    Method,
+    methods_for,
+    rates_for,
+)
 from experiments.evidence.tasks import TASKS, Task, load_split
 
 __all__ = [
@@ -71,19 +80,18 @@ class Cell:
     seeds: tuple[int, ...]
 
     @property
-    def program(self) -> tuple[str, str, int, str]:
+    def program(self) -> tuple[str, str, Method]:
         """Cells that share it share a compiled program."""
-        return self.task.name, self.inner, self.method.sync_period, self.method.inner_state
+        return self.task.name, self.inner, self.method.program
 
 
 def all_cells(plan: Plan) -> Iterator[Cell]:
     """Every cell of every table."""
     rates = dict(plan.lrs)
-    for task in plan.tasks:
-        for inner in INNERS:
-            for method in methods_for(inner):
-                for schedule in SCHEDULES:
-                    yield Cell(task, inner, schedule, method, rates[inner], plan.seeds)
+    for task, inner, schedule in product(plan.tasks, INNERS, SCHEDULES):
+        for method in methods_for(task.name, inner, schedule):
+            lrs = rates_for(task.name, inner, method, rates[inner])
+            yield Cell(task, inner, schedule, method, lrs, plan.seeds)
 
 
 @cache

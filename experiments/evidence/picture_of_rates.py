@@ -1,4 +1,4 @@
-"""The picture on docs/evidence.md: test score against the learning rate, with the controls."""
+"""The picture on docs/evidence-tables.md: test score against the learning rate, with controls."""
 
 from pathlib import Path
 from typing import Any

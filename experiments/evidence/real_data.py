@@ -1,7 +1,8 @@
-"""Train on real data with and without Lookahead; rewrite the tables in docs/evidence.md
-and the picture on it.
+"""Train on real data with Lookahead, its relatives and without; write the tables and pictures
+of docs/evidence.md and docs/evidence-tables.md.
 
-    nox -s evidence                 everything: up to half an hour on two cores
+    nox -s evidence                 everything: up to an hour on two cores
+    nox -s evidence -- --missing    what docs/evidence.json has not, and the others from there
     nox -s evidence -- --quick      a few minutes, to see that it works; writes no table
     nox -s evidence -- --tables     tables and picture again, from docs/evidence.json alone
 
@@ -19,14 +20,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.evidence import cells, picture_of_rates, results, tables
+from experiments.evidence import (
+    cells,
+    picture_of_methods,
+    picture_of_rates,
+    results,
+    tables,
+)
 from experiments.evidence.cells import Cell, Plan
 
 __all__ = ["fill", "main"]
 
 ROOT = Path(__file__).parents[2]
-PAGE, RESULTS = ROOT / "docs" / "evidence.md", ROOT / "docs" / "evidence.json"
-PICTURE = ROOT / "docs" / "evidence.png"
+DOCS = ROOT / "docs"
+RESULTS = DOCS / "evidence.json"
 # Parallel by processes: in each, XLA shall not start threads of its own for the same cores.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
@@ -37,19 +44,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.tables:
         plan = Plan().quick() if options.quick else Plan()
         wanted = list(cells.all_cells(plan))
-        fill(options.cache, wanted, options.workers)
+        before = results.saved(RESULTS) if options.missing else {}
+        fill(
+            options.cache,
+            [cell for cell in wanted if cells.key(cell) not in before],
+            options.workers,
+        )
         if options.quick:
             print(f"{len(wanted)} cells in {options.cache}; a quick run writes no table")
             return
-        results.save(RESULTS, cells.read(options.cache, wanted))
-    tables.rewrite(PAGE, RESULTS)
-    picture_of_rates.draw(RESULTS, PICTURE)
-    print(f"Tables: {PAGE}\nPicture: {PICTURE}")
+        results.save(RESULTS, wanted, cells.read(options.cache, wanted), before)
+    tables.rewrite(DOCS, RESULTS)
+    picture_of_methods.draw(RESULTS, DOCS / "evidence.png")
+    picture_of_rates.draw(RESULTS, DOCS / "evidence-rates.png")
+    print(f"Tables and pictures: evidence.md and evidence-tables.md in {DOCS}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Lookahead and its controls on real data.")
     parser.add_argument("--quick", action="store_true", help="2 seeds, 5 learning rates, 50 steps")
+    parser.add_argument(
+        "--missing", action="store_true", help="train only what docs/evidence.json has not"
+    )
     parser.add_argument("--tables", action="store_true", help="train nothing; only write and draw")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes; default 2")
     parser.add_argument(

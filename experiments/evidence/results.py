@@ -26,6 +26,7 @@ __all__ = [
     "difference",
     "load",
     "save",
+    "saved",
     "touches_the_end",
     "width",
 ]
@@ -34,29 +35,55 @@ LIBRARIES = ("jax", "jaxlib", "optax", "numpy", "scikit-learn", "mlxtend", "mnis
 Floats = NDArray[np.float64]
 
 
-def save(path: Path, records: Mapping[Cell, Record]) -> None:
-    """What the tables need of all cells, one cell a line."""
-    cells = [
-        {
-            "task": cell.task.name,
-            "inner": cell.inner,
-            "schedule": cell.schedule,
-            "method": cell.method.name,
-            "key": key(cell),
-            **_kept(cell, record["results"]),
-        }
-        for cell, record in records.items()
+def save(
+    path: Path,
+    wanted: Sequence[Cell],
+    records: Mapping[Cell, Record],
+    before: Mapping[str, Record] | None = None,
+) -> None:
+    """What the tables need of all cells, one cell a line.
+
+    Parameters
+    ----------
+    path : Path
+    wanted : sequence of Cell
+    records : mapping of Cell to Record
+        What was computed.
+    before : mapping of str to Record, optional
+        Cells of a file that was saved before, by their keys, for those that `records` lacks.
+    """
+    # Those of the first cell around an inner optimizer, which is that optimizer alone.
+    ranges = {cell.inner: cell.lrs for cell in reversed(wanted)}
+    lines = [
+        _line(cell, records[cell], ranges) if cell in records else (before or {})[key(cell)]
+        for cell in wanted
     ]
-    first = next(iter(records))
     header = {
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in LIBRARIES},
-        "seeds": first.seeds,
-        "lrs": {cell.inner: cell.lrs for cell in records},
-        "tasks": {cell.task.name: _sizes(cell) for cell in records},
+        "seeds": wanted[0].seeds,
+        "lrs": ranges,
+        "tasks": {cell.task.name: _sizes(cell) for cell in wanted},
     }
-    lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)
-    path.write_text(f'{{"about":{json.dumps(header)},\n"cells":[\n{lines}\n]}}\n')
+    text = ",\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+    path.write_text(f'{{"about":{json.dumps(header)},\n"cells":[\n{text}\n]}}\n')
+
+
+def saved(path: Path) -> dict[str, Record]:
+    """The cells of a file that was saved, by their keys."""
+    return {cell["key"]: cell for cell in json.loads(path.read_text())["cells"]}
+
+
+def _line(cell: Cell, record: Record, ranges: Mapping[str, Sequence[float]]) -> Record:
+    place = {
+        "task": cell.task.name,
+        "inner": cell.inner,
+        "schedule": cell.schedule,
+        "method": cell.method.name,
+        "key": key(cell),
+    }
+    own = {} if cell.lrs == ranges[cell.inner] else {"lrs": cell.lrs}
+    return place | own | _kept(cell, record["results"])
 
 
 def _sizes(cell: Cell) -> Record:
@@ -172,7 +199,7 @@ def load(path: Path) -> list[Table]:
         place = (cell["task"], cell["inner"], cell["schedule"])
         table = tables.setdefault(place, Table(*place, titles[cell["task"]], {}))
         sizes = content["about"]["tasks"][cell["task"]]
-        lrs = np.asarray(content["about"]["lrs"][cell["inner"]])
+        lrs = np.asarray(cell.get("lrs", content["about"]["lrs"][cell["inner"]]))
         val, test = (_scores(cell, part, sizes) for part in ("val", "test"))
         table.rows[cell["method"]] = Row(cell["method"], lrs, val, test)
     return list(tables.values())

@@ -1,6 +1,7 @@
-"""The tables of docs/evidence.md, written between its markers from docs/evidence.json.
+"""The tables of docs/evidence.md and docs/evidence-tables.md, written between their markers from
+docs/evidence.json.
 
-Every number on the page that is ours is in one of them. What the numbers mean is results.py.
+Every number on the pages that is ours is in one of them. What the numbers mean is results.py.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.evidence.compared import CONTROLS, SCHEDULES
+from experiments.evidence.compared import CONTROLS, PRESETS, SCHEDULES, SETTINGS
 from experiments.evidence.results import (
     Estimate,
     Floats,
@@ -21,7 +22,7 @@ from experiments.evidence.results import (
 )
 from experiments.evidence.tasks import TASKS
 
-__all__ = ["TABLES", "cell_text", "rewrite"]
+__all__ = ["INNERS", "TABLES", "best_control", "cell_text", "chosen", "rewrite"]
 
 INNERS = {"sgd": "SGD, momentum", "adamw": "AdamW"}
 TITLES = {task.name: task.title for task in TASKS}
@@ -29,18 +30,100 @@ DEFAULT = "LA k=5 α=0.5 maintain"
 END = "<!-- end -->"
 EMAS = ("inner, EMA 0.9", "inner, EMA 0.98")
 POLICIES = ("maintain", "reset", "interpolate")
+# Presets are tried at six rates, which may not reach the ends of the range at which they work.
+AT_FEW_RATES = {method.name for method in PRESETS}
+NO_WIDTH = "–"
 
 
-def rewrite(page: Path, results: Path) -> None:
+def rewrite(folder: Path, results: Path) -> None:
     """Replace what stands between `<!-- name -->` and `<!-- end -->` by the table of that name."""
-    tables, text = load(results), page.read_text()
-    for name, make in TABLES.items():
+    tables = load(results)
+    written = {
+        folder / page: _with_tables((folder / page).read_text(), page, tables) for page in TABLES
+    }
+    for path, text in written.items():
+        path.write_text(text)
+
+
+def _with_tables(text: str, page: str, tables: Sequence[Table]) -> str:
+    for name, make in TABLES[page].items():
         found = text.count(f"<!-- {name} -->\n")
         if found != 1:
             raise ValueError(f"{page} must have <!-- {name} --> once, got {found}")
         before, marker, rest = text.partition(f"<!-- {name} -->\n")
         text = before + marker + make(tables) + END + rest.partition(END)[2]
-    page.write_text(text)
+    return text
+
+
+def gains(tables: Sequence[Table]) -> str:
+    """What each method gains over the inner optimizer alone, by its best setting."""
+    rows = []
+    for table in tables:
+        inner = table.rows["inner"]
+        differences = [_signed(table, difference(row, inner)) for row in chosen(table).values()]
+        rows.append([*_place(table), _score(table, Estimate.of(inner.at_best)), *differences])
+    return _markdown(["data", "inner", "rate", "inner alone", *SETTINGS], rows)
+
+
+def against_controls(tables: Sequence[Table]) -> str:
+    """What each method but the EMA gains over the best of the controls, which has the EMAs."""
+    methods = [method for method in SETTINGS if method != "EMA"]
+    rows = []
+    for table in tables:
+        control, best_of = best_control(table), chosen(table)
+        differences = [_signed(table, difference(best_of[m], control)) for m in methods]
+        rows.append([*_place(table), control.method, *differences])
+    return _markdown(["data", "inner", "rate", "best control", *methods], rows)
+
+
+def counts(tables: Sequence[Table]) -> str:
+    """How often a method is better, and worse, than the inner optimizer and the best control."""
+    rows = []
+    for schedule in SCHEDULES:
+        places = [table for table in tables if table.schedule == schedule]
+        for method in SETTINGS:
+            alone = [difference(chosen(t)[method], t.rows["inner"]) for t in places]
+            control = [difference(chosen(t)[method], best_control(t)) for t in places]
+            rest = ["", ""] if method == "EMA" else _better_and_worse(control)
+            rows.append([method, schedule, str(len(places)), *_better_and_worse(alone), *rest])
+    head = ["method", "rate", "comparisons", "better than inner alone", "worse"]
+    return _markdown([*head, "better than the best control", "worse"], rows)
+
+
+def instead_of_a_schedule(tables: Sequence[Table]) -> str:
+    """What each method gains at a constant rate over the inner optimizer alone with a cosine."""
+    cosines = {(t.task, t.inner): t.rows["inner"] for t in tables if t.schedule == "cosine"}
+    rows = []
+    for table in tables:
+        if table.schedule == "constant":
+            alone = cosines[table.task, table.inner]
+            differences = [_signed(table, difference(r, alone)) for r in chosen(table).values()]
+            score = _score(table, Estimate.of(alone.at_best))
+            rows.append([*_place(table)[:2], score, *differences])
+    return _markdown(["data", "inner", "inner alone, cosine", *SETTINGS], rows)
+
+
+def best_control(table: Table) -> Row:
+    """The control that the validation set prefers."""
+    return _chosen([table.rows[method.name] for method in CONTROLS])
+
+
+def chosen(table: Table) -> dict[str, Row]:
+    """Of each method the setting that the validation set prefers."""
+    return {
+        method: _chosen(
+            row
+            for name, row in table.rows.items()
+            if name.startswith(names) and not name.endswith("reset moments")
+        )
+        for method, names in SETTINGS.items()
+    }
+
+
+def _better_and_worse(differences: Sequence[Estimate]) -> list[str]:
+    better = sum(gain.mean > gain.half for gain in differences)
+    worse = sum(gain.mean < -gain.half for gain in differences)
+    return [str(better), str(worse)]
 
 
 def best(tables: Sequence[Table]) -> str:
@@ -50,7 +133,7 @@ def best(tables: Sequence[Table]) -> str:
         inner = table.rows["inner"]
         ema = _chosen([table.rows[name] for name in EMAS])
         lookahead = _chosen(_lookaheads(table))
-        control = _chosen([table.rows[method.name] for method in CONTROLS])
+        control = best_control(table)
         rows.append(
             [
                 *_place(table),
@@ -76,17 +159,16 @@ def tally(tables: Sequence[Table]) -> str:
     rows = []
     for schedule in SCHEDULES:
         for title, part in groups.items():
-            gains = [
+            differences = [
                 difference(row, table.rows["inner"])
                 for table in tables
                 if table.schedule == schedule
                 for name, row in table.rows.items()
                 if (name.endswith(part) or f", {part} " in name)
             ]
-            better = sum(gain.mean > gain.half for gain in gains)
-            worse = sum(gain.mean < -gain.half for gain in gains)
-            rest = len(gains) - better - worse
-            rows.append([title, schedule, str(better), str(worse), str(rest)])
+            better, worse = _better_and_worse(differences)
+            rest = len(differences) - int(better) - int(worse)
+            rows.append([title, schedule, better, worse, str(rest)])
     return _markdown(["method", "rate", "better", "worse", "cannot be told"], rows)
 
 
@@ -162,7 +244,7 @@ def cell_text(table: Table, row: Row) -> list[str]:
         _score(table, Estimate.of(row.at_best)),
         "" if row.method == "inner" else _signed(table, gain),
         f"2^{np.log2(row.lrs[row.best]):.0f}",
-        _width(table, row),
+        NO_WIDTH if row.method in AT_FEW_RATES else _width(table, row),
     ]
 
 
@@ -215,12 +297,16 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-TABLES: dict[str, Callable[[Sequence[Table]], str]] = {
-    "best": best,
-    "tally": tally,
-    "widths": widths,
-    "policies": policies,
-    "policy widths": policy_widths,
-    "count kept": count_kept,
-    "everything": everything,
+TABLES: dict[str, dict[str, Callable[[Sequence[Table]], str]]] = {
+    "evidence.md": {"gains": gains, "counts": counts, "instead": instead_of_a_schedule},
+    "evidence-tables.md": {
+        "against controls": against_controls,
+        "best": best,
+        "tally": tally,
+        "widths": widths,
+        "policies": policies,
+        "policy widths": policy_widths,
+        "count kept": count_kept,
+        "everything": everything,
+    },
 }

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from experiments.evidence.compared import Method
 from experiments.evidence.tasks import WINDOWS, Split, Task, load_split
-from lookahead_core.adapters.optax import lookahead, slow_params
+from lookahead_core import SyncRule, presets
+from lookahead_core.adapters.optax import lookahead, meta_optimizer
 
-__all__ = ["Measures", "initial_weights", "inner_optimizer", "read_out", "train"]
+__all__ = ["Measures", "initial_weights", "inner_optimizer", "read_out", "rule_of", "train"]
 
 Weights = Mapping[str, Any]
 MOMENTUM = 0.9
@@ -87,7 +88,7 @@ def train(
     starts = [_start(task, split, seed) for seed in seeds]
     weights = {name: np.stack([start[0][name] for start in starts]) for name in starts[0][0]}
     batches = np.stack([start[1] for start in starts])
-    run = _program(task, inner, method.sync_period, method.inner_state)
+    run = _program(task, inner, method.program)
     strength = method.alpha if method.sync_period else method.decay
     rates = np.asarray(lrs, np.float32) * np.float32(method.lr_factor)
     measures = run(rates, np.float32(strength), _factors(schedule, task.steps), weights, batches)
@@ -111,16 +112,19 @@ def _factors(schedule: str, steps: int) -> NDArray[np.float32]:
 
 
 @cache
-def _program(task: Task, inner: str, sync_period: int, inner_state: str) -> Callable[..., Any]:
+def _program(task: Task, inner: str, method: Method) -> Callable[..., Any]:
     """Compiled once for all rates, seeds, schedules, and values of alpha or decay."""
     split = load_split(task.name)
 
     def run(lr: Any, strength: Any, factors: Any, weights: Weights, batches: Any) -> Measures:
-        optimizer = inner_optimizer(inner, lambda count: lr * factors[count], inner_state)
-        if sync_period:
-            policy = "reset" if inner_state == "reset moments" else inner_state
-            optimizer = lookahead(optimizer, sync_period, strength, policy)
-            shipped = _train_lookahead(task, split, optimizer, weights, batches)
+        optimizer = inner_optimizer(inner, lambda count: lr * factors[count], method)
+        if method.preset:
+            optimizer = meta_optimizer(optimizer, rule_of(method))
+            shipped = _train_wrapped(task, split, optimizer, weights, batches)
+        elif method.sync_period:
+            policy = method.inner_state.removesuffix(" moments")
+            optimizer = lookahead(optimizer, method.sync_period, strength, policy)
+            shipped = _train_wrapped(task, split, optimizer, weights, batches)
         else:
             shipped = _train_inner(task, split, optimizer, strength, weights, batches)
         return _measure(task, split, shipped)
@@ -135,7 +139,13 @@ def _program(task: Task, inner: str, sync_period: int, inner_state: str) -> Call
     return jax.jit(all_seeds)
 
 
-def _train_lookahead(task: Task, split: Split, optimizer: Any, weights: Any, batches: Any) -> Any:
+def rule_of(method: Method) -> SyncRule:
+    """The preset that the method names."""
+    rule: SyncRule = getattr(presets, method.preset)(**dict(method.arguments))
+    return rule
+
+
+def _train_wrapped(task: Task, split: Split, optimizer: Any, weights: Any, batches: Any) -> Any:
     """The slow weights at the end."""
 
     def step(carry: Any, rows: Any) -> Any:
@@ -144,7 +154,7 @@ def _train_lookahead(task: Task, split: Split, optimizer: Any, weights: Any, bat
         return (optax.apply_updates(weights, updates), state), None
 
     (weights, state), _ = jax.lax.scan(step, (weights, optimizer.init(weights)), batches)
-    return slow_params(state, weights)
+    return optimizer.slow_params(state, weights)
 
 
 def _train_inner(
@@ -171,15 +181,21 @@ def read_out(average: Any, weights: Any, decay: Any) -> Any:
     return jax.tree.map(lambda a, w: decay * a + (1 - decay) * w, average, weights)
 
 
-def inner_optimizer(name: str, lr: Callable[[Any], Any], inner_state: str = "") -> Any:
-    """The inner optimizer; its rate is a schedule of the step.
+def inner_optimizer(
+    name: str, lr: Callable[[Any], Any], method: Method
+) -> optax.GradientTransformationExtraArgs:
+    """The inner optimizer that a method has; its rate is a schedule of the step.
 
     With `inner_state="reset moments"` Adam's count is a state of its own, which a reset of the
     moments leaves alone.
     """
+    b1 = MOMENTUM if method.inner_momentum else 0.0
     if name == "sgd":
-        return optax.sgd(lr, momentum=MOMENTUM)
-    adam = _adam_with_a_count_apart() if inner_state == "reset moments" else optax.scale_by_adam()
+        return optax.sgd(lr, momentum=b1 or None)
+    if method.inner_state == "reset moments":
+        adam = _adam_with_a_count_apart()
+    else:
+        adam = optax.scale_by_adam(b1=b1)
     decay = optax.add_decayed_weights(WEIGHT_DECAY)
     return optax.chain(adam, decay, optax.scale_by_learning_rate(lr))
 

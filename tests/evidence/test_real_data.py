@@ -16,12 +16,31 @@ import pytest
 
 from experiments.evidence import cells, tables, tasks
 from experiments.evidence.cells import Cell, Plan, all_cells, key
-from experiments.evidence.compared import CONTROLS, INNERS, SCHEDULES, Method, methods_for
-from experiments.evidence.real_data import PAGE, RESULTS, fill
-from experiments.evidence.results import Row, Table, load, touches_the_end, width
+from experiments.evidence.compared import (
+    CONTROLS,
+    INNERS,
+    PRESETS,
+    SCHEDULES,
+    SETTINGS,
+    Method,
+    methods_for,
+)
+from experiments.evidence.real_data import DOCS, RESULTS, fill
+from experiments.evidence.results import (
+    Row,
+    Table,
+    difference,
+    load,
+    save,
+    saved,
+    touches_the_end,
+    width,
+)
 from experiments.evidence.tasks import TASKS, load_split, python_text
 from experiments.evidence.training import initial_weights, train
 
+PAGES = [DOCS / page for page in tables.TABLES]
+TABLES_PAGE = DOCS / "evidence-tables.md"
 DIGITS = replace(TASKS[0], steps=20)
 LR, SEED = 0.05, 3
 
@@ -56,9 +75,9 @@ def gradients(weights, x, y):
 class ByHand:
     """SGD with momentum or AdamW in float64, weight by weight, for the digits."""
 
-    def __init__(self, inner, lr):
+    def __init__(self, inner, lr, momentum=0.9):
         split, rng = load_split("digits"), np.random.default_rng(SEED)
-        self.inner, self.lr, self.count = inner, lr, 0
+        self.inner, self.lr, self.momentum, self.count = inner, lr, momentum, 0
         start = initial_weights(DIGITS, split, rng)
         self.weights = {name: leaf.astype(np.float64) for name, leaf in start.items()}
         self.order = rng.permutation(len(split.train_y))
@@ -76,12 +95,12 @@ class ByHand:
         self.count += 1
         for name, g in gradient.items():
             if self.inner == "sgd":
-                self.first[name] = 0.9 * self.first[name] + g
+                self.first[name] = self.momentum * self.first[name] + g
                 move = self.first[name]
             else:
-                self.first[name] = 0.9 * self.first[name] + 0.1 * g
+                self.first[name] = self.momentum * self.first[name] + (1 - self.momentum) * g
                 self.second[name] = 0.999 * self.second[name] + 0.001 * g**2
-                m = self.first[name] / (1 - 0.9**self.count)
+                m = self.first[name] / (1 - self.momentum**self.count)
                 v = self.second[name] / (1 - 0.999**self.count)
                 move = m / (np.sqrt(v) + 1e-8) + 0.01 * self.weights[name]
             self.weights[name] = self.weights[name] - self.lr * move
@@ -160,6 +179,79 @@ def test_a_cosine_starts_at_the_full_rate_and_ends_near_none():
         hand.lr = LR * 0.5 * (1 + math.cos(math.pi * index / DIGITS.steps))
         hand.step(index)
     assert measured("sgd", Method(""), "cosine") == pytest.approx(losses(hand.weights), rel=2e-4)
+
+
+def stepped(hand, weights, index):
+    """What an inner step at `weights` takes away from them."""
+    hand.weights = dict(weights)
+    hand.step(index)
+    return {name: weights[name] - hand.weights[name] for name in weights}
+
+
+def minus(weights, move, part=1.0):
+    return {name: weights[name] - part * move[name] for name in weights}
+
+
+def primal_averaging(hand, mu_x, mu_y):
+    """The lines of the papers of GPA and Schedule-Free; ships x."""
+    x = z = dict(hand.weights)
+    for index in range(DIGITS.steps):
+        z = minus(z, stepped(hand, blend(z, x, mu_y), index))
+        x = blend(z, x, mu_x(index))
+    return x
+
+
+def nesterov_with_a_mean(hand, step_size, decay):
+    """The lines of the paper of EMA-Nesterov; ships x."""
+    x, mean = dict(hand.weights), {name: 0 * leaf for name, leaf in hand.weights.items()}
+    for index in range(DIGITS.steps):
+        ahead = minus(x, mean, -step_size)
+        after = minus(ahead, stepped(hand, ahead, index))
+        mean = blend(minus(after, x), mean, decay)
+        x = after
+    return x
+
+
+def outer_nesterov(hand, sync_period):
+    """SNOO."""
+    slow, buffer = dict(hand.weights), {name: 0 * leaf for name, leaf in hand.weights.items()}
+    for index in range(DIGITS.steps):
+        hand.step(index)
+        if (index + 1) % sync_period == 0:
+            delta = minus(slow, hand.weights)
+            buffer = minus(delta, buffer, -0.37)
+            slow = minus(slow, minus(delta, buffer, -0.37), 0.68)
+            hand.weights = dict(slow)
+    return slow
+
+
+BY_HAND = {
+    "SNOO k=20": lambda hand: outer_nesterov(hand, 20),
+    "GPA 0.98": lambda hand: primal_averaging(hand, lambda _: 0.98, 0.7),
+    "EMA-Nesterov 0.9": lambda hand: nesterov_with_a_mean(hand, 0.3, 0.9),
+    "Schedule-Free 0.9": lambda hand: primal_averaging(hand, lambda n: n / (n + 1), 0.9),
+}
+
+
+@pytest.mark.parametrize(
+    ("inner", "name"), [*product(["sgd"], BY_HAND), ("adamw", "Schedule-Free 0.9")]
+)
+def test_a_preset_is_the_lines_of_its_paper(inner, name):
+    (method,) = [m for m in methods_for("text", inner, "constant") if m.name == name]
+    without = name.startswith("Schedule-Free")
+    factor = 10 if without and inner == "sgd" else 1
+    hand = ByHand(inner, factor * LR, momentum=0.0 if without else 0.9)
+    assert measured(inner, method) == pytest.approx(losses(BY_HAND[name](hand)), rel=2e-4)
+
+
+def test_every_method_is_written_out_by_hand_but_the_averages_that_training_does_not_see():
+    methods = {m.preset for m in PRESETS} - {"anytime_ema"}
+    assert methods == {m.preset for m in PRESETS if m.name in BY_HAND}
+
+
+def test_the_ema_of_the_controls_is_the_preset():
+    preset = Method("", preset="ema", arguments=(("decay", 0.98),))
+    assert measured("sgd", preset) == pytest.approx(measured("sgd", Method("", decay=0.98)))
 
 
 def test_a_run_that_diverges_classifies_nothing_and_stops_no_other():
@@ -266,9 +358,12 @@ def test_the_controls_are_in_every_table_and_there_is_a_table_for_everything():
     places = {(table.task, table.inner, table.schedule) for table in committed}
     assert places == {(t.name, i, s) for t in TASKS for i in INNERS for s in SCHEDULES}
     for table in committed:
-        assert list(table.rows) == [method.name for method in methods_for(table.inner)]
+        names = [method.name for method in methods_for(table.task, table.inner, table.schedule)]
+        assert list(table.rows) == names
         assert {control.name for control in CONTROLS} < set(table.rows)
-    lookaheads = [m for m in methods_for("sgd") if m.sync_period]
+        for starts in SETTINGS.values():
+            assert any(name.startswith(starts) for name in names)
+    lookaheads = [m for m in methods_for("text", "sgd", "cosine") if m.sync_period]
     grid = {(m.sync_period, m.alpha, m.inner_state) for m in lookaheads}
     policies = ("maintain", "reset", "interpolate")
     assert grid == {(k, a, p) for k in (5, 10) for a in (0.5, 0.8) for p in policies}
@@ -278,11 +373,18 @@ def test_at_least_five_seeds():
     assert len(json.loads(RESULTS.read_text())["about"]["seeds"]) >= 5
 
 
+def test_the_best_rate_of_a_method_is_nowhere_the_first_or_the_last_that_was_tried():
+    for table in load(RESULTS):
+        for row in table.rows.values():
+            if not row.method.startswith("LA "):
+                assert 0 < row.best < len(row.lrs) - 1, (table.task, table.inner, row.method)
+
+
 def rows_of_the_page():
-    """Cells of the big tables of docs/evidence.md: (title, method) to what is printed."""
+    """Cells of the big tables of docs/evidence-tables.md: (title, method) to what is printed."""
     found = {}
     for title, body in re.findall(
-        r"<summary>(.*?)</summary>(.*?)</details>", PAGE.read_text(), re.DOTALL
+        r"<summary>(.*?)</summary>(.*?)</details>", TABLES_PAGE.read_text(), re.DOTALL
     ):
         for line in re.findall(r"^\| (?!method|---)(.*) \|$", body, re.MULTILINE):
             method, *printed = (part.strip() for part in line.split(" | "))
@@ -320,7 +422,9 @@ def test_every_printed_number_is_that_of_the_json():
         mean, spread = map(float, score.split(" ± "))
         assert mean == pytest.approx(sign * statistics.fmean(test[chosen]), abs=half)
         assert spread == pytest.approx(statistics.stdev(test[chosen]), abs=half)
-        assert 2.0 ** float(lr.removeprefix("2^")) == about["lrs"][place[1]][chosen]
+        assert (
+            2.0 ** float(lr.removeprefix("2^")) == cell.get("lrs", about["lrs"][place[1]])[chosen]
+        )
         if gain:
             by_seed = [a - b for a, b in zip(test[chosen], inner, strict=True)]
             mean, interval = map(float, gain.strip("*").split(" ± "))
@@ -328,6 +432,9 @@ def test_every_printed_number_is_that_of_the_json():
             error = 2.570582 * statistics.stdev(by_seed) / math.sqrt(6)
             assert mean == pytest.approx(statistics.fmean(by_seed), abs=half)
             assert interval == pytest.approx(error, abs=half)
+        if cell["method"] in {method.name for method in PRESETS}:
+            assert octaves == "–"
+            continue
         bar = statistics.fmean(inner) - (0.1 if place[0] == "text" else 2)
         grid = np.linspace(0, len(val) - 1, 20_001)
         above = [
@@ -340,21 +447,69 @@ def test_every_printed_number_is_that_of_the_json():
     assert not printed
 
 
-def test_the_page_is_what_the_command_writes(tmp_path):
-    page = tmp_path / "evidence.md"
-    emptied = re.sub(r"(?s)(<!-- (?!end)[a-z ]+ -->\n).*?(<!-- end -->)", r"\1\2", PAGE.read_text())
-    page.write_text(emptied)
-    tables.rewrite(page, RESULTS)
-    assert len(emptied) < len(PAGE.read_text()) / 2
-    assert page.read_text() == PAGE.read_text()
+def emptied(text):
+    return re.sub(r"(?s)(<!-- (?!end)[a-z ]+ -->\n).*?(<!-- end -->)", r"\1\2", text)
 
 
-def test_a_page_without_a_marker_is_an_error_and_stays_as_it_is(tmp_path):
-    page = tmp_path / "evidence.md"
-    page.write_text("<!-- best -->\n<!-- end -->\n")
-    with pytest.raises(ValueError, match=r"must have <!-- tally --> once, got 0"):
-        tables.rewrite(page, RESULTS)
-    assert page.read_text() == "<!-- best -->\n<!-- end -->\n"
+def test_the_pages_are_what_the_command_writes(tmp_path):
+    for page in PAGES:
+        (tmp_path / page.name).write_text(emptied(page.read_text()))
+    tables.rewrite(tmp_path, RESULTS)
+    for page in PAGES:
+        assert len(emptied(page.read_text())) < len(page.read_text())
+        assert (tmp_path / page.name).read_text() == page.read_text()
+
+
+def test_a_page_without_a_marker_is_an_error_and_all_stay_as_they_are(tmp_path):
+    first, second = (tmp_path / page.name for page in PAGES)
+    first.write_text(emptied(PAGES[0].read_text()))
+    second.write_text("<!-- against controls -->\n<!-- end -->\n")
+    before = [first.read_text(), second.read_text()]
+    with pytest.raises(ValueError, match=r"evidence-tables.md must have <!-- best --> once, got 0"):
+        tables.rewrite(tmp_path, RESULTS)
+    assert [first.read_text(), second.read_text()] == before
+
+
+def test_the_page_is_one_that_a_person_reads():
+    assert len(PAGES[0].read_text().split()) <= 2500
+
+
+def test_the_best_setting_is_chosen_on_the_validation_data_and_compared_by_seed():
+    val, test = np.array([[1.0, 1.0], [3.0, 3.0]]), np.array([[9.0, 9.0], [4.0, 6.0]])
+    names = ["inner", *(c.name for c in CONTROLS[1:]), "anytime EMA 0.05", "LA k=5 α=0.5 maintain"]
+    names += ["LA k=5 α=0.5 reset moments", "SNOO k=20", "GPA 0.98", "GPA 0.9967"]
+    names += ["EMA-Nesterov 0.99", "Schedule-Free 0.9"]
+    rows = {name: Row(name, np.array([1.0, 2.0]), val, test) for name in names}
+    rows["GPA 0.9967"] = Row("GPA 0.9967", np.array([1.0, 2.0]), val + 1, test + 5)
+    rows["LA k=5 α=0.5 reset moments"] = Row("", np.array([1.0, 2.0]), val + 9, test + 9)
+    table = Table("digits", "sgd", "constant", False, rows)
+    best = tables.chosen(table)
+    assert best["GPA"].method == "GPA 0.9967"
+    assert best["Lookahead"].method == "LA k=5 α=0.5 maintain"
+    assert difference(best["GPA"], rows["inner"]).mean == 5
+    assert tables.gains([table]).count("**+5.0 ± 0.0**") == 1
+    assert tables.against_controls([table]).count("**+5.0 ± 0.0**") == 1
+    assert "| GPA | constant | 1 | 1 | 0 | 1 | 0 |" in tables.counts([table])
+    assert "| SNOO | constant | 1 | 0 | 0 | 0 | 0 |" in tables.counts([table])
+    cosine = Row("inner", np.array([1.0, 2.0]), val, test - 1)
+    with_cosine = replace(table, schedule="cosine", rows=rows | {"inner": cosine})
+    printed = tables.instead_of_a_schedule([table, with_cosine])
+    assert printed.count("**+6.0 ± 0.0**") == 1
+    assert printed.count("**+1.0 ± 0.0**") == len(SETTINGS) - 1
+
+
+def test_what_was_saved_before_is_kept_and_what_is_nowhere_is_an_error(tmp_path):
+    old, new = small_cells()
+    new = replace(new, lrs=(0.1,))
+    results = {name: [[1, 2]] for name in ("val_correct", "test_correct", "train_loss")}
+    save(tmp_path / "first.json", [old], {old: {"results": results}})
+    before = saved(tmp_path / "first.json")
+    save(tmp_path / "second.json", [old, new], {new: {"results": results}}, before)
+    after = saved(tmp_path / "second.json")
+    assert after[key(old)] == before[key(old)]
+    assert after[key(new)]["lrs"] == [0.1]
+    with pytest.raises(KeyError, match=key(new)):
+        save(tmp_path / "third.json", [old, new], {}, before)
 
 
 def a_row(*curve):
