@@ -118,6 +118,23 @@ def test_a_linear_move_is_the_references_and_fast_weights_do_not_change(
 
 
 @pytest.mark.clause("C10", "C85")
+@pytest.mark.parametrize("dtype", [first for first, second in DTYPES if first == second])
+def test_a_linear_move_of_both_is_the_references_in_every_layout(dtype, kernel):
+    number = len(leaves(dtype, 1))
+    each = [1 - 0.25 / (index + 1) for index in range(number)]
+    # GPA's, EMA-Nesterov's, the heavy ball's, and Schedule-Free's with a rate for each leaf.
+    averaging, heavy_ball = (0.9967, 0.9967, 0.7, 0.7), (0.9, 0.9, 1.0, 1.0)
+    for numbers in (averaging, (0.993, -0.01, 0.3, 0.0), heavy_ball, (each, each, 0.7, 0.7)):
+        slow, fast, slot = (leaves(dtype, seed) for seed in (1, 2, 3))
+        slot[-1] = slot[-1].contiguous()
+        expected = REFERENCE_KERNEL.linear(*map(copies, (slow, fast, slot)), *numbers)
+        moved, after, back = kernel.linear_both(slow, fast, slot, *numbers)
+        assert_near(moved, expected[0], dtype, roundings=16)
+        assert_near(after, expected[1], dtype, roundings=16)
+        assert all(map(torch.equal, back, moved))
+
+
+@pytest.mark.clause("C10", "C85")
 @pytest.mark.parametrize("size", [5, 40_000])
 def test_a_linear_move_of_both_reads_all_fast_weights_before_it_writes_one(size, kernel):
     storage = torch.randn(2 * size)
