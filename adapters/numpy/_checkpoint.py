@@ -74,7 +74,7 @@ def loaded(entries: StateDict, rule: SyncRule, state: SyncState, arrays: Arrays)
 def check_entries(entries: StateDict, arrays: Arrays, numbers: set[str]) -> None:
     """Raise ValueError unless `entries` has these names, and arrays of these shapes and dtypes."""
     expected = {*arrays, *numbers}
-    if expected != set(entries):
+    if expected != entries.keys():
         missing, unknown = expected - set(entries), set(entries) - expected
         raise ValueError(
             f"state_dict must have the entries of this optimizer; missing {sorted(missing)}, "
@@ -82,7 +82,8 @@ def check_entries(entries: StateDict, arrays: Arrays, numbers: set[str]) -> None
         )
     for name, leaf in arrays.items():
         entry = entries[name]
-        if not is_array(entry) or entry.shape != leaf.shape or entry.dtype != leaf.dtype:
+        known = type(entry) is type(leaf) or is_array(entry)
+        if not known or entry.shape != leaf.shape or entry.dtype != leaf.dtype:
             got = f"{tuple(entry.shape)} {entry.dtype}" if is_array(entry) else repr(entry)
             raise ValueError(
                 f"state_dict[{name!r}] must have shape and dtype {tuple(leaf.shape)} "

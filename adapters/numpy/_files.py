@@ -141,10 +141,11 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
         apart = ((name, contents.read(name, entries[name])) for name in names)
         stored = apart if version == APART else _unpacked(contents, names, kinds)
         arrays = {name: kinds[name].like(array) for name, array in stored}
-    saved = numbers | {name: arrays[name] for name in arrays if name not in weights}
+    saved = {**numbers, **arrays}.items()
+    state = {name.removeprefix("state/"): value for name, value in saved if name not in weights}
     with Uninterrupted():
         try:
-            optimizer.load_state_dict({n.removeprefix("state/"): v for n, v in saved.items()})
+            optimizer.load_state_dict(state)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         new = [written(leaf, arrays[name]) for name, leaf in weights.items()]

@@ -121,7 +121,8 @@ def written(target: Array, value: Array) -> Array:
     """
     if value is target:
         return target
-    if is_writeable(target):
+    # For a small array the question to the namespace would take longest.
+    if target.flags.writeable if type(target) is np.ndarray else is_writeable(target):
         target[...] = value
         return target
     xp = namespace(target)
