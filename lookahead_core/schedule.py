@@ -58,7 +58,7 @@ def length(sync_period: Period, syncs: Count, count: Count) -> Count:
         Syncs so far.
     count : int or 0-d integer array
         The counter of the steps, whose kind decides how a schedule is asked: by a Python int, whose
-        answer is checked, or by a 0-d array of its dtype, whose answer may be traced.
+        answer is checked, or by a 0-d array of int32, whose answer may be traced.
 
     Returns
     -------
@@ -71,12 +71,12 @@ def length(sync_period: Period, syncs: Count, count: Count) -> Count:
     """
     if not callable(sync_period):
         return sync_period
-    if is_array(count):  # an adapter may count syncs in float64, for what divides by them
-        syncs = namespace(count).astype(syncs, count.dtype)
-    period = sync_period(syncs)
+    # Counters may be floating, as Keras' are; a schedule is given whole numbers and gives some.
+    xp = namespace(count) if is_array(count) else None
+    period = sync_period(syncs if xp is None else xp.astype(syncs, xp.int32))
     is_whole = is_array(period) and period.shape == () and kind_of(period.dtype) == "int"
-    if is_whole and is_array(count):
-        return period
+    if xp is not None and is_whole:
+        return xp.astype(period, count.dtype)
     return positive_int("sync_period", period, "inner steps between syncs")
 
 
