@@ -66,17 +66,14 @@ def when(condition: Any, variables: Sequence[Any], outcome: Callable[[], list[An
         write(variables, jax.lax.cond(condition, outcome, lambda: [*map(read, variables)]))
 
 
-def on_each_device(function: Callable[..., None], part: Any, *arguments: Any) -> None:
+def on_each_device(function: Callable[..., Any], part: Any, *arguments: Any) -> Any:
     """Call `function(part, *arguments)`, under a strategy of tf.distribute once for each device."""
     if BACKEND != "tensorflow":
-        function(part, *arguments)
-        return
+        return function(part, *arguments)
 
-    def update(strategy: Any, *arguments: Any) -> None:
+    def update(strategy: Any, *given: Any) -> None:
         once = part.state.count.value  # on which devices
-        strategy.extended.update(
-            once, lambda _, *rest: function(part, *rest), arguments, group=False
-        )
+        strategy.extended.update(once, lambda _, *own: function(part, *own), given, group=False)
 
     merge = tf.__internal__.distribute.interim.maybe_merge_call
-    merge(update, tf.distribute.get_strategy(), *arguments)
+    return merge(update, tf.distribute.get_strategy(), *arguments)

@@ -43,8 +43,7 @@ def initial_values(inner: Any) -> list[float]:
     arrays = [keras.ops.convert_to_numpy(read(moment)) for moment in moments(new)]
     values = [float(array.flat[0]) if array.size else 0.0 for array in arrays]
     if any((array != value).any() for array, value in zip(arrays, values, strict=True)):
-        kind = type(inner).__name__
-        raise ValueError(f"inner_state='reset' is not for {kind}, which begins with arrays")
+        raise ValueError(f"inner_state='reset' is not for {inner!r}, which begins with arrays")
     return values
 
 

@@ -30,9 +30,8 @@ class Namespace:
 
     def result_type(self, *dtypes: Any) -> Any:
         """As Keras has it: of bfloat16 and float16, which neither holds, float32."""
-        return tf.as_dtype(
-            keras.backend.result_type(*(tf.as_dtype(dtype).name for dtype in dtypes))
-        )
+        names = (tf.as_dtype(dtype).name for dtype in dtypes)
+        return tf.as_dtype(keras.backend.result_type(*names))
 
     def __array_namespace_info__(self) -> Any:
         """The wide floating dtypes alone."""

@@ -276,8 +276,7 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         return keras.ops.copy(self.inner.learning_rate) if self.rule.needs_inner_lr else None
 
     def _synced(self, now: Part, lr: Any) -> Part:
-        pairs = zip(now.inner, self._initial, strict=False)  # none without resets
-        first = [keras.ops.full_like(leaf, value) for leaf, value in pairs] or None
+        first = [*map(keras.ops.full_like, now.inner, self._initial)] or None  # without resets
         evidence = {"initial": first, "inner_lr": lr}
         return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
 
@@ -291,10 +290,10 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         inner = [] if self.rule.inner_state == "maintain" else [*moments(self.inner), *restarted]
         wide = keras.ops.zeros((), self.slow_dtype).dtype if self.slow_dtype else None
         state = self.rule.init([*map(read, fast)], [*map(read, inner)], slow_dtype=wide)
-        taken_off = [self._variable(0, own.dtype) for own in restarted]
-        part = Part(fast, inner, taken_off, each_of(state, self._variable))
-        object.__setattr__(self, "_part", part)  # Keras would wrap the lists
-        go_on(self.inner, taken_off)
+        gone = [self._variable(0, own.dtype) for own in restarted]
+        # Past Keras, which would wrap the lists.
+        object.__setattr__(self, "_part", Part(fast, inner, gone, each_of(state, self._variable)))
+        go_on(self.inner, gone)
 
     def _variable(self, value: Any, dtype: str = COUNTER) -> Any:
         """For an array, or a counter."""
@@ -352,12 +351,12 @@ class Lookahead(MetaOptimizer):
         slow_dtype: str | None = None,
         **base: Any,
     ) -> None:
-        rule = lookahead(sync_period, alpha, inner_state)
-        super().__init__(inner, rule, slow_dtype=slow_dtype, **base)
+        base |= {"slow_dtype": slow_dtype}
+        super().__init__(inner, lookahead(sync_period, alpha, inner_state), **base)
 
     def get_config(self) -> dict[str, Any]:
         """The inner optimizer and the settings."""
         config = super().get_config()
-        settings = config.pop("rule")["settings"]
-        config |= {"alpha": settings["outer"]["settings"]["alpha"]}
-        return config | {name: settings[name] for name in ("sync_period", "inner_state")}
+        rule = config.pop("rule")["settings"]
+        config["alpha"] = rule["outer"]["settings"]["alpha"]
+        return config | {name: rule[name] for name in ("sync_period", "inner_state")}

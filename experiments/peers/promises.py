@@ -97,7 +97,10 @@ OURS = (
         "lookahead-core (MLX)",
         "lookahead-core",
         driver("drivers.mlx_driver", "MlxDriver"),
-        lacks={"tied": "MLX trees hold values: the same array twice is two leaves"},
+        lacks={
+            "reload": "a state is assigned as it is; the next update refuses what cannot be",
+            "tied": "MLX trees hold values: the same array twice is two leaves",
+        },
     ),
 )
 
