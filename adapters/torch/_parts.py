@@ -293,7 +293,8 @@ class Parts:
 
     def _fits(self, leaf: Tensor) -> bool:
         """Whether something is kept of `leaf` in the shape that it has now."""
-        return leaf in self.kept and self.kept[leaf].slow.shape == leaf.shape
+        kept = self.kept.get(leaf)
+        return kept is not None and kept.slow.shape == leaf.shape
 
     def _forget_gone(self) -> None:
         """Drop what is kept of parameters that no group has any longer."""
@@ -459,8 +460,9 @@ class Parts:
 
     def _fitting(self, part: Part, leaf: Tensor) -> Kept:
         """What is kept of `leaf`; as of one that is new, if its shape is another now."""
-        if self._fits(leaf):
-            return self.kept[leaf]
+        kept = self.kept.get(leaf)  # once: with many small leaves, look-ups are most of a step
+        if kept is not None and kept.slow.shape == leaf.shape:
+            return kept
         new = self.home.new(part.rule, leaf)
         entries = self.participating(part).items()
         new.inner_slow |= {key: value.clone() for (own, key), (value, _) in entries if own is leaf}

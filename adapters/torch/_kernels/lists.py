@@ -91,7 +91,7 @@ def part_here(leaf: Tensor) -> Tensor:
 
     Every kernel is element-wise, so shards need no other one, and their sync sends nothing.
     """
-    return leaf.to_local() if hasattr(leaf, "to_local") else leaf
+    return leaf if is_plain(leaf) or not hasattr(leaf, "to_local") else leaf.to_local()
 
 
 def is_plain(leaf: Tensor) -> bool:
