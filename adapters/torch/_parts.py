@@ -220,7 +220,7 @@ class Parts:
         for part in self.parts:
             if self._alike(part, group, rule):
                 return part.state
-        count = self.elapsed if before_first(self.elapsed) is True else self.elapsed * 0
+        count = self.elapsed * before_first(self.elapsed)
         phase = in_phase(self.elapsed, count, rule.sync_period)
         return SyncState((), count, self.elapsed * 0, (), (), phase)
 
@@ -402,6 +402,7 @@ class Parts:
         own = [self._fitting(part, leaf) for leaf in part.members] if own is None else own
         slow = [kept.slow for kept in own]
         outer = [list(slot) for slot in zip(*(kept.slots for kept in own), strict=True)]
+        outer = outer or [[] for _ in part.rule.outer.init(())]  # of a part that is frozen whole
         if not part.rule.leafwise or self.workers is not None:  # it may mix them, on one device
             slow = [s.to(leaf.device) for s, leaf in zip(slow, part.members, strict=True)]
             outer = [
