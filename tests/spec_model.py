@@ -30,8 +30,8 @@ class Leaf:
 class Group:
     """Leaves with one learning rate, one period and one alpha, and their own syncs (C42)."""
 
-    def __init__(self, rate, period, alpha, leaves=()):
-        self.rate, self.period, self.alpha, self.leaves = rate, period, alpha, [*leaves]
+    def __init__(self, rate, period, alpha):
+        self.rate, self.period, self.alpha, self.leaves = rate, period, alpha, []
         self.syncs, self.in_cycle, self.last_rate = 0, False, None
 
 
@@ -46,16 +46,15 @@ class Model:
         self.setup = setup
         self.one_count, self.emits_updates = "one_count" in idioms, "emits_updates" in idioms
         self.lr, self.clock = setup.inner.lr, -setup.start  # of all groups (C42, C73)
-        self.listed, self.groups = [], []
+        self.listed, groups = [], {}
         for given in setup.leaves:
             if given.same_as is not None:
                 self.listed.append(self.listed[given.same_as])
                 continue
             self.listed.append(Leaf(given.values, given.trained))
-            if all(group.rate != given.rate for group in self.groups):
-                self.groups.append(Group(given.rate, setup.sync_period, setup.alpha))
-            group = next(group for group in self.groups if group.rate == given.rate)
-            group.leaves.append(self.listed[-1])
+            own = Group(given.rate, setup.sync_period, setup.alpha)
+            groups.setdefault(given.rate, own).leaves.append(self.listed[-1])
+        self.groups = [*groups.values()]
 
     @property
     def fast(self):
@@ -73,11 +72,12 @@ class Model:
 
     def add_group(self, values, rate, period=None, alpha=None):
         """C42: it has the counters of the part that it joins, or begins by itself."""
-        new = Group(rate, period or self.setup.sync_period, alpha, [Leaf(values)])
-        new.alpha = self.setup.alpha if alpha is None else alpha
-        settings = new.period, new.alpha
+        alpha = self.setup.alpha if alpha is None else alpha
+        settings = period or self.setup.sync_period, alpha
+        new = Group(rate, *settings)
         joined = next((old for old in self.groups if (old.period, old.alpha) == settings), new)
         new.syncs, new.in_cycle = joined.syncs, joined.in_cycle
+        new.leaves.append(Leaf(values))
         self.groups.append(new)
         self.listed += new.leaves
 
@@ -100,6 +100,7 @@ class Model:
             for leaf in self.listed:
                 leaf.count += self.one_count
             return
+        self.note()
         for group in self.groups:
             if not group.in_cycle and self.clock >= 0:
                 self.begin(group)
@@ -108,10 +109,7 @@ class Model:
                 listed = zip(self.listed, gradients, strict=True)
                 given = [own for other, own in listed if other is leaf and own is not None]
                 leaf.count += bool(given) or self.one_count
-                for place, number in enumerate(leaf.numbers):
-                    number.before = number.fast
-                    if not given:
-                        continue
+                for place, number in enumerate(leaf.numbers if given else ()):
                     gradient = math.fsum(own[place] for own in given)
                     number.fast -= group.last_rate * self.direction(number, gradient, leaf.count)
         self.clock += 1
@@ -127,21 +125,25 @@ class Model:
             (velocity,) = number.moments or [0.0]
             number.moments = [inner.momentum * velocity + gradient]
             return number.moments[0]
-        first, second = number.moments or [0.0, 0.0]
-        first = 0.9 * first + (1 - 0.9) * gradient
-        second = 0.999 * second + (1 - 0.999) * gradient * gradient
-        number.moments = [first, second]
-        return first / (1 - 0.9**count) / (math.sqrt(second / (1 - 0.999**count)) + 1e-8)
+        m, n = number.moments or [0.0, 0.0]
+        m, n = 0.9 * m + (1 - 0.9) * gradient, 0.999 * n + (1 - 0.999) * gradient * gradient
+        number.moments = [m, n]
+        return m / (1 - 0.9**count) / (math.sqrt(n / (1 - 0.999**count)) + 1e-8)
 
     def sync(self):
         """C05: all groups, and their clock starts again."""
+        self.note()
         for group in self.groups:
             if not group.in_cycle:
                 self.begin(group)
-            for number in (number for leaf in group.leaves for number in leaf.numbers):
-                number.before = number.fast
             self.sync_group(group)
         self.clock = 0
+
+    def note(self):
+        """The weights that updates are added to."""
+        for leaf in self.listed:
+            for number in leaf.numbers:
+                number.before = number.fast
 
     def takes(self, group):
         """Whether a cycle starts from the fast weights (C26), or where the last sync left (C72)."""
@@ -203,7 +205,7 @@ class Model:
             number.buffer = x - z
             return between(z, x, rule.mu_y)
         if kind == "Ahead":  # C85
-            move = fast - (slow - rule.step_size * number.buffer if group.syncs else slow)
+            move = fast - (slow - rule.step_size * number.buffer)
             number.buffer = rule.decay * number.buffer + (1 - rule.decay) * move
             return fast + rule.step_size * number.buffer
         return between(slow, fast, self.alpha(group))
@@ -235,10 +237,8 @@ class Model:
             number.moments = None
         if self.setup.inner_state == "interpolate" and number.moments:
             slow = number.slow_moments or [0.0] * len(number.moments)
-            pairs = zip(slow, number.moments, strict=True)
-            number.moments = number.slow_moments = [
-                between(*pair, self.alpha(group)) for pair in pairs
-            ]
+            pairs, part = zip(slow, number.moments, strict=True), self.alpha(group)
+            number.moments = number.slow_moments = [between(*pair, part) for pair in pairs]
 
     def read_out(self, group, leaf):
         """C22, C78, C86: of the fast weights between two cycles, and of a leaf that is frozen."""

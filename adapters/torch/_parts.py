@@ -279,10 +279,10 @@ class Parts:
         self.kept.update(held)
         part.members, part.prepared = self.members_of(part), None
         leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
-        # A group that is added finds members that have been frozen in mid-cycle: they are dropped
-        # when the next one begins, which must not go by what is prepared here.
-        trained = all(leaf.requires_grad for leaf in part.members)
-        if self.kernel == "foreach" and leaf_by_leaf and trained and self.workers is None:
+        # A group that is added finds members that were frozen since the cycle began, or others that
+        # thawed: the next begin is to look at them, and not to go by what is prepared here.
+        same = all(leaf.requires_grad == (leaf in self.kept) for leaf in leaves_of(part.groups))
+        if self.kernel == "foreach" and leaf_by_leaf and same and self.workers is None:
             part.prepared = Prepared.of(part.groups, part.members, self.kept)
 
     def _join(self, leaves: Iterable[Tensor]) -> None:
