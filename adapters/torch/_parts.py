@@ -220,7 +220,7 @@ class Parts:
         for part in self.parts:
             if self._alike(part, group, rule):
                 return part.state
-        count = self.elapsed if before_first(self.elapsed) is True else self.elapsed * 0
+        count = self.elapsed * before_first(self.elapsed)
         phase = in_phase(self.elapsed, count, rule.sync_period)
         return SyncState((), count, self.elapsed * 0, (), (), phase)
 
@@ -279,10 +279,10 @@ class Parts:
         self.kept.update(held)
         part.members, part.prepared = self.members_of(part), None
         leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
-        # A group that is added finds members that have been frozen in mid-cycle: they are dropped
-        # when the next one begins, which must not go by what is prepared here.
-        trained = all(leaf.requires_grad for leaf in part.members)
-        if self.kernel == "foreach" and leaf_by_leaf and trained and self.workers is None:
+        # A group that is added finds members that were frozen since the cycle began, or others that
+        # thawed: the next begin is to look at them, and not to go by what is prepared here.
+        same = all(leaf.requires_grad == (leaf in self.kept) for leaf in leaves_of(part.groups))
+        if self.kernel == "foreach" and leaf_by_leaf and same and self.workers is None:
             part.prepared = Prepared.of(part.groups, part.members, self.kept)
 
     def _join(self, leaves: Iterable[Tensor]) -> None:
@@ -403,6 +403,7 @@ class Parts:
         own = [self._fitting(part, leaf) for leaf in part.members] if own is None else own
         slow = [kept.slow for kept in own]
         outer = [list(slot) for slot in zip(*(kept.slots for kept in own), strict=True)]
+        outer = outer or [[] for _ in part.rule.outer.init(())]  # of a part that is frozen whole
         if not part.rule.leafwise or self.workers is not None:  # it may mix them, on one device
             slow = [s.to(leaf.device) for s, leaf in zip(slow, part.members, strict=True)]
             outer = [

@@ -143,9 +143,11 @@ class ArrayDriver:
         return [copied(leaf) for leaf in run.params], run.state_dict()
 
     def load(self, setup, saved):
+        return self.put_back(self.make(setup), saved)
+
+    def put_back(self, run, saved):
         params, state = saved
-        run = self.make(setup)
-        self.put(run, params)
+        self.put(run, [copied(leaf) for leaf in params])
         run.load_state_dict(state)
         return run
 

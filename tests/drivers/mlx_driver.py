@@ -139,12 +139,15 @@ class MlxDriver:
         return run.optimizer.metrics(run.params)
 
     def save(self, run):
-        return dict(tree_flatten([run.params, run.optimizer.state]))
+        return dict(tree_flatten([run.params, run.optimizer.state, run.frozen]))
 
     def load(self, setup, saved):
-        run = self.make(setup)
-        params, run.optimizer.state = tree_unflatten([*saved.items()])
+        return self.put_back(self.make(setup), saved)
+
+    def put_back(self, run, saved):
+        params, run.optimizer.state, *frozen = tree_unflatten([*saved.items()])
         run.params.update(params)
+        run.frozen.update(*frozen)
         return run
 
     def sync(self, run):

@@ -1,6 +1,7 @@
 """Drives lookahead_core.adapters.optax for the conformance suite: eager, jit, scan or vmap."""
 
 import pickle
+from copy import copy, deepcopy
 from functools import cache, partial
 
 import jax
@@ -144,6 +145,11 @@ class Run:
             # Another member of the batch, one step ahead: they do not sync together.
             self.decoy = self.program.step(carry, jax.tree.map(jnp.ones_like, self.params))
 
+    def __deepcopy__(self, memo):
+        copied = copy(self)
+        copied.carry = deepcopy(self.carry, memo)
+        return copied
+
     def step(self, gradients):
         if self.mode == "scan" and len(self.since) < LONGEST:
             self.since.append(gradients)
@@ -225,7 +231,9 @@ class OptaxDriver:
         return pickle.dumps(jax.tree.map(np.asarray, run.carry))
 
     def load(self, setup, saved):
-        run = self.make(setup)
+        return self.put_back(self.make(setup), saved)
+
+    def put_back(self, run, saved):
         run.carry = jax.tree.map(jnp.asarray, pickle.loads(saved))
         return run
 

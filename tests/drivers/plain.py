@@ -380,7 +380,9 @@ class PlainDriver:
         return run.state_dict()
 
     def load(self, setup, saved):
-        run = self.make(setup)
+        return self.put_back(self.make(setup), saved)
+
+    def put_back(self, run, saved):
         run.load_state_dict(saved)
         return run
 

@@ -12,6 +12,12 @@ def dtype_of(name):
     return None if name is None else getattr(torch, name)
 
 
+def named(own):
+    """Settings of a group by their names in it."""
+    names = {"alpha": "lookahead_alpha", "period": "lookahead_sync_period"}
+    return {names[name]: value for name, value in own.items()}
+
+
 def tensor(values, dtype, shape=None):
     """`values` as the suite writes them: the parts of complex numbers in turn."""
     if dtype.is_complex:
@@ -112,14 +118,19 @@ class TorchDriver:
     def metrics(self, run):
         return run.optimizer.metrics()
 
+    def evaluating(self, run):
+        return run.optimizer.slow_weights()
+
     def save(self, run):
         buffer = io.BytesIO()
         torch.save([[leaf.detach() for leaf in run.params], run.optimizer.state_dict()], buffer)
         return buffer.getvalue()
 
     def load(self, setup, saved):
+        return self.put_back(self.make(setup), saved)
+
+    def put_back(self, run, saved):
         params, state = torch.load(io.BytesIO(saved), weights_only=True)
-        run = self.make(setup)
         with torch.no_grad():
             for leaf, value in zip(run.params, params, strict=True):
                 leaf.copy_(value)
@@ -156,6 +167,16 @@ class TorchDriver:
 
     def train(self, run, index, trained):
         run.params[index].requires_grad_(trained)
+
+    def add_group(self, run, leaf, own):
+        new = tensor(leaf.values, dtype_of(leaf.dtype), leaf.shape)
+        run.params.append(torch.nn.Parameter(new))
+        run.rates.append(leaf.rate)
+        lr = run.optimizer.param_groups[0]["lr"] / run.rates[0] * leaf.rate
+        run.optimizer.add_param_group({"params": run.params[-1:], "lr": lr, **named(own)})
+
+    def set_in_group(self, run, index, own):
+        run.optimizer.param_groups[index].update(named(own))
 
     def skip(self, run):
         run.optimizer.zero_grad()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import SyncRule
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from torch_runs import assert_same, flat, pull_down, single
 
 
@@ -114,6 +115,31 @@ def test_a_group_added_in_mid_cycle_takes_its_own_settings_and_the_common_phase(
     optimizer.add_param_group({"params": [late], "lookahead_sync_period": 2})
     pull_down(optimizer, *weights, late)
     assert [late.item(), weights[0].item()] == [-0.5, -2.0]
+
+
+@pytest.mark.clause("C27", "C42")
+def test_a_parameter_that_thaws_before_a_group_is_added_takes_part_in_the_next_cycle():
+    weights = [single(), single(), single()]
+    weights[1].requires_grad_(False)
+    optimizer = Lookahead(torch.optim.SGD(weights[:2], lr=1.0), sync_period=1, alpha=0.5)
+    weights[1].requires_grad_(True)
+    optimizer.add_param_group({"params": weights[2:]})
+    pull_down(optimizer, *weights)
+    assert [weight.item() for weight in weights] == [-0.5, -0.5, -0.5]
+
+
+@pytest.mark.clause("C42", "C73")
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_group_that_is_added_before_the_start_waits_for_it(capturable):
+    weight, late = single(), single()
+    inner = torch.optim.SGD([weight], lr=1.0)
+    optimizer = MetaOptimizer(inner, SyncRule(2, start=2), capturable=capturable)
+    optimizer.add_param_group({"params": [late], "lookahead_sync_period": 1})
+    trace = []
+    for _ in range(4):
+        pull_down(optimizer, weight, late)
+        trace.append(late.item())
+    assert trace == [-1.0, -2.0, -2.5, -3.0]
 
 
 @pytest.mark.clause("C24", "C42")

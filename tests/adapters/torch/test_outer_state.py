@@ -338,6 +338,18 @@ def test_a_group_may_have_a_period_of_its_own_around_momentum():
     assert [weight.item() for weight in weights] == [-12.25, -10.0]
 
 
+@pytest.mark.clause("C22", "C27", "C78")
+def test_a_group_that_is_frozen_whole_is_evaluated_as_it_is():
+    weights = [single(1.0), single(2.0)]
+    weights[1].requires_grad_(False)
+    groups = [{"params": [weights[0]], "lookahead_sync_period": 2}, {"params": [weights[1]]}]
+    rule = nested(lookahead(4), lookahead(8))
+    optimizer = MetaOptimizer(torch.optim.SGD(groups, lr=1.0), rule)
+    pull_down(optimizer, weights[0])
+    with optimizer.slow_weights():
+        assert [weight.item() for weight in weights] == [1.0, 2.0]
+
+
 class Unhashable:
     """A rule of the user's own as a plain dataclass would be: equal by value, and no hash."""
 
