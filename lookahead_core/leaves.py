@@ -59,9 +59,7 @@ def averaged(leaves: Leaves) -> list[bool]:
 
 def chosen(leaves: Leaves, which: Sequence[bool]) -> Leaves:
     """The leaves that `which` marks; the same sequence where it marks all."""
-    if all(which):
-        return leaves
-    return [leaf for leaf, mark in zip(leaves, which, strict=True) if mark]
+    return leaves if all(which) else [x for x, mark in zip(leaves, which, strict=True) if mark]
 
 
 def merged(picked: Leaves, others: Leaves, which: Sequence[bool]) -> Leaves:

@@ -507,10 +507,9 @@ class SyncRule:
 
     def anchored(self, fast: Leaves, state: SyncState) -> Leaves:
         """The slow weights, also where a rule ships others than these."""
-        slow, are_fast = state.slow, self.fast_is_slow(state)
-        if are_fast is False:
-            return slow
-        return cast(Leaves, selected(are_fast, [anchor_leaves(slow, fast)], [slow])[0])
+        if (are_fast := self.fast_is_slow(state)) is False:
+            return state.slow
+        return cast(Leaves, selected(are_fast, [anchor_leaves(state.slow, fast)], [state.slow])[0])
 
     def fast_is_slow(self, state: SyncState) -> bool | Array:
         """Whether the fast weights are the slow ones now, and what `state.slow` holds is stale.
