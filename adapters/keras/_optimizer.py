@@ -4,8 +4,6 @@ Made like Keras' own wrapper, LossScaleOptimizer. What a sync means is lookahead
 differs between the backends is _backend.py; here is what Keras expects of an optimizer.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -14,13 +12,13 @@ import keras
 from lookahead_core import SyncRule, lookahead
 from lookahead_core.analysis.measured import metrics, plain_numbers
 from lookahead_core.rule import check_rule
-from lookahead_core.schedule import advance
 from lookahead_core.settings import Scheduled
 from lookahead_core.state import each_of
 from lookahead_core.typing import Period
 from lookahead_core.validation import not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
+from .._slow_weights import SlowWeights
 from ._backend import COUNTER, known, on_each_device, outside_of_graphs, read, when, write
 from ._checkpoint import load, save
 from ._config import from_plain, plain
@@ -175,20 +173,13 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     # --- slow weights ---
 
-    @contextmanager
-    def slow_weights(self) -> Iterator[None]:
+    def slow_weights(self) -> SlowWeights:
         """Context in which the model holds the slow weights, to evaluate or to save it (C22).
 
         The fast weights come back bit for bit, also after an exception. A model that is saved
         inside has the slow weights, and its optimizer the fast ones too (clause C41).
         """
-        outermost = self._fast is None
-        self.eval()
-        try:
-            yield
-        finally:
-            if outermost:
-                self.train()
+        return SlowWeights(self, lambda: self._fast is not None)
 
     def eval(self) -> None:
         """Put the slow weights into the model, until `train()`; as `slow_weights()` does."""
@@ -197,8 +188,8 @@ class MetaOptimizer(keras.optimizers.Optimizer):
         now = self._part.values()
         slow, fast = self.rule.slow(now.fast, now.state), [*map(keras.ops.copy, now.fast)]
         # Copies: JAX gives away the buffers of the model when it evaluates.
-        for own, leaf in zip(self._part.fast, slow, strict=True):
-            own.assign(keras.ops.copy(keras.ops.cast(leaf, own.dtype)))
+        pairs = zip(slow, fast, strict=True)
+        write(self._part.fast, [keras.ops.copy(keras.ops.cast(s, f.dtype)) for s, f in pairs])
         object.__setattr__(self, "_fast", fast)  # Keras would wrap the list
 
     def train(self) -> None:
@@ -261,10 +252,10 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     def _count_and_sync(self, part: Part, applied: Any, lr: Any) -> None:
         state, moved = part.counted(part.state), known(applied) > 0
-        count, due = advance(state.count, self.rule.sync_period, state.phase)
-        # The sync first, which sets the counter too: if it fails it is due again (clause C88).
+        due, count = self.rule.due(state), self.rule.count_step(state).count
+        # The sync sets the counter itself: if it fails it is due again (clause C88).
         when(moved & due, part.flat(), lambda: self._synced(part.values(), lr).flat())
-        when(moved, [part.state.count], lambda: [count])
+        when(moved & (due ^ True), [part.state.count], lambda: [count])
 
     def _sync(self, part: Part, lr: Any) -> None:
         now = part.values()
@@ -277,8 +268,8 @@ class MetaOptimizer(keras.optimizers.Optimizer):
 
     def _synced(self, now: Part, lr: Any) -> Part:
         first = [*map(keras.ops.full_like, now.inner, self._initial)] or None  # without resets
-        evidence = {"initial": first, "inner_lr": lr}
-        return now.synced(*self.rule.sync(now.fast, now.inner, now.state, **evidence))
+        synced = self.rule.sync(now.fast, now.inner, now.state, initial=first, inner_lr=lr)
+        return now.synced(*synced)
 
     # --- our variables ---
 
@@ -358,5 +349,5 @@ class Lookahead(MetaOptimizer):
         """The inner optimizer and the settings."""
         config = super().get_config()
         rule = config.pop("rule")["settings"]
-        config["alpha"] = rule["outer"]["settings"]["alpha"]
+        config |= rule["outer"]["settings"]  # alpha
         return config | {name: rule[name] for name in ("sync_period", "inner_state")}

@@ -24,6 +24,7 @@ from lookahead_core.validation import non_negative, not_evaluating, not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 from lookahead_core.workers import Average
 
+from .._slow_weights import SlowWeights
 from . import _applied as applied
 from . import _captured as captured
 from . import _template as template
@@ -36,7 +37,6 @@ from ._joint import each, joined, one_of_several, zero_grad
 from ._layout import unchanged_if_refused
 from ._leaves import assign, wait_for_pinned
 from ._parts import Part, Parts
-from ._slow_weights import SlowWeights
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -345,7 +345,7 @@ class MetaOptimizer(Optimizer):
         meanwhile. Nested use is allowed. `state_dict` inside saves the fast weights too; `step`,
         `sync`, `add_param_group` and `load_state_dict` raise RuntimeError.
         """
-        return SlowWeights(self)
+        return SlowWeights(self, lambda: self._parts.evaluating)
 
     @torch.no_grad()
     def eval(self) -> None:
