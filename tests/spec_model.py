@@ -32,7 +32,7 @@ class Group:
 
     def __init__(self, rate, period, alpha):
         self.rate, self.period, self.alpha, self.leaves = rate, period, alpha, []
-        self.syncs, self.in_cycle, self.last_rate = 0, False, None
+        self.syncs, self.steps, self.last_rate = 0, 0, None  # `steps` of this cycle
 
 
 class Model:
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def has_begun(self):
-        return any(group.syncs or group.in_cycle for group in self.groups)
+        return any(group.syncs or group.steps for group in self.groups)
 
     def add_group(self, values, rate, period=None, alpha=None):
         """C42: it has the counters of the part that it joins, or begins by itself."""
@@ -76,7 +76,7 @@ class Model:
         settings = period or self.setup.sync_period, alpha
         new = Group(rate, *settings)
         joined = next((old for old in self.groups if (old.period, old.alpha) == settings), new)
-        new.syncs, new.in_cycle = joined.syncs, joined.in_cycle
+        new.syncs, new.steps = joined.syncs, joined.steps
         new.leaves.append(Leaf(values))
         self.groups.append(new)
         self.listed += new.leaves
@@ -102,8 +102,9 @@ class Model:
             return
         self.note()
         for group in self.groups:
-            if not group.in_cycle and self.clock >= 0:
+            if not group.steps and self.clock >= 0:
                 self.begin(group)
+            group.steps += self.clock >= 0
             group.last_rate = self.lr * group.rate
             for leaf in group.leaves:
                 listed = zip(self.listed, gradients, strict=True)
@@ -114,7 +115,7 @@ class Model:
                     number.fast -= group.last_rate * self.direction(number, gradient, leaf.count)
         self.clock += 1
         for group in self.groups:
-            if self.clock > 0 and self.clock % group.period == 0:
+            if group.steps and self.is_due(group):
                 self.sync_group(group)
 
     def direction(self, number, gradient, count):
@@ -134,10 +135,16 @@ class Model:
         """C05: all groups, and their clock starts again."""
         self.note()
         for group in self.groups:
-            if not group.in_cycle:
+            if not group.steps:
                 self.begin(group)
             self.sync_group(group)
         self.clock = 0
+
+    def is_due(self, group):
+        """C42: one clock keeps numbers in phase; C90: a schedule says how long each cycle is."""
+        if callable(group.period):
+            return group.steps >= group.period(group.syncs)
+        return self.clock % group.period == 0
 
     def note(self):
         """The weights that updates are added to."""
@@ -151,7 +158,6 @@ class Model:
 
     def begin(self, group):
         """C26, C18, C27: what a cycle starts from, and who takes part in it."""
-        group.in_cycle = True
         for leaf in group.leaves:
             joins, leaf.is_member = leaf.trained and not leaf.is_member, leaf.trained
             if joins:
@@ -181,7 +187,7 @@ class Model:
             if back and setup.inner_state == "reset":  # C17
                 for each in self.listed if self.one_count else [leaf]:
                     each.count = 0
-        group.syncs, group.in_cycle = group.syncs + 1, False
+        group.syncs, group.steps = group.syncs + 1, 0
 
     def alpha(self, group):
         """How much of the way this sync goes (C51, C71)."""
@@ -244,7 +250,7 @@ class Model:
         """C22, C78, C86: of the fast weights between two cycles, and of a leaf that is frozen."""
         if not leaf.is_member:
             return [number.fast for number in leaf.numbers]
-        is_fast, rule = not group.in_cycle and self.takes(group), self.setup.outer
+        is_fast, rule = not group.steps and self.takes(group), self.setup.outer
         slow = [number.fast if is_fast else number.slow for number in leaf.numbers]
         pairs = [*zip(slow, leaf.numbers, strict=True)]
         if self.setup.second:

@@ -263,8 +263,10 @@ class OptaxDriver:
         run.carry = optax.apply_updates(run.params, updates), state.inner_state
 
     def set_learning_rate(self, run, lr):
-        rate = jnp.asarray(lr, optax.tree_utils.tree_get(run.state, "learning_rate").dtype)
-        run.carry = run.params, optax.tree_utils.tree_set(run.state, learning_rate=rate)
+        ours = find_state(run.state)  # the slow copy of the inner state has one, too
+        rate = jnp.asarray(lr, optax.tree_utils.tree_get(ours.inner, "learning_rate").dtype)
+        inner = optax.tree_utils.tree_set(ours.inner, learning_rate=rate)
+        run.carry = run.params, with_inner(run.state, ours, inner)
 
 
 def with_inner(state, ours, inner):
