@@ -566,8 +566,7 @@ def _select(due: Array, synced: Synced, passed: Synced) -> Synced:
     old_fast, old_inner, before = passed
     syncs, phase = where(due, (after.syncs, after.phase), (before.syncs, before.phase))
     outer = selected(due, after.outer, before.outer)
-    slow, inner_slow = selected(
-        due, (after.slow, after.inner_slow), (before.slow, before.inner_slow)
-    )
+    slow = where(due, after.slow, before.slow)
+    inner_slow = where(due, after.inner_slow, before.inner_slow)
     state = SyncState(slow, before.count, syncs, outer, inner_slow, phase)
     return where(due, fast, old_fast), where(due, inner, old_inner), state

@@ -13,21 +13,8 @@ from lookahead_core.namespace import is_array, namespace
 from lookahead_core.typing import Array, Count, Leaves, Period
 from lookahead_core.validation import positive_int
 
-__all__ = [
-    "INT32_MAX",
-    "advance",
-    "before_first",
-    "begins",
-    "between",
-    "every",
-    "in_phase",
-    "length",
-    "one_more",
-    "phases",
-    "remaining",
-    "selected",
-    "where",
-]
+__all__ = ["INT32_MAX", "advance", "before_first", "begins", "between", "every", "in_phase"]
+__all__ += ["length", "one_more", "phases", "remaining", "selected", "where"]
 
 INT32_MAX = 2**31 - 1
 
