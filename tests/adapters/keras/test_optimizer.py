@@ -235,6 +235,13 @@ def test_reset_leaves_the_schedule_of_the_learning_rate_alone(tmp_path):
     assert same(fit(loaded, 4, 12), fit(reset, 4, 12))
 
 
+@pytest.mark.clause("C49")
+def test_a_call_without_with_says_that_it_does_nothing():
+    optimizer = Lookahead(keras.optimizers.SGD(0.1))
+    with pytest.warns(UserWarning, match=r"slow_weights\(\) did nothing"):
+        optimizer.slow_weights()
+
+
 @pytest.mark.clause("C22")
 def test_the_callback_validates_and_saves_on_the_slow_weights(tmp_path):
     best = keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_loss")
