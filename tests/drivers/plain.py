@@ -328,9 +328,9 @@ class PlainLookahead:
         return copy.deepcopy({**own, "inner": inner, "made": self.made()})
 
     def made(self):
-        """What tells whose state it is."""
-        setup = self.setup
-        return setup.sync_period, setup.inner_state, setup.inner, [*map(len, self.weights)]
+        """What tells whose state it is, also in a file."""
+        setup, sizes = self.setup, [*map(len, self.weights)]
+        return repr((setup.sync_period, setup.inner_state, setup.inner, sizes))
 
     def load_state_dict(self, state):
         state = copy.deepcopy(state)
