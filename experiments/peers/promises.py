@@ -56,11 +56,17 @@ NO_FORCED_SYNC = "there is no sync on demand"
 NO_SLOW_DTYPE = "slow weights have the dtype of the fast ones"
 NO_POLICY = dict.fromkeys(("reset", "interpolate"), "the inner state is always maintained")
 NO_EVALUATION = "there is no accessor for the slow weights"
-LOOKAHEAD_ALONE = dict.fromkeys(
-    ("gradient_point", "inner_lr", "nested", "outer_momentum", "restart", "schedule", "start"),
-    "it is Lookahead with a fixed alpha alone",
-)
-LOOKAHEAD_ALONE["reload"] = "its driver loads into an optimizer that is new, and into no other"
+LOOKAHEAD_ALONE = {
+    **dict.fromkeys(
+        ("gradient_point", "inner_lr", "nested", "outer_momentum", "restart", "start"),
+        "it is Lookahead alone",
+    ),
+    **dict.fromkeys(("period_schedule", "schedule"), "alpha and the period are fixed"),
+    "files": "it writes no files of its own",
+    "metrics": "it has no numbers to plot",
+    "reload": "its driver loads into an optimizer that is new, and into no other",
+}
+FRAMEWORKS_FILES = {"files": "its state goes into its framework's own files"}
 TIED = {"tied": "JAX trees hold values: the same array twice is two leaves"}
 ANCHORED_ONCE = (
     "The anchor is taken once. Weights loaded between cycles are pulled back at the next sync, the "
@@ -69,13 +75,20 @@ ANCHORED_ONCE = (
 
 OURS = (
     Implementation(
-        "lookahead-core (torch)", "lookahead-core", driver("drivers.torch_driver", "TorchDriver")
+        "lookahead-core (torch)",
+        "lookahead-core",
+        driver("drivers.torch_driver", "TorchDriver"),
+        lacks=FRAMEWORKS_FILES,
     ),
     Implementation(
         "lookahead-core (optax)",
         "lookahead-core",
         driver("drivers.optax_driver", "OptaxDriver", "eager"),
-        lacks={**TIED, "reload": "nothing is loaded into anything: a state is a value"},
+        lacks={
+            **FRAMEWORKS_FILES,
+            **TIED,
+            "reload": "nothing is loaded into anything: a state is a value",
+        },
     ),
     Implementation(
         "lookahead-core (NumPy)",
@@ -88,6 +101,7 @@ OURS = (
         "lookahead-core",
         driver("drivers.keras_driver", "KerasDriver"),
         lacks={
+            **FRAMEWORKS_FILES,
             **dict.fromkeys(("complex64", "complex128"), "Keras has no complex weights"),
             "groups": "Keras has no groups: rates of their own are optimizers of their own",
             "tied": "Keras lists a variable that two layers share once",
@@ -98,6 +112,7 @@ OURS = (
         "lookahead-core",
         driver("drivers.mlx_driver", "MlxDriver"),
         lacks={
+            **FRAMEWORKS_FILES,
             "reload": "a state is assigned as it is; the next update refuses what cannot be",
             "tied": "MLX trees hold values: the same array twice is two leaves",
         },
