@@ -27,7 +27,9 @@ class Namespace:
     def asarray(
         self, value: Any, /, *, dtype: mx.Dtype | None = None, device: Any = None
     ) -> mx.array:
-        """Likewise."""
+        """Likewise; and of a float64 array of NumPy `mx.array` makes float32, unless it is told."""
+        if dtype is None and str(getattr(value, "dtype", None)) == "float64":
+            dtype = mx.float64
         return mx.array(value, dtype=dtype)
 
 
