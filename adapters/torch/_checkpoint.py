@@ -25,7 +25,7 @@ from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import int_at_least, non_negative, shown
 
 from ._buffers import KEY, AveragedBuffers
-from ._flat import AS_NEW, NUMBERS, numbers, with_groups
+from ._flat import AS_NEW, NUMBERS, check_numbers, numbers, with_groups
 from ._groups import ALPHA, PERIOD, PREFIX, Group, leaves_of, prefixed, rule_of
 from ._inner_state import COMMON, MOMENT, check_known, known_kinds
 from ._joint import owner
@@ -322,8 +322,8 @@ def _overrides(saved: Group, group: Group, rule: SyncRule) -> Group:
 def _loaded_leaf(i: int, entries: StateDict, leaf: Tensor, kept: Kept) -> Kept:
     """`kept`, which is new, with a copy of what is ours of the entries of the `i`-th parameter."""
     ours = {name: own for name, own in _ours(entries).items() if not name.startswith(KEY)}
-    for name in (SEAL, NUMBERS):
-        ours.pop(name, None)
+    ours.pop(SEAL, None)
+    check_numbers(i, ours.pop(NUMBERS, None))  # what they say, the groups say too
     slots = {f"outer_{number}": slot for number, slot in enumerate(kept.slots)}
     own = {"slow": kept.slow, **slots}
     # A slow copy is like what it is a copy of, and all else but slots like the parameter.

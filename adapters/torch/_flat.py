@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from lookahead_core.checkpoint import settings
+from lookahead_core.validation import shown
 
 from ._groups import ALPHA, PERIOD, PREFIX, Group, prefixed, rule_of
 from ._parts import Parts
 
-__all__ = ["AS_NEW", "NUMBERS", "numbers", "with_groups"]
+__all__ = ["AS_NEW", "NUMBERS", "check_numbers", "numbers", "with_groups"]
 
 StateDict = dict[str, Any]
 
@@ -28,6 +29,7 @@ INTEGERS = (*COUNTS, "fingerprint", "streams", "tensors")
 # In the place of a period; what it is, the optimizer must know (C65).
 A_SCHEDULE = 0
 FLOATS = ("work", "alpha")  # by their bits, after the integers
+SIZE = len(INTEGERS) + len(FLOATS)
 # What a run cannot change: another rule has another fingerprint.
 FIXED = ("outer", "inner_state", "restart", "restart_period", "start")
 
@@ -100,10 +102,22 @@ def _of_group(read: StateDict, group: Group, parts: Parts) -> StateDict:
     return {**own, **saved, **(moved if "alpha" in read else {})}
 
 
+def check_numbers(i: Any, value: Any) -> None:
+    """Raise ValueError if what a checkpoint has as the numbers of the `i`-th parameter is none."""
+    if value is not None and not _are_numbers(value):
+        raise ValueError(
+            f"the checkpoint's {PREFIX}{NUMBERS} of parameter {i} must be {SIZE} integers in a "
+            f"torch.int64 tensor, got {shown(value)}"
+        )
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.dtype, value.shape) == (torch.int64, (SIZE,))
+
+
 def _read(value: Any) -> StateDict:
     """The numbers of a parameter by name; nothing if there are none, or none of ours."""
-    size = len(INTEGERS) + len(FLOATS)
-    if not isinstance(value, Tensor) or (value.dtype, value.shape) != (torch.int64, (size,)):
+    if not _are_numbers(value):
         return {}
     value = value.cpu()
     floats = zip(FLOATS, value[len(INTEGERS) :].view(torch.float64).tolist(), strict=True)

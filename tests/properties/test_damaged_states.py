@@ -40,7 +40,7 @@ OPTIMIZERS = {
 }
 SEEDS = range(25)
 # They say what there was, and are made anew.
-UNLIKE = ("lookahead_entries", "lookahead_inner_step")
+UNLIKE = ("lookahead_entries", "lookahead_inner_step", "lookahead_numbers")
 
 
 def others(value, draw):
