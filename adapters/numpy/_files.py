@@ -136,14 +136,12 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
     kinds = {name: Kind.of(name, leaf) for name, leaf in {**weights, **state}.items()}
     del state  # copies, in the room of which the file is read
     with _opened(path) as file, _named(path):
-        entries = {name: kind.entry for name, kind in kinds.items()}
         # As long as the longer of the two headers, and made in a third of the time.
         header = json.dumps([numbers, *kinds, *(kind.described for kind in kinds.values())])
-        contents = form.open(file, header, entries)
+        contents = form.open(file, header, kinds)
         version, numbers, names = _described(contents, kinds)
-        apart = ((name, contents.read(name, entries[name])) for name in names)
-        stored = apart if version == APART else _unpacked(contents, names, kinds)
-        arrays = {name: kinds[name].like(array) for name, array in stored}
+        read = _apart if version == APART else _unpacked
+        arrays = dict(read(contents, names, kinds))
     saved = {**numbers, **arrays}.items()
     state = {name.removeprefix("state/"): value for name, value in saved if name not in weights}
     with Uninterrupted():
@@ -159,7 +157,10 @@ def load(path: str | os.PathLike[str], optimizer: Optimizer) -> None:
 
 def _weights(optimizer: Optimizer) -> tuple[dict[str, Array], Layout]:
     """The weights under their names in a file, and where in `params` they are."""
-    layout = Layout(optimizer.params)
+    if isinstance(optimizer, MetaOptimizer):
+        layout = optimizer._layout  # made already, which takes as long as much of the rest
+    else:
+        layout = Layout(optimizer.params)
     names = [f"params/{name}" for name in layout.names]
     return dict(zip(names, layout.distinct(optimizer.params), strict=True)), layout
 
@@ -169,7 +170,8 @@ def _state(optimizer: Optimizer) -> tuple[dict[str, Array], dict[str, Any]]:
     arrays: dict[str, Array] = {}
     numbers: dict[str, Any] = {}
     for name, value in optimizer.state_dict().items():
-        (arrays if is_array(value) else numbers)[f"state/{name}"] = value
+        known = isinstance(value, np.ndarray) or is_array(value)
+        (arrays if known else numbers)[f"state/{name}"] = value
     return arrays, numbers
 
 
@@ -187,7 +189,7 @@ def _dtypes(version: int, kinds: Mapping[str, "Kind"]) -> dict[str, str]:
 
 def _described(
     contents: Contents, kinds: Mapping[str, "Kind"]
-) -> tuple[int, dict[str, Any], list[str]]:
+) -> tuple[int, dict[str, Any], Iterable[str]]:
     """Version, numbers of the state and names of the arrays; RefusedError unless they are ours."""
     header = json.loads(contents.header or "null")
     version = header.get("version") if isinstance(header, dict) else None
@@ -204,7 +206,7 @@ def _described(
     there = dtypes.keys() if version == APART else {kinds[name].name for name in dtypes}
     if there != contents.names:
         raise RefusedError("truncated or damaged, its arrays are not those of its header")
-    return version, dict(numbers), list(dtypes)
+    return version, dict(numbers), dtypes
 
 
 def _check_arrays(dtypes: Mapping[str, str], expected: Mapping[str, str]) -> None:
@@ -227,6 +229,14 @@ def _some(names: set[str]) -> str:
     return f"{shown}{more}"
 
 
+def _apart(
+    contents: Contents, names: Iterable[str], kinds: Mapping[str, "Kind"]
+) -> Iterator[tuple[str, Array]]:
+    """Each array with its name."""
+    for name in names:
+        yield name, kinds[name].like(contents.read(name, kinds[name].entry))
+
+
 # --- many small arrays as one for each dtype, in the order of their names ---
 
 
@@ -247,14 +257,14 @@ def _packed(stored: Arrays, kinds: Mapping[str, "Kind"]) -> Arrays:
 
 def _unpacked(
     contents: Contents, names: Iterable[str], kinds: Mapping[str, "Kind"]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Each array with its name: a view of the one that is read."""
+) -> Iterator[tuple[str, Array]]:
+    """Each array with its name: of NumPy a view of the one that is read."""
     for dtype, group in _by_dtype(names, kinds).items():
-        entries = [kinds[name].entry for name in group]
-        ends = [0, *accumulate(math.prod(entry.shape) for entry in entries)]
-        whole = contents.read(dtype, Entry((ends[-1],), entries[0].dtype))
-        for name, entry, (begin, end) in zip(group, entries, pairwise(ends), strict=True):
-            yield name, whole[begin:end].reshape(entry.shape)
+        own = [kinds[name] for name in group]
+        ends = [0, *accumulate(math.prod(kind.entry.shape) for kind in own)]
+        whole = contents.read(dtype, Entry((ends[-1],), own[0].entry.dtype))
+        for name, kind, (begin, end) in zip(group, own, pairwise(ends), strict=True):
+            yield name, kind.like(whole[begin:end].reshape(kind.entry.shape))
 
 
 # --- files ---

@@ -7,7 +7,7 @@ What the header means is _files.py.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import IO, Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
@@ -82,12 +82,12 @@ class Format(NamedTuple):
     Attributes
     ----------
     write : callable, (file, header, arrays) -> None
-    open : callable, (file, header, entries) -> Contents
-        `header` and `entries` are what a good file would have: how much may be read.
+    open : callable, (file, header, names) -> Contents
+        Of a good file the header, or a text as long as it, and names: how much may be read.
     """
 
     write: Callable[[IO[bytes], str, Arrays], None]
-    open: Callable[[IO[bytes], str, Mapping[str, Entry]], Contents]
+    open: Callable[[IO[bytes], str, Collection[str]], Contents]
 
 
 # --- .npz ---
@@ -123,8 +123,8 @@ class _Bounded:
         return content
 
 
-def _open_npz(file: IO[bytes], header: str, entries: Mapping[str, Entry]) -> Contents:
-    listed = sum(len(name.encode()) + ZIP_RECORD_BYTES for name in (HEADER, *entries))
+def _open_npz(file: IO[bytes], header: str, names: Collection[str]) -> Contents:
+    listed = sum(len(name.encode()) + ZIP_RECORD_BYTES for name in (HEADER, *names))
     bounded = _Bounded(file, listed + SLACK)
     # Older type stubs ask for more methods than zipfile calls.
     archive = ZipFile(bounded)  # type: ignore[arg-type, unused-ignore]
@@ -216,10 +216,10 @@ def _table(header: str, entries: Mapping[str, Entry]) -> bytes:
     return text + b" " * (-len(text) % 8)
 
 
-def _open_safetensors(file: IO[bytes], header: str, entries: Mapping[str, Entry]) -> Contents:
+def _open_safetensors(file: IO[bytes], header: str, names: Collection[str]) -> Contents:
     length = int.from_bytes(_exactly(file, 8), "little")
     # The names are in the header as well, so that the table of a good file is shorter than this.
-    if length > 2 * len(json.dumps(header)) + ROW_BYTES * len(entries) + SLACK:
+    if length > 2 * len(json.dumps(header)) + ROW_BYTES * len(names) + SLACK:
         raise RefusedError("truncated or damaged, or of more arrays than this optimizer has")
     table = json.loads(_exactly(file, length))
     own = table.pop("__metadata__", {}).get(HEADER)
