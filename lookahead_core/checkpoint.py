@@ -62,21 +62,21 @@ def counters(saved: Mapping[str, Any], rule: SyncRule) -> SyncState:
         beyond the period would never come to a sync again.
     """
     check_settings(saved, settings(rule))
-    count = int_at_least(-rule.start, "the checkpoint's count", saved.get("count"))
+    count = counter("the checkpoint's count", saved.get("count"), -rule.start)
     syncs = counter("the checkpoint's syncs", saved.get("syncs"))
     # A cycle is longer where its period was, or where its mean is still on its way.
     period = length(rule.sync_period, syncs, count)
     least = -abs(count) - period
-    phase = int_at_least(least, "the checkpoint's phase", saved.get("phase", 0))
+    phase = counter("the checkpoint's phase", saved.get("phase", 0), least)
     if remaining(count, period, phase) < 1:
         raise ValueError(f"the checkpoint's count must be below sync_period={period}, got {count}")
     return SyncState((), count, syncs, (), (), phase)
 
 
-def counter(name: str, value: Any) -> int:
-    """`value` as an int that a schedule can be called with, or ValueError."""
-    number = int_at_least(0, name, value)
-    if number >= 2**63:
+def counter(name: str, value: Any, least: int = 0) -> int:
+    """`value` as an int that schedules can be called with and arrays can hold, or ValueError."""
+    number = int_at_least(least, name, value)
+    if abs(number) >= 2**63:
         raise ValueError(f"{name} must be below 2**63, got {shown(value)}")
     return number
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lookahead_core import SyncRule, SyncState
-from lookahead_core.checkpoint import check_settings, counters, settings
+from lookahead_core.checkpoint import check_settings, counter, counters, settings
 from lookahead_core.schedule import before_first, in_phase
 from lookahead_core.validation import int_at_least, non_negative, shown
 
@@ -279,7 +279,7 @@ def _common(groups: list[Group], rule: SyncRule) -> StateDict:
     ours = [_ours(saved) for saved in groups]
     # The first versions had one counter for all groups, under the name of each one's own.
     found = [own.get("elapsed", own.get("count")) for own in ours]
-    elapsed = [int_at_least(-rule.start, f"{PREFIX}elapsed", number) for number in found]
+    elapsed = [counter(f"{PREFIX}elapsed", number, -rule.start) for number in found]
     if len({*elapsed}) > 1:
         raise ValueError(f"{PREFIX}elapsed must be the same in all groups, got {elapsed}")
     return {
