@@ -81,7 +81,7 @@ def assert_placed_like_their_parameters(optimizer):
     leaves = [leaf for group in optimizer.param_groups for leaf in group["params"]]
     for number, leaf in enumerate(leaves):
         for key, value in state[number].items():
-            if key not in ("step", "lookahead_inner_step"):
+            if key not in ("step", "lookahead_inner_step", "lookahead_numbers"):
                 assert isinstance(value, DTensor), key
                 assert (value.device_mesh, value.placements) == (leaf.device_mesh, leaf.placements)
 
