@@ -88,8 +88,9 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 BUILT_AT = "1580601600"
 # Files that a host reads, by the schemas that say what is in them.
 HOSTED = {"github-workflows": ".github/workflows/ci.yml", "citation-file-format": "CITATION.cff"}
-# The conformance suite is asked of one form of the optax adapter: of all in tests(jax).
-ONE_FORM = "not (TestEager or TestInAScan or TestUnderVmap)"
+# The conformance suite is asked of one form of the optax adapter: of all, and of eight devices, in
+# tests(jax).
+ONE_FORM = "not (TestEager or TestInAScan or TestUnderVmap or on_eight_devices)"
 OTHER_VERSIONS = ("--backend=numpy", "--backend=jax", "-k", ONE_FORM)
 SIDE_BY_SIDE = ("pytest", "--numprocesses=logical", "--maxprocesses=8", "--dist=worksteal")
 
