@@ -272,6 +272,14 @@ def test_half_of_it_would_be_seen(backend, fault, monkeypatch):
         go_wrong(fault, FORMS[backend](), SETUPS["interpolate"], f"step {K}", stride=1)
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """Also where the tests were started in the background, whose shell has them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_interrupt_does_not_wait():
     came = []
 
