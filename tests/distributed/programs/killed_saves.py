@@ -34,6 +34,7 @@ def state_of(number):
     wrapper.step()  # before the first step there is nothing to save
     optimizer = wrapper.state_dict()
     for entries in optimizer["state"].values():
+        del entries["lookahead_numbers"]  # which cannot all be one number
         for name in ("lookahead_outer_0", "lookahead_inner_step"):
             entries[name].fill_(number)
     return {"model": dict(enumerate(map(torch.Tensor.detach, leaves))), "optimizer": optimizer}
