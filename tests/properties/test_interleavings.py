@@ -61,9 +61,10 @@ RATES = [2.0**-5, 0.1, 0.5]
 SEEDS, INDICES = st.integers(0, 2**31 - 1), st.integers(0, 5)
 
 
-def by_seed(make, *arguments):
+@st.composite
+def by_seed(draw, make, *arguments):
     """What `make` draws: all of it alike, where hypothesis likes the ends of what there is."""
-    return SEEDS.map(lambda own: make(*arguments, random.Random(own)))
+    return make(*arguments, random.Random(draw(SEEDS)))
 
 
 def one_of(values):
