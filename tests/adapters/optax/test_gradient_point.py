@@ -117,9 +117,11 @@ def test_the_read_out_needs_the_optimizer_and_says_so():
 
 
 @pytest.mark.clause("C32", "C87")
-def test_what_is_kept_of_a_complex_leaf_of_two_numbers_may_be_two_real_ones():
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_a_complex_leaf_of_two_numbers_has_two_real_weights_and_a_real_rate(power):
     params = jnp.asarray([1.0 + 2.0j, -3.0j])
-    optimizer = meta_optimizer(optax.sgd(0.5), schedule_free(beta=0.5, weight_lr_power=0.0))
+    injected_rate = optax.inject_hyperparams(optax.sgd)(0.5)  # of the dtype of the parameters
+    optimizer = meta_optimizer(injected_rate, schedule_free(beta=0.5, weight_lr_power=power))
     state = optimizer.init(params)
     for _ in range(2):
         updates, state = optimizer.update(jnp.ones_like(params), state, params)
