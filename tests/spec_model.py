@@ -32,7 +32,7 @@ class Group:
 
     def __init__(self, rate, period, alpha):
         self.rate, self.period, self.alpha, self.leaves = rate, period, alpha, []
-        self.syncs, self.steps, self.last_rate = 0, 0, None  # `steps` of this cycle
+        self.syncs = self.steps = 0  # `steps` of this cycle
 
 
 class Model:
@@ -105,14 +105,14 @@ class Model:
             if not group.steps and self.clock >= 0:
                 self.begin(group)
             group.steps += self.clock >= 0
-            group.last_rate = self.lr * group.rate
             for leaf in group.leaves:
                 listed = zip(self.listed, gradients, strict=True)
                 given = [own for other, own in listed if other is leaf and own is not None]
                 leaf.count += bool(given) or self.one_count
                 for place, number in enumerate(leaf.numbers if given else ()):
                     gradient = math.fsum(own[place] for own in given)
-                    number.fast -= group.last_rate * self.direction(number, gradient, leaf.count)
+                    direction = self.direction(number, gradient, leaf.count)
+                    number.fast -= self.lr * group.rate * direction
         self.clock += 1
         for group in self.groups:
             if group.steps and self.is_due(group):
@@ -221,8 +221,7 @@ class Model:
         rule = self.setup.outer
         if type(rule).__name__ != "Averaging" or rule.mu_x is not None:
             return getattr(rule, "mu_x", None)
-        rate = self.lr * group.rate if group.last_rate is None else group.last_rate
-        leaf.top = max(leaf.top, rate)
+        leaf.top = max(leaf.top, self.lr * group.rate)
         before = leaf.total
         leaf.total += (group.syncs + 1) ** rule.r * leaf.top**rule.power
         return before / leaf.total if leaf.total else 1.0

@@ -55,7 +55,7 @@ def _learning_rate(state: Any, extra_args: dict[str, Any]) -> Any:
             "learning_rate=...); or let all steps weigh the same (weight_lr_power=0); got "
             f"{len(found)} in {jax.tree.structure(state)}"
         )
-    return found[0]
+    return jnp.real(found[0])  # it has the dtype of the parameters, which may be complex
 
 
 def _has_rate(node: Any) -> bool:

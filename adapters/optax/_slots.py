@@ -37,6 +37,7 @@ def _sharded_like(new: Any, leaf: jax.Array) -> jax.Array:
     # Zeros depend on no array, so jit would not know their sharding (jax#16080). XLA drops a select
     # that is always the same.
     new = jnp.asarray(new)
+    leaf = leaf if jnp.iscomplexobj(new) else leaf.real
     return jnp.where(True, new, leaf.astype(new.dtype)) if new.shape == leaf.shape else new
 
 

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lookahead_core import SyncState
+from lookahead_core import Interpolate, SyncState
 from lookahead_core.schedule import begins
 
 from ._evidence import evidence
@@ -64,7 +64,9 @@ def count_and_sync(parts: Parts) -> None:
         counters = part.state
         for portion, live in _portions(parts, part):
             counters = _stepped(parts, portion, live)
-        part.keep_counters(counters if part.members else part.rule.count_step(counters))
+        if not part.members:  # it counts its syncs, for those that join it or thaw
+            counters = replace(part.rule, outer=Interpolate()).step((), (), counters)[2]
+        part.keep_counters(counters)
     parts.elapsed.add_(1)
 
 

@@ -114,3 +114,18 @@ def test_the_read_out_needs_the_optimizer_and_says_so():
     optimizer, params = meta_optimizer(optax.sgd(0.1), gpa()), start()
     with pytest.raises(ValueError, match=r"call optimizer\.slow_params\(state, params\)"):
         slow_params(optimizer.init(params), params)
+
+
+@pytest.mark.clause("C32", "C87")
+@pytest.mark.parametrize("power", [0.0, 2.0])
+def test_a_complex_leaf_of_two_numbers_has_two_real_weights_and_a_real_rate(power):
+    params = jnp.asarray([1.0 + 2.0j, -3.0j])
+    injected_rate = optax.inject_hyperparams(optax.sgd)(0.5)  # of the dtype of the parameters
+    optimizer = meta_optimizer(injected_rate, schedule_free(beta=0.5, weight_lr_power=power))
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(jnp.ones_like(params), state, params)
+        params = optax.apply_updates(params, updates)
+    # The iterates are half a step and a whole one down; y is between the last and their mean.
+    assert_close(optimizer.slow_params(state, params), jnp.asarray([0.25 + 2.0j, -0.75 - 3.0j]))
+    assert_close(params, jnp.asarray([0.125 + 2.0j, -0.875 - 3.0j]))

@@ -128,6 +128,23 @@ def test_a_parameter_that_thaws_before_a_group_is_added_takes_part_in_the_next_c
     assert [weight.item() for weight in weights] == [-0.5, -0.5, -0.5]
 
 
+@pytest.mark.clause("C27", "C34", "C42")
+@pytest.mark.parametrize("capturable", [False, True])
+def test_a_group_that_is_frozen_whole_keeps_the_phase_of_the_others(capturable):
+    settings = {"lookahead_sync_period": 3}
+    frozen, weight, late = single(), single(), single()
+    frozen.requires_grad_(False)
+    inner = torch.optim.SGD([{"params": [frozen], **settings}, {"params": [weight]}], lr=1.0)
+    optimizer = Lookahead(inner, 2, 0.5, capturable=capturable)
+    for _ in range(4):
+        pull_down(optimizer, weight)
+    optimizer.load_state_dict(flat(optimizer.state_dict()))
+    optimizer.add_param_group({"params": [late], **settings})
+    for _ in range(2):
+        pull_down(optimizer, weight, late)
+    assert late.item() == -1.0  # six steps are two cycles of three
+
+
 @pytest.mark.clause("C42", "C73")
 @pytest.mark.parametrize("capturable", [False, True])
 def test_a_group_that_is_added_before_the_start_waits_for_it(capturable):
