@@ -19,7 +19,12 @@ __all__ = ["CodedFlight", "Flight", "PlainFlight"]
 
 
 class Flight(Protocol):
-    """A mean on its way."""
+    """A mean on its way.
+
+    Each of these may be called again where it failed, or where Ctrl-C came (clause C88).
+    """
+
+    halfway: bool
 
     def bring_on(self) -> None:
         """Start the second half, if it has not been."""
@@ -29,6 +34,9 @@ class Flight(Protocol):
 
     def kept(self) -> Sequence[Tensor]:
         """Wait for what has been started, and start nothing: what a checkpoint is to hold."""
+
+    def settle(self) -> None:
+        """Write down what a codec has lost: the message in which it was lost counts."""
 
 
 @dataclass(eq=False)
@@ -48,6 +56,7 @@ class PlainFlight:
     link: Link
     leaves: Sequence[Tensor]
     under_way: UnderWay
+    halfway: bool = False
 
     @classmethod
     def started(cls, link: Link, leaves: Sequence[Tensor]) -> "PlainFlight":
@@ -62,6 +71,9 @@ class PlainFlight:
         return self.leaves
 
     kept = arrived
+
+    def settle(self) -> None:
+        """Nothing: nothing is lost."""
 
 
 @dataclass(eq=False)
@@ -86,6 +98,8 @@ class CodedFlight:
         Of this worker's chunk.
     halfway : bool
         Whether the second message has been started.
+    left : Tensor or None
+        What is to be written into `residual`.
     """
 
     link: Link
@@ -95,6 +109,7 @@ class CodedFlight:
     message: tuple[Tensor, Any] | None = None
     mean: Tensor | None = None
     halfway: bool = False
+    left: Tensor | None = None
 
     @classmethod
     @torch.no_grad()
@@ -104,7 +119,7 @@ class CodedFlight:
         flight = cls(link, codec, leaves, residual)
         chunks = flight._chunks(leaves) + flight._chunks(residual)
         rows = torch.stack([flight._encoded(chunk) for chunk in chunks])
-        flight._scatter(chunks - flight._decoded(rows), residual)
+        flight.left = chunks - flight._decoded(rows)
         flight.message = link.exchange(rows)
         return flight
 
@@ -129,10 +144,9 @@ class CodedFlight:
             return
         mean = self._own_mean()
         row = self._encoded(mean)
-        residual = self._chunks(self.residual)
-        residual[self.link.rank] += mean - self._decoded(row[None])[0]
-        self._scatter(residual, self.residual)
-        self.message, self.halfway = self.link.collect(row), True
+        left = self._chunks(self.residual) if self.left is None else self.left.clone()
+        left[self.link.rank] += mean - self._decoded(row[None])[0]
+        self.message, self.halfway, self.left = self.link.collect(row), True, left
 
     @torch.no_grad()
     def arrived(self) -> Sequence[Tensor]:
@@ -141,7 +155,14 @@ class CodedFlight:
             self.bring_on()
         if self.message is not None:
             self._scatter(self._decoded(self._received()), self.leaves)
+            self.message = None
         return self.leaves
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        if self.left is not None:
+            self._scatter(self.left, self.residual)
+            self.left = None
 
     @torch.no_grad()
     def kept(self) -> Sequence[Tensor]:
@@ -163,7 +184,6 @@ class CodedFlight:
             raise AssertionError("nothing is under way")
         rows, work = self.message
         self.link.wait(work)
-        self.message = None
         return rows
 
     def _encoded(self, chunk: Tensor) -> Tensor:

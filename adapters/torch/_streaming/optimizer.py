@@ -20,6 +20,7 @@ from lookahead_core.schedule import begins
 from lookahead_core.validation import non_negative_int
 from lookahead_core.words import translated
 
+from ..._interrupts import whole
 from .._checkpoint import Loaded
 from .._checks import check_wrapped
 from .._groups import leaves_of
@@ -183,12 +184,11 @@ class StreamingOptimizer(MetaOptimizer):
         others = [n for n in range(len(stream.phases)) if n not in stream.flights]
         kind = "sync() of fragments"
         shares = {number: stream.meet_fragment(number, kind=kind) for number in others}
-        for number, share in shares.items():
-            stream.take(number, share)
-        for number in [*stream.flights]:
-            stream.apply(number)
-        stream.elapsed = 0
-        stream.start_again()
+        taken = {number: stream.take(number, share) for number, share in shares.items()}
+        for _, flight in [*stream.flights.values(), *taken.values()]:
+            flight.arrived()
+        with whole(True):
+            stream.start_again(taken)
 
     def add_param_group(self, param_group: dict[str, Any], inner: Optimizer | None = None) -> None:
         """Refused with RuntimeError: the fragments are those of the parameters at construction."""
@@ -225,15 +225,17 @@ class StreamingOptimizer(MetaOptimizer):
         stream.bring_on()
         loss, _ = take()
         due = [part for part in stream.parts if part.rule.due(part.state)]
-        for number, share in shares.items():
-            if number not in stream.flights:  # taken already at a step whose sync failed (C88)
-                stream.take(number, share)
-        for number in stream.numbers(1):
-            stream.apply(number)
-        for part in stream.parts:
-            if part not in due:
-                part.state = part.rule.count_step(part.state)
-        stream.elapsed += 1
+        taken = {number: stream.take(number, share) for number, share in shares.items()}
+        every = {**stream.flights, **taken}
+        arriving = {number: every[number] for number in stream.numbers(1)}
+        for _, flight in arriving.values():
+            flight.arrived()
+        others = [(p, p.rule.count_step(p.state)) for p in stream.parts if p not in due]
+        with whole(True):  # nobody is waited for in it
+            stream.keep(taken, arriving)
+            for part, state in others:
+                part.state = state
+            stream.elapsed += 1
         return loss
 
 

@@ -26,6 +26,8 @@ from .flight import CodedFlight, Flight, PlainFlight
 
 __all__ = ["Stream"]
 
+Taken = tuple[list[Tensor], Flight]  # parameters, and their mean on its way
+
 
 @dataclass(eq=False)
 class Stream(Parts):
@@ -50,7 +52,7 @@ class Stream(Parts):
     codec: Codec | None = None
     codec_name: str | None = None
     undone: list[float] = field(default_factory=list)
-    flights: dict[int, tuple[list[Tensor], Flight]] = field(default_factory=dict)
+    flights: dict[int, Taken] = field(default_factory=dict)
 
     @classmethod
     def of(cls, parts: Parts, fragment: dict[Tensor, int], **settings: Any) -> "Stream":
@@ -142,8 +144,11 @@ class Stream(Parts):
         return self.share(own, work, **facts, **{"the fragment": number})
 
     @torch.no_grad()
-    def take(self, number: int, share: float) -> None:
-        """Start the mean of what this worker has done to a fragment."""
+    def take(self, number: int, share: float) -> Taken:
+        """Start the mean of what this worker has done to a fragment.
+
+        Until it is given to `keep` nothing of this optimizer is changed.
+        """
         leaves = [leaf for part in self.of_fragment(number) for leaf in part.members]
         slow = [self.kept[leaf].slow.to(leaf.device) for leaf in leaves]
         own = pseudo_gradients(slow, leaves)
@@ -153,30 +158,37 @@ class Stream(Parts):
             flight: Flight = PlainFlight.started(link, own)
         else:
             flight = CodedFlight.started(link, self.codec, own, self._residual(leaves, own))
-        self.flights[number] = leaves, flight
-        self.undone = [done + self.work for done in self.undone]
-        self.undone[number], self.work = 0.0, 0.0
+        return leaves, flight
 
     def bring_on(self) -> None:
         """Before a step: start second halves that are due, and wait for means that are."""
         halfway = 1 + self.delay - (self.delay + 1) // 2
-        for number in self.numbers(halfway):
-            if number in self.flights:
-                self.flights[number][1].bring_on()
-        for number in self.numbers(1):
-            if number in self.flights:
-                self.flights[number][1].arrived()
+        for number, (_, flight) in self.flights.items():
+            if number in self.numbers(halfway):
+                flight.bring_on()
+            if number in self.numbers(1):
+                flight.arrived()
+            flight.settle()
 
-    def apply(self, number: int) -> None:
-        """Sync a fragment by its mean, waiting for it."""
-        leaves, flight = self.flights[number]
-        means = dict(zip(leaves, flight.arrived(), strict=True))
-        for part in self.of_fragment(number):
-            self.sync(part, partial(_in_order, iter([means[leaf] for leaf in part.members])))
-        del self.flights[number]
+    def keep(self, taken: dict[int, Taken], arrived: dict[int, Taken]) -> None:
+        """Sync fragments whose means have arrived, and go on with those that were taken."""
+        for number, (leaves, flight) in arrived.items():
+            means = dict(zip(leaves, flight.arrived(), strict=True))
+            for part in self.of_fragment(number):
+                self.sync(part, partial(_in_order, iter([means[leaf] for leaf in part.members])))
+        for number, (_, flight) in taken.items():
+            flight.settle()
+            self.undone = [done + self.work for done in self.undone]
+            self.undone[number], self.work = 0.0, 0.0
+        under_way = {**self.flights, **taken}
+        self.flights = {number: own for number, own in under_way.items() if number not in arrived}
 
-    def start_again(self) -> None:
-        """Cycles as at the start of a run; the numbers of syncs go on."""
+    def start_again(self, taken: dict[int, Taken]) -> None:
+        """Sync all fragments; cycles are as at the start of a run, the numbers of syncs go on."""
+        for _, flight in self.flights.values():
+            flight.settle()
+        self.keep(taken, {**self.flights, **taken})
+        self.elapsed = 0
         for part in self.parts:
             part.state = self._clock_at(self._number(part), syncs=part.state.syncs)
 
@@ -201,6 +213,7 @@ class Stream(Parts):
         """Have all of this where it is saved, waiting for messages under way and sending none."""
         link, numbers = self.workers.link, range(len(self.phases))
         for leaves, flight in self.flights.values():
+            flight.settle()
             for leaf, mean in zip(leaves, flight.kept(), strict=True):
                 self.kept[leaf].arriving = mean
         # What was never stepped is saved as new, with nothing of ours.
@@ -213,6 +226,7 @@ class Stream(Parts):
             "syncs": [state.syncs for state in firsts],
             "work": [*self.undone],
             "under_way": [*self.flights],
+            "halfway": [number for number, (_, flight) in self.flights.items() if flight.halfway],
             "member": [link.rank, link.size],
         }
 
@@ -236,7 +250,10 @@ class Stream(Parts):
         if not saved:
             return
         check_settings(saved, self.settings())
-        for name in ("resting", "syncs", "work", "under_way", "member"):
+        names = ["resting", "syncs", "work", "under_way", "member"]
+        # Checkpoints before 0.2.0 do not have it.
+        names += ["halfway"] if self.codec is not None and saved.get("under_way") else []
+        for name in names:
             if not isinstance(saved.get(name), list):
                 raise ValueError(
                     f"state_dict['param_groups'] must have 'lookahead_streaming_{name}', a list, "
@@ -269,16 +286,14 @@ class Stream(Parts):
             leaves = [leaf for part in self.of_fragment(number) for leaf in part.members]
             leaves = [leaf for leaf in leaves if self.kept[leaf].arriving is not None]
             means = [self.kept[leaf].arriving for leaf in leaves]
-            self.flights[number] = leaves, self._resumed(number, leaves, means)
+            halfway = number in saved.get("halfway", [])
+            self.flights[number] = leaves, self._resumed(leaves, means, halfway)
         self.saved()
 
-    def _resumed(self, number: int, leaves: list[Tensor], means: list[Any]) -> Flight:
+    def _resumed(self, leaves: list[Tensor], means: list[Any], halfway: bool) -> Flight:
         link = self.workers.link
         if self.codec is None or not leaves:
             return PlainFlight(link, means, [])
-        state = self.of_fragment(number)[0].state
-        rest = remaining(state.count, self.period, state.phase)
-        halfway = self.delay - rest >= (self.delay + 1) // 2
         return CodedFlight.resumed(link, self.codec, means, self._residual(leaves, means), halfway)
 
 
