@@ -14,7 +14,7 @@ from lookahead_core.typing import Array
 
 from ._tree import StateDict, written
 
-__all__ = ["check_entries", "check_ours", "loaded", "named_arrays"]
+__all__ = ["check_entries", "check_named", "check_ours", "loaded", "named_arrays"]
 
 Arrays = Mapping[str, Array]
 
@@ -71,8 +71,18 @@ def loaded(entries: StateDict, rule: SyncRule, state: SyncState, arrays: Arrays)
     )
 
 
+def check_named(entries: StateDict) -> None:
+    """Raise ValueError unless `entries` has names and what belongs to them."""
+    if not isinstance(entries, Mapping) or not all(isinstance(name, str) for name in entries):
+        given = [*entries] if isinstance(entries, Mapping) else entries
+        raise ValueError(
+            f"state_dict must be a mapping of names, as state_dict() gives, got {given!r:.200}"
+        )
+
+
 def check_entries(entries: StateDict, arrays: Arrays, numbers: set[str]) -> None:
     """Raise ValueError unless `entries` has these names, and arrays of these shapes and dtypes."""
+    check_named(entries)
     expected = {*arrays, *numbers}
     if expected != entries.keys():
         missing, unknown = expected - set(entries), set(entries) - expected

@@ -23,7 +23,7 @@ from lookahead_core.validation import not_wrapped
 from lookahead_core.words import refuse_to_set, translated, without_effect
 
 from .._interrupts import Uninterrupted, whole
-from ._checkpoint import check_ours, loaded, named_arrays
+from ._checkpoint import check_named, check_ours, loaded, named_arrays
 from ._inner.protocol import InnerOptimizer
 from ._kernels.in_place import IN_PLACE
 from ._tree import Layout, StateDict, Tree, checked_gradients, copies, written
@@ -193,6 +193,7 @@ class MetaOptimizer:
             If it was made by another rule, or an entry is missing, unknown, or of another shape
             or dtype; nothing is changed.
         """
+        check_named(state_dict)
         inner = {
             name.removeprefix("inner/"): value
             for name, value in state_dict.items()

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from damaged import PLAIN, STRUCTURES, changed
 from lookahead_core import Momentum, SyncRule, ema
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from reference_loop import K
@@ -45,8 +46,6 @@ UNLIKE = ("lookahead_entries", "lookahead_inner_step", "lookahead_numbers")
 
 def others(value, draw):
     """What may stand in the place of `value`."""
-    plain = (None, True, -1, 0, 3, 2**63, 10**400, 1.5, -2.0, math.nan, math.inf, 1j, "x", b"x")
-    structures = ([], {}, (), [None], {"a": 1}, object())
     tensors = (
         torch.tensor(1.5),
         torch.tensor(3),
@@ -62,27 +61,7 @@ def others(value, draw):
     )
     if isinstance(value, torch.Tensor) and draw.random() < 0.4:
         return draw.choice((value.double(), value.to(torch.float16), value.to(torch.complex64)))
-    return draw.choice((*plain, *structures, *tensors))
-
-
-def changed(value, draw):
-    """`value` with one part of it changed, gone, doubled or under another name."""
-    if isinstance(value, dict) and value and draw.random() < 0.95:
-        key = draw.choice(list(value))
-        if draw.random() < 0.15:
-            return {name: own for name, own in value.items() if name != key}
-        if draw.random() < 0.1:
-            other = draw.choice(("x", "step", "lookahead_slow", "lookahead_count", 0, 7, None))
-            return {other if name == key else name: own for name, own in value.items()}
-        if draw.random() < 0.1:
-            return {**value, draw.choice(("x", "lookahead_x", 7)): others(value[key], draw)}
-        return {**value, key: changed(value[key], draw)}
-    if isinstance(value, list) and value and draw.random() < 0.9:
-        place = draw.randrange(len(value))
-        if draw.random() < 0.2:
-            return draw.choice((value[:place] + value[place + 1 :], [*value, value[place]]))
-        return [*value[:place], changed(value[place], draw), *value[place + 1 :]]
-    return others(value, draw)
+    return draw.choice((*PLAIN, *STRUCTURES, *tensors))
 
 
 def outcome(optimizer, model, state_dict):
@@ -150,7 +129,7 @@ def test_a_damaged_state_dict_is_loaded_or_refused(kind, seed):
     train(optimizer, model, draw.randrange(2 * K + 1))
     good = optimizer.state_dict()
     for number in range(EACH):
-        damaged = changed(copy.deepcopy(good), draw)
+        damaged = changed(copy.deepcopy(good), draw, others)
         model = Quadratic()
         optimizer = OPTIMIZERS[kind](list(model.parameters()))
         train(optimizer, model, 2)
