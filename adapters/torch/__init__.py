@@ -9,5 +9,14 @@ from ._optimizer import Lookahead, MetaOptimizer
 from ._ranger import ranger
 from ._streaming.codecs import Codec
 from ._streaming.optimizer import StreamingOptimizer
+from ._workers.quorum import Quorum
 
-__all__ = ["Buffers", "Codec", "Lookahead", "MetaOptimizer", "StreamingOptimizer", "ranger"]
+__all__ = [
+    "Buffers",
+    "Codec",
+    "Lookahead",
+    "MetaOptimizer",
+    "Quorum",
+    "StreamingOptimizer",
+    "ranger",
+]

@@ -41,6 +41,8 @@ from ._parts import Part, Parts
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+    from ._workers.quorum import Quorum
+
 __all__ = ["Lookahead", "MetaOptimizer"]
 
 Closure = Callable[[], Any]
@@ -88,9 +90,10 @@ class MetaOptimizer(Optimizer):
     buffers : Buffers, optional
         Buffers of the model that are averaged with the first parameter group, by its rule, which
         must interpolate: `Buffers(model, "*running_*")`. Integer ones are copied.
-    process_group : torch.distributed.ProcessGroup, optional
+    process_group : torch.distributed.ProcessGroup or Quorum, optional
         Workers that sync together: the outer rule sees the mean of their pseudo-gradients (clause
         C81). They start from the weights of the group's first one; call `sync` on all or on none.
+        With a `Quorum` they may come and go (clause C94).
     timeout : datetime.timedelta, optional
         How long a sync waits for another worker; the group's own timeout if None.
     check_replicas : bool
@@ -145,7 +148,7 @@ class MetaOptimizer(Optimizer):
         capturable: bool = False,
         state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
         buffers: Buffers | None = None,
-        process_group: "dist.ProcessGroup | None" = None,
+        process_group: "dist.ProcessGroup | Quorum | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,
@@ -164,6 +167,8 @@ class MetaOptimizer(Optimizer):
         parts = parts_of(
             inner, rule, kernel, slow_dtype, slow_device, state_kinds, buffers, workers
         )
+        if workers is not None:
+            parts = workers.parts(parts)
         if capturable and slow_device is not None:
             raise ValueError(
                 "slow_device must be None if capturable (one graph, one device), "
@@ -176,7 +181,8 @@ class MetaOptimizer(Optimizer):
         if workers is not None:
             others = {} if buffers is None else buffers.now()
             workers.start(current, slow_dtype=str(slow_dtype), buffers=[*others])
-            workers.link.broadcast([*others.values()])
+            if others:
+                workers.link.broadcast([*others.values()])
         parts.begin(current)
         if capturable:
             parts.count_on_device()
@@ -286,7 +292,8 @@ class MetaOptimizer(Optimizer):
 
         Each worker calls it after its last step, which need not be the last one of the others. From
         then on the mean is of those who go on, and of the `work` that this one has done and not yet
-        averaged. Returns when all have called it, within a cycle: `sync()` then ends that. For
+        averaged. Returns when all have called it, within a cycle: `sync()` then ends that. With a
+        `Quorum` it returns at once, and what this one has done since its last sync is lost. For
         workers alone; `torch.distributed.algorithms.join.Join([optimizer])` does the same.
 
         Raises
@@ -514,6 +521,8 @@ class MetaOptimizer(Optimizer):
             parts.participating(part)
         if starting:
             refuse_ours_in(self.inner)
+            if parts.catch_up(starting):
+                take = _no_step  # the gradient is of weights that are no more
             parts.begin(starting)
         average = self._met(due)
         if average and parts.workers.all_left:
@@ -629,6 +638,11 @@ class MetaOptimizer(Optimizer):
         not_evaluating(action, self._parts.evaluating)
 
 
+def _no_step() -> tuple[None, bool]:
+    """An inner step that is skipped."""
+    return None, False
+
+
 class Lookahead(MetaOptimizer):
     """Lookahead around any torch optimizer: k steps forward, one step back.
 
@@ -685,7 +699,7 @@ class Lookahead(MetaOptimizer):
         capturable: bool = False,
         state_kinds: Mapping[str, Literal["moment", "count", "keep"]] | None = None,
         buffers: Buffers | None = None,
-        process_group: "dist.ProcessGroup | None" = None,
+        process_group: "dist.ProcessGroup | Quorum | None" = None,
         timeout: timedelta | None = None,
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,

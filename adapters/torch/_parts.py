@@ -313,6 +313,10 @@ class Parts:
                 state = self.filled(part, {})
                 self.store(part, part.rule.watch(state, gradients(part.groups, part.members)), {})
 
+    def catch_up(self, parts: Iterable[Part]) -> bool:
+        """Whether weights had to be moved, before cycles begin, to be where other workers are."""
+        return False
+
     # --- the sync ---
 
     def meet(self, parts: list[Part], **facts: Any) -> Average | None:

@@ -87,7 +87,7 @@ def finished(folder, *arguments, name="said"):
 
 @pytest.mark.parametrize(
     ("program", "blocks"),
-    [(RESTARTS, {0, 1}), (PROGRAMS / "killed_saves.py", {2}), (COME_AND_GO, {3, 4})],
+    [(RESTARTS, {0, 1}), (PROGRAMS / "killed_saves.py", {2}), (COME_AND_GO, {4, 5})],
     ids=lambda value: getattr(value, "stem", ""),
 )
 def test_the_page_shows_lines_of_the_programs_that_are_tested(program, blocks):
@@ -95,7 +95,7 @@ def test_the_page_shows_lines_of_the_programs_that_are_tested(program, blocks):
     shown = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     source = dedented(program.read_text())
     assert {i for i, block in enumerate(shown) if dedented(block) in source} == blocks
-    assert len(shown) == 5
+    assert len(shown) == 6
 
 
 def dedented(code):

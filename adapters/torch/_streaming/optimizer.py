@@ -28,7 +28,7 @@ from .._hooks import StepsPast
 from .._joint import joined
 from .._optimizer import InnerStep, MetaOptimizer
 from .._workers.leaving import notify
-from .._workers.workers import workers_of
+from .._workers.workers import Workers, workers_of
 from .codecs import Codec, codec_of, name_of
 from .fragments import fragments_of
 from .stream import Stream
@@ -140,10 +140,11 @@ class StreamingOptimizer(MetaOptimizer):
         delay = _checked_delay(delay, period)
         decoder = codec_of(codec)
         workers = workers_of(process_group, timeout, False, worker, rule, False)
-        if workers is None:
+        if not isinstance(workers, Workers):
             raise ValueError(
                 "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD is None "
-                "before dist.init_process_group(); without other workers use MetaOptimizer), got "
+                "before dist.init_process_group(); without other workers, or with a Quorum, use "
+                "MetaOptimizer), got "
                 f"{process_group!r}"
             )
         name = name_of(codec)

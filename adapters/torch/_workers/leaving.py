@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch.distributed.algorithms.join import Join, JoinHook
 
+from .quorum_parts import QuorumParts
+
 if TYPE_CHECKING:
     from .._optimizer import MetaOptimizer
 
@@ -14,7 +16,10 @@ __all__ = ["Leaving", "follow", "leave", "notify"]
 
 
 def leave(optimizer: "MetaOptimizer") -> None:
-    """Follow the others until all have left."""
+    """Follow the others until all have left; a quorum goes on without this worker."""
+    if isinstance(optimizer._parts, QuorumParts):
+        optimizer._parts.workers.quorum.leave()
+        return
     optimizer._parts.workers.all_left = False
     while not optimizer._parts.workers.all_left:
         follow(optimizer)

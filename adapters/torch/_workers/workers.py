@@ -23,13 +23,15 @@ from lookahead_core.workers import check_alike
 
 from .._groups import leaves_of
 from .collectives import Link, fingerprint, local
+from .quorum import Quorum
 from .shards import groups_of_a_worker, groups_within, which_part
 
 if TYPE_CHECKING:
     from .._leaves import Kept
-    from .._parts import Part
+    from .._parts import Part, Parts
+    from .quorum_parts import Visitors
 
-__all__ = ["Workers", "workers_of"]
+__all__ = ["Workers", "facts_of", "workers_of"]
 
 # What workers may be about to do when they meet.
 SYNCS = ("a sync", "sync()")
@@ -100,10 +102,14 @@ class Workers:
 
     made: ClassVar[int] = 0  # in this process
 
+    def parts(self, parts: "Parts") -> "Parts":
+        """The parts of an optimizer of these workers."""
+        return parts
+
     def start(self, parts: Sequence["Part"], **facts: Any) -> None:
         """Refuse workers that are not alike, before anything is changed."""
         frozen = [leaf for leaf in _every(parts) if not leaf.requires_grad]
-        found = {**facts, **_facts(parts)}
+        found = {**facts, **facts_of(parts)}
         words = self.meet("making an optimizer", found, fingerprint(frozen), float(Workers.made))
         self._refuse_odd(words, "frozen parameters", "What is frozen is not sent: load it on all.")
         self.number = Workers.made = int(max(word.work for word in words)) + 1
@@ -163,7 +169,7 @@ class Workers:
         kind, counters = "leaving" if self.leaving else kind, _counters(parts)
         within = {**where, **_settings(parts), **counters}
         work = self._of_this_worker(kind, leaves, work, within)
-        words = self.meet(kind, {**where, **_facts(parts), **counters}, bits, work)
+        words = self.meet(kind, {**where, **facts_of(parts), **counters}, bits, work)
         edited = "Were weights loaded or edited on one of them alone?"
         self._refuse_odd(words, "slow weights", edited)
         kinds, works = [KINDS[word.kind] for word in words], [word.work for word in words]
@@ -234,7 +240,7 @@ def workers_of(
     worker: Any,
     rule: SyncRule,
     capturable: bool,
-) -> Workers | None:
+) -> "Workers | Visitors | None":
     """Workers with these settings, or ValueError; None without a group."""
     boolean("check_replicas", check_replicas, "compare the slow weights of all at each sync")
     if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta()):
@@ -248,16 +254,31 @@ def workers_of(
             f"process_group must be a group that this process is in, got one without rank "
             f"{dist.get_rank()}: make the optimizer on its ranks alone, or call new_group with all"
         )
-    if not isinstance(process_group, dist.ProcessGroup):
+    if not isinstance(process_group, dist.ProcessGroup | Quorum):
         raise ValueError(
-            "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD for all), "
-            f"got {process_group!r}"
+            "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD for all) or "
+            f"a Quorum, got {process_group!r}"
         )
     if capturable:
         raise ValueError("capturable must be False with a process_group, got True")
     check_alike(rule)
+    if isinstance(process_group, Quorum):
+        return visitors_of(process_group, timeout, check_replicas, worker)
     within = None if worker is None else groups_within(worker, process_group)
     return Workers(Link(process_group, timeout), check_replicas, within)
+
+
+def visitors_of(quorum: Quorum, timeout: Any, check_replicas: bool, worker: Any) -> "Visitors":
+    """Workers that sync by a quorum, or ValueError."""
+    from .quorum_parts import Visitors  # it needs what is here
+
+    for name, value in (("timeout", timeout), ("worker", worker)):
+        if value is not None:
+            raise ValueError(
+                f"{name} must be None with a Quorum (which has a timeout of its own, and workers "
+                f"of one process), got {value!r}"
+            )
+    return Visitors(quorum, check_replicas)
 
 
 def _refuse_differences(link: Link, facts: list[dict[str, Any]]) -> None:
@@ -286,7 +307,7 @@ def _named(parts: Sequence["Part"]) -> list[tuple[str, "Part"]]:
     return [(f" of part {index}" if several else "", part) for index, part in enumerate(parts)]
 
 
-def _facts(parts: Sequence["Part"]) -> dict[str, Any]:
+def facts_of(parts: Sequence["Part"]) -> dict[str, Any]:
     """What must be the same on all workers, under names that a user knows."""
     facts = _settings(parts)
     for where, part in _named(parts):
