@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import runpy
 import signal
@@ -20,6 +21,7 @@ from torchft.coordination import LighthouseServer
 ROOT = Path(__file__).parents[2]
 PROGRAMS, EXAMPLES = Path(__file__).parent / "programs", ROOT / "examples" / "workers"
 RESTARTS, COME_AND_GO = EXAMPLES / "restarts.py", EXAMPLES / "come_and_go.py"
+CHAOS = PROGRAMS / "chaos.py"
 # The launcher's own store still has the addresses of those that were killed (pytorch#135712).
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 PATIENCE = 150.0
@@ -73,11 +75,11 @@ def started(folder, *arguments, name):
         process.wait()
 
 
-def finished(folder, *arguments, name="said"):
+def finished(folder, *arguments, name="said", within=PATIENCE):
     """What a process of Python says that has come to its end."""
     with started(folder, *arguments, name=name) as process:
         try:
-            process.wait(PATIENCE)
+            process.wait(within)
         except subprocess.TimeoutExpired:
             end(folder)  # its workers too
         said = (folder / name).read_text()
@@ -161,6 +163,47 @@ def test_workers_that_are_started_again_end_with_the_weights_of_an_undisturbed_r
         whole, again = tensors(undisturbed(processes) / file), tensors(folder / file)
         assert len(whole) == len(again) > 0
         assert all(map(torch.equal, whole, again)), file
+
+
+# --- a quorum ---
+
+
+@pytest.mark.clause("C94")
+def test_chaos_costs_time_and_no_quality(folder, capsys):
+    """Four workers with a quorum: kills, restarts, stops, skipped steps (programs/chaos.py).
+
+    For CHAOS_SECONDS of the environment, 10 of them by default, and with CHAOS_SEED, or any.
+    """
+    seconds = float(os.environ.get("CHAOS_SECONDS", "10"))
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(1 << 30)))
+
+    def run(name, *arguments):
+        own = folder / name
+        own.mkdir()
+        said = finished(folder, CHAOS, own, seed, *arguments, name=f"{name}.txt", within=limit)
+        return own, json.loads(said.splitlines()[-1])
+
+    limit = PATIENCE + 5 * seconds
+    chaos, disturbed = run("chaos", seconds)
+    _, calm = run("calm", disturbed["syncs"], "undisturbed")
+    goodput = disturbed["cycles a second"] / calm["cycles a second"]
+    with capsys.disabled():
+        print(f"\nchaos with seed {seed}: {disturbed}\nundisturbed: {calm}\ngoodput: {goodput:.0%}")
+    told = [
+        [json.loads(line) for line in file.read_text().splitlines()]
+        for file in chaos.iterdir()
+        if file.name.startswith("said")
+    ]
+    syncs = {
+        sync: [line[1:] for lines in told for line in lines if line[0] == sync]
+        for sync in range(1, 1 + disturbed["syncs"])
+    }
+    assert all(own == others[0] for others in syncs.values() for own in others)
+    assert len(syncs[disturbed["syncs"]]) == disturbed["ended"] == calm["ended"] == 4
+    assert min(disturbed["kills"], disturbed["stops"]) > 0
+    assert {2, 3, 4} >= {len(line[0]) for lines in syncs.values() for line in lines} > {4}
+    assert disturbed["loss"] == pytest.approx(calm["loss"], rel=0.02)
+    assert calm["loss"] < calm["loss before"] / 10
 
 
 # --- killed while it saves ---
