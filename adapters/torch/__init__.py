@@ -7,7 +7,7 @@
 from ._buffers import Buffers
 from ._optimizer import Lookahead, MetaOptimizer
 from ._ranger import ranger
-from ._streaming.codecs import Codec
+from ._streaming.codecs import Codec, TopK
 from ._streaming.optimizer import StreamingOptimizer
 from ._workers.quorum import Quorum
 
@@ -18,5 +18,6 @@ __all__ = [
     "MetaOptimizer",
     "Quorum",
     "StreamingOptimizer",
+    "TopK",
     "ranger",
 ]

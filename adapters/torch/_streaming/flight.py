@@ -117,7 +117,8 @@ class CodedFlight:
         cls, link: Link, codec: Codec, leaves: Sequence[Tensor], residual: Sequence[Tensor]
     ) -> "CodedFlight":
         flight = cls(link, codec, leaves, residual)
-        chunks = flight._chunks(leaves) + flight._chunks(residual)
+        kept = getattr(codec, "decay", 1.0)
+        chunks = flight._chunks(leaves) + kept * flight._chunks(residual)
         rows = torch.stack([flight._encoded(chunk) for chunk in chunks])
         flight.left = chunks - flight._decoded(rows)
         flight.message = link.exchange(rows)

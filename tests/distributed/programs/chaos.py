@@ -220,7 +220,7 @@ def main(folder, seed, amount, disturbed):
         if disturbed:
             (folder / "last.tmp").write_text(str(syncs + AFTER))
             os.replace(folder / "last.tmp", last)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 60 + (0 if disturbed else amount)
         while nursery.there or nursery.back:
             nursery.look()
             time.sleep(0.02)

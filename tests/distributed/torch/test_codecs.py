@@ -5,7 +5,7 @@ import torch
 import torch.distributed as dist
 
 from lookahead_core import Interpolate, SyncRule, diloco, local_sgd
-from lookahead_core.adapters.torch import StreamingOptimizer
+from lookahead_core.adapters.torch import StreamingOptimizer, TopK
 from sharded_runs import gathered
 from streaming_runs import Run
 
@@ -60,7 +60,7 @@ def mean(tensor):
 
 @pytest.mark.clause("C83")
 @pytest.mark.parametrize("delay", [0, 2])
-@pytest.mark.parametrize("codec", [*CODECS, Sign()])
+@pytest.mark.parametrize("codec", [*CODECS, Sign(), TopK(8, 64)])
 def test_what_was_not_sent_is_left_over_and_nothing_is_lost(codec, delay, rank):
     run = Quadratic(rank, local_sgd(4), codec=codec, delay=delay, lr=0.0)
     exact = torch.zeros(N, dtype=torch.float64)
@@ -94,6 +94,49 @@ def test_with_feedback_four_bits_come_to_the_optimum_and_without_they_do_not(ran
     assert distance(None) < 1e-3
     assert distance("int4") < 0.01
     assert distance("int4", forget=True) > 0.05
+    assert distance(TopK(8, 64)) < 0.15
+    assert distance(TopK(8, 64), forget=True) > 0.3
+
+
+class Exact:
+    """All bits of a float32."""
+
+    def encode(self, values):
+        return values.view(torch.uint8)
+
+    def decode(self, sent, size):
+        return sent.view(torch.float32)
+
+
+@pytest.mark.clause("C83")
+def test_sparse_loco_is_its_lines_with_the_mean_cut_as_well(rank, size):
+    """Plain SGD outside, error feedback that decays: the numbers that wait are the momentum."""
+    k, decay, chunk = 4, 0.9, N // size
+    run = Quadratic(rank, local_sgd(3), codec=TopK(k, chunk, Exact(), decay))
+    slow, waiting = torch.zeros(N), [torch.zeros(N) for _ in range(size)]
+
+    def cut(numbers):
+        kept = torch.zeros_like(numbers)
+        places = sorted(range(len(numbers)), key=lambda n: -abs(numbers[n]))[:k]
+        kept[places] = numbers[places]
+        return kept
+
+    for _ in range(5):
+        run.steps(3)
+        means = torch.zeros(N)
+        for worker in range(size):
+            fast = slow
+            for _ in range(3):
+                fast = fast - 0.1 * (fast - drawn(worker))
+            memory = decay * waiting[worker] + (slow - fast) / size
+            sent = torch.cat([cut(part) for part in memory.split(chunk)])
+            waiting[worker], means = memory - sent, means + sent
+        for owner, (begin, part) in enumerate(
+            zip(range(0, N, chunk), means.split(chunk), strict=True)
+        ):
+            waiting[owner][begin : begin + chunk] += part - cut(part)
+        slow = slow - torch.cat([cut(part) for part in means.split(chunk)])
+        torch.testing.assert_close(run.leaf.detach(), slow, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.clause("C83")
