@@ -279,6 +279,37 @@ def test_the_super_slow_weights_are_read_from_the_slots(xp):
     assert values(rule.outer.super_slow(state.slow, state.outer)[0]) == [-1.0]
 
 
+@pytest.mark.clause("C71", "C75")
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_outer_momentum_is_restarted_by_two_schedules(nesterov, xp):
+    """Topollai et al. 2026: at each third sync the buffer starts from zero, before it is added to.
+
+    What Nesterov's step would have added of the new buffer is in the rate of that sync.
+    """
+
+    def restarts(syncs):
+        third = syncs % 3 == 0
+        return third if isinstance(third, bool) else xp.astype(third, xp.float32)
+
+    momentum = Momentum(
+        lr=lambda syncs: 0.7 * (1 + 0.9 * nesterov * restarts(syncs)),
+        momentum=lambda syncs: 0.9 * (1 - restarts(syncs)),
+        nesterov=nesterov,
+    )
+    rule, slow, buffer = SyncRule(2, momentum), 0.0, 0.0
+    start = (leaf(xp, 0.0),)
+    runs = [(start, rule.init(start, count=count)) for count in (0, xp.asarray(0))]
+    for sync in range(8):
+        buffer = 0.0 if sync % 3 == 0 else buffer
+        buffer = 0.9 * buffer + 2.0  # two steps of one
+        slow -= 0.7 * (2.0 + 0.9 * buffer if nesterov else buffer)
+        for number, (fast, state) in enumerate(runs):
+            fast, _, state = stepped(rule, state, fast, times=2)
+            runs[number] = fast, state
+            assert values(fast[0]) == pytest.approx([slow], rel=1e-6)
+            assert values(state.outer[0][0]) == pytest.approx([buffer], rel=1e-6)
+
+
 @pytest.mark.clause("C75", "C78")
 def test_a_schedule_of_the_second_rule_counts_its_own_syncs(xp):
     rule, start = nested(lookahead(1, 1.0), swa(2)), (leaf(xp, 0.0),)

@@ -80,6 +80,36 @@ def test_its_block_of_streaming_trains_after_the_first(rank):
     assert saved["lookahead_streaming_syncs"] == [1, 1]
 
 
+def test_its_moments_are_averaged_as_in_plain_loops(rank, size):
+    """DES-LOC: Adam on each worker; weights, and each moment, are averaged at periods of theirs."""
+    names = {"__name__": "page"}
+    torch.manual_seed(3)
+    for block in (BLOCKS[0].split("for step")[0], *section("Moments averaged")):
+        run(block, names)
+    names["periods"].update(exp_avg=3, exp_avg_sq=4)
+    names["optimizer"].param_groups[0]["lookahead_sync_period"] = 2
+    start = torch.cat([leaf.detach().flatten() for leaf in names["model"].parameters()]).double()
+    train(names, 12, torch.full((2, 4), 1.0 + rank))
+    workers = [[start.clone(), torch.zeros(5), torch.zeros(5)] for _ in range(size)]
+    for step in range(1, 13):
+        for number, worker in enumerate(workers):
+            weights, first, second = worker
+            inputs = torch.tensor([1.0 + number] * 4 + [1.0])
+            gradient = 2 * (weights @ inputs.double()) * inputs
+            first = 0.9 * first + 0.1 * gradient
+            second = 0.999 * second + 0.001 * gradient**2
+            size_of_step = (second / (1 - 0.999**step)).sqrt() + 1e-8
+            weights = weights * (1 - 1e-2 * 1e-2) - 1e-2 * first / (1 - 0.9**step) / size_of_step
+            worker[:] = weights, first, second
+        for place, period in enumerate((2, 3, 4)):
+            if step % period == 0:
+                mean = sum(worker[place] for worker in workers) / size
+                for worker in workers:
+                    worker[place] = mean
+    found = torch.cat([leaf.detach().flatten() for leaf in names["model"].parameters()])
+    torch.testing.assert_close(found.double(), workers[rank][0], rtol=1e-4, atol=1e-6)
+
+
 def test_a_sharded_model_is_evaluated_saved_and_loaded(tmp_path):
     made, evaluated = section("Sharded parameters")
     saved, loaded, _ = section("Checkpoints")
