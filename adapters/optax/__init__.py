@@ -9,6 +9,7 @@ from ._split import SplitTransformation, split
 from ._state import LookaheadState, PersistentState, SharedState, find_state, resync, slow_params
 from ._workers.average import weighted_mean
 from ._workers.axes import worker_axes
+from ._workers.streaming import streaming_optimizer
 
 __all__ = [
     "LookaheadState",
@@ -23,6 +24,7 @@ __all__ = [
     "resync",
     "slow_params",
     "split",
+    "streaming_optimizer",
     "unpark",
     "weighted_mean",
     "worker_axes",

@@ -5,7 +5,9 @@ from typing import Any
 import jax
 import optax
 
-from lookahead_core.adapters.optax._state import LookaheadState, find_state
+from lookahead_core.adapters.optax._state import LookaheadState, states_in
+
+from .in_flight import InFlight
 
 __all__ = ["worker_axes"]
 
@@ -21,7 +23,8 @@ def worker_axes(state: optax.OptState, own: Any, shared: Any) -> Any:
     Parameters
     ----------
     state : optax state
-        One with a `SharedState` in it, or its `jax.eval_shape`.
+        One with a `SharedState` in it, or with several for different parameters
+        (`streaming_optimizer`), or its `jax.eval_shape`.
     own, shared : any
         What to write for each.
 
@@ -33,7 +36,7 @@ def worker_axes(state: optax.OptState, own: Any, shared: Any) -> Any:
     Raises
     ------
     ValueError
-        If `state` does not hold exactly one `LookaheadState`.
+        If `state` holds no `LookaheadState`.
 
     Examples
     --------
@@ -45,13 +48,16 @@ def worker_axes(state: optax.OptState, own: Any, shared: Any) -> Any:
     >>> axes.inner, axes.slow
     (0, None)
     """
-    find_state(state)
+    states_in(state)
 
     def axis(node: Any) -> Any:
+        if isinstance(node, InFlight):
+            return InFlight(axis(node.fragment), shared)
         if not isinstance(node, LookaheadState):
             return own
         return type(node)(
             step=shared, syncs=shared, slow=shared, inner=own, inner_slow=own, outer=shared
         )
 
-    return jax.tree.map(axis, state, is_leaf=lambda node: isinstance(node, LookaheadState))
+    ours = (LookaheadState, InFlight)
+    return jax.tree.map(axis, state, is_leaf=lambda node: isinstance(node, ours))

@@ -111,7 +111,7 @@ class Blocks:
 class TopK:
     """The numbers of the largest size in each block, and where they are; the others wait.
 
-    Attributes
+    Parameters
     ----------
     k : int
         Numbers of a block that are sent: each takes 16 bits for its place, and those of `values`.
@@ -156,13 +156,15 @@ class TopK:
             raise ValueError(f"decay must be in [0, 1], got {self.decay!r}")
 
     def encode(self, values: Tensor) -> Tensor:
+        """1-D float32 -> bytes: places of 16 bits, and the numbers that are there."""
         blocks = self._blocks(values)
-        # Those that are not finite count as the largest.
+        # What is not finite counts as the largest.
         _, places = blocks.abs().topk(self._sent(blocks))
         largest = blocks.gather(1, places).view(-1)
         return torch.cat([places.to(torch.int16).view(-1).view(torch.uint8), self._encode(largest)])
 
     def decode(self, sent: Tensor, size: int) -> Tensor:
+        """What `encode` gave -> 1-D float32 of `size` values, with zeros for those that wait."""
         blocks = self._blocks(sent.new_zeros(size, dtype=torch.float32))
         number = len(blocks) * self._sent(blocks)
         places = sent[: 2 * number].view(torch.int16).long()

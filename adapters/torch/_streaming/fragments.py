@@ -7,6 +7,8 @@ from torch import Tensor
 
 from lookahead_core.validation import int_at_least
 
+from ..._fragments import balanced
+
 __all__ = ["fragments_of"]
 
 
@@ -31,18 +33,9 @@ def fragments_of(fragments: Any, leaves: Iterable[Tensor], sync_period: int) -> 
 
 
 def _balanced(leaves: list[Tensor], number: int) -> dict[Tensor, int]:
-    """The largest first, each to the fragment with the least numbers so far.
-
-    Only what is trained now counts: what is frozen does not travel.
-    """
-    sizes = {leaf: leaf.numel() if leaf.requires_grad else 0 for leaf in leaves}
-    totals = [(0, 0, index) for index in range(number)]
-    found = {}
-    for leaf in sorted(leaves, key=lambda leaf: -sizes[leaf]):
-        numbers, members, index = min(totals)
-        totals[index] = numbers + sizes[leaf], members + 1, index
-        found[leaf] = index
-    return found
+    """Of sizes as equal as may be. Only what is trained now counts: what is frozen stays here."""
+    sizes = [leaf.numel() if leaf.requires_grad else 0 for leaf in leaves]
+    return dict(zip(leaves, balanced(sizes, number), strict=True))
 
 
 def _check_lists(fragments: Sequence[Any], leaves: list[Tensor]) -> None:

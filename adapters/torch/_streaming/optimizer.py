@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from lookahead_core import SyncRule
 from lookahead_core.schedule import begins
-from lookahead_core.validation import non_negative_int
 from lookahead_core.words import translated
 
+from ..._fragments import checked_delay, checked_period
 from ..._interrupts import whole
 from .._checkpoint import Loaded
 from .._checks import check_wrapped
@@ -135,9 +135,9 @@ class StreamingOptimizer(MetaOptimizer):
     ) -> None:
         inner = joined(inner)
         check_wrapped(inner, rule)
-        period = _checked_period(rule)
+        period = checked_period(rule)
         number = fragments_of(fragments, leaves_of(inner.param_groups), period)
-        delay = _checked_delay(delay, period)
+        delay = checked_delay(delay, period)
         decoder = codec_of(codec)
         workers = workers_of(process_group, timeout, False, worker, rule, False)
         if not isinstance(workers, Workers):
@@ -238,28 +238,3 @@ class StreamingOptimizer(MetaOptimizer):
                 part.state = state
             stream.elapsed += 1
         return loss
-
-
-def _checked_period(rule: SyncRule) -> int:
-    """The period of a rule that can be streamed by, else ValueError."""
-    if callable(rule.sync_period):
-        raise ValueError(
-            "sync_period must be a number with fragments (their syncs are spread over cycles of "
-            f"one length), got {rule.sync_period!r}"
-        )
-    if rule.inner_state != "maintain":
-        raise ValueError(
-            "rule must have inner_state='maintain' with fragments (the inner state has no "
-            f"fragments), got {rule.inner_state!r}"
-        )
-    return rule.sync_period
-
-
-def _checked_delay(delay: Any, period: int) -> int:
-    number = non_negative_int("delay", delay, "steps from a taking to its sync")
-    if number >= period:
-        raise ValueError(
-            f"delay must be below sync_period={period} (a fragment must have arrived "
-            f"when it is taken again), got {number}"
-        )
-    return number
