@@ -523,6 +523,7 @@ class MetaOptimizer(Optimizer):
             refuse_ours_in(self.inner)
             if parts.catch_up(starting):
                 take = _no_step  # the gradient is of weights that are no more
+                due = [part for part in current if part.rule.due(part.state)]
             parts.begin(starting)
         average = self._met(due)
         if average and parts.workers.all_left:

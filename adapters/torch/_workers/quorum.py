@@ -200,7 +200,8 @@ class Quorum:
 
     def _wait(self, part: str, sync: int, digest: str) -> None:
         """Wait for the others; make the mean if it is for this worker to do so."""
-        began, enough, ready = time.monotonic(), None, None
+        window = self.window.total_seconds()
+        waits, enough, ready = time.monotonic(), None, None
         while not self.decided(sync, part):
             here = self._here(part, sync, digest)
             now = time.monotonic()
@@ -208,14 +209,14 @@ class Quorum:
             coming = sum(not self.store.check([f"left/{rank}"]) for rank in range(self.size))
             needed = min(self.quorum or 1, coming)
             if len(in_time) >= needed:
-                enough = now if enough is None else enough
-                if len(in_time) >= coming or now >= enough + self.window.total_seconds():
+                if enough is None:  # from now on each of them may be the one to make the mean
+                    enough, waits = now, now + (self.size + 1) * (PATIENCE + window)
+                if len(in_time) >= coming or now >= enough + window:
                     ready = now if ready is None else ready
                     # The next one does it if the first is killed meanwhile.
-                    wait = (PATIENCE + self.window.total_seconds()) * in_time.index(self.rank)
-                    if now >= ready + wait:
-                        self._decide(part, sync, here, digest)
-            elif now > began + self.timeout.total_seconds():
+                    if now >= ready + (PATIENCE + window) * in_time.index(self.rank):
+                        self._decide(part, sync, here, needed)
+            if now > waits + self.timeout.total_seconds():
                 raise RuntimeError(
                     f"worker {self.rank} waited for the others at sync {sync}, and no quorum of "
                     f"{needed} came within timeout={self.timeout}: there are {in_time}"
@@ -232,16 +233,21 @@ class Quorum:
                 found[rank] = said
         return found
 
-    def _decide(self, part: str, sync: int, here: dict[int, dict[str, Any]], digest: str) -> None:
+    def _decide(self, part: str, sync: int, here: dict[int, dict[str, Any]], needed: int) -> None:
         """Make the mean; it is that of the sync unless another worker was faster."""
-        everything = []
-        for said in here.values():
-            if (written := self._got(said)) is None:
-                return  # that worker is saying more; look again
-            everything.append(Done(unpacked(written), said["work"], said["cycles"]))
+        # Of a worker that is saying more just now, or was killed while it did, there is nothing.
+        written = {rank: self._got(said) for rank, said in here.items()}
+        heard = {rank: here[rank]["final"] for rank, own in written.items() if own is not None}
+        if sum(heard.values()) < needed:
+            return
+        everything = [
+            Done(unpacked(own), here[rank]["work"], here[rank]["cycles"])
+            for rank, own in written.items()
+            if own is not None
+        ]
         place = f"{part}/mean/{sync % self.keep}/{self.rank}"
         record = self._put(place, packed(combined(everything).leaves))
-        record |= {"heard": {r: said["final"] for r, said in here.items()}, "digest": digest}
+        record |= {"heard": heard, "digest": here[self.rank]["digest"]}
         self.store.compare_set(f"{part}/decided/{sync}", "", json.dumps(record))
 
     def _say(self, part: str, sync: int, own: Done, final: bool, digest: str) -> None:

@@ -87,6 +87,12 @@ def close(found, expected):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """A second for each worker that does not make the mean is long for a test."""
+    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
+
+
 @pytest.fixture(params=["HashStore", "FileStore", "TCPStore"])
 def store(request, tmp_path):
     if request.param == "HashStore":
@@ -246,7 +252,6 @@ def test_nobody_waits_for_one_that_has_left():
 
 @pytest.mark.clause("C94")
 def test_the_next_worker_makes_the_mean_if_the_first_is_killed_before_it_does(monkeypatch):
-    monkeypatch.setattr(exchange, "PATIENCE", 0.05)
     store = dist.HashStore()
     killed, one = (Worker(store, rank, quorum=2) for rank in range(2))
 
@@ -260,6 +265,23 @@ def test_the_next_worker_makes_the_mean_if_the_first_is_killed_before_it_does(mo
     plain = PlainLoop()
     one.cycle()
     close(one.slow(), plain.sync(plain.done(0), plain.done(1)))
+
+
+@pytest.mark.clause("C94")
+@pytest.mark.parametrize("needed", [1, 2])
+def test_a_worker_that_was_killed_while_it_wrote_is_not_waited_for(needed):
+    store = dist.HashStore()
+    one, killed = Worker(store, 0, quorum=1), Worker(store, 1)
+    sync = killed.optimizer._parts._where(killed.optimizer._parts.parts[0])
+    killed.quorum._say("0", 0, exchange.Done([torch.ones(3)], 0.0, 1), True, sync["digest"])
+    killed.quorum._put("0/done/1", b"half of what it has done since")
+    one.quorum.quorum, one.quorum.timeout = needed, timedelta(seconds=0.1)
+    if needed == 1:
+        one.cycle()
+        assert one.quorum.heard(0) == [0]
+    else:
+        with pytest.raises(RuntimeError, match="no quorum of 2"):
+            one.cycle()
 
 
 def test_a_message_that_is_overwritten_while_it_is_read_is_read_again(monkeypatch):
