@@ -203,7 +203,9 @@ def distributed(session: nox.Session) -> None:
     run_tests(environment, "tests/distributed/jax", *options)
     # One by one: these start processes themselves, and wait for each other with time limits.
     done = [f"--ignore={ROOT}/tests/distributed/{folder}" for folder in ("torch", "jax")]
-    run_tests(environment, "tests/distributed", *options, *done, launcher=("pytest",))
+    # The run with four workers that are killed takes two minutes here, and ten seconds elsewhere.
+    chaos = {"CHAOS_SECONDS": "120"}
+    run_tests(environment, "tests/distributed", *options, *done, launcher=("pytest",), env=chaos)
 
 
 @nox.session(tags=["rest"])
@@ -355,6 +357,7 @@ def run_tests(
     environment: Environment,
     *arguments: str,
     launcher: tuple[str, ...] = SIDE_BY_SIDE,
+    env: dict[str, str] | None = None,
 ) -> None:
     """pytest on the installed wheel, from an empty folder: nothing of the checkout is in the way.
 
@@ -370,7 +373,9 @@ def run_tests(
     ]
     config = ["--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), "--installed"]
     with TemporaryDirectory() as empty, environment.session.chdir(empty):
-        environment.run(*launcher, *config, *everything, env={**ISOLATED, **ONE_THREAD})
+        environment.run(
+            *launcher, *config, *everything, env={**ISOLATED, **ONE_THREAD, **(env or {})}
+        )
 
 
 def run_program(environment: Environment, module: str, **variables: str) -> None:

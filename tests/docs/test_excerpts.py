@@ -22,4 +22,4 @@ def test_a_piece_of_a_program_is_in_it_word_for_word(piece):
 
 
 def test_there_are_pieces():
-    assert len(PIECES) == 5
+    assert len(PIECES) == 6
