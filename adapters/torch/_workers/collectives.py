@@ -170,12 +170,14 @@ def _buckets(leaves: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
     for some in kinds.values():
         bucket: list[Tensor] = []
         for leaf in some:
-            if leaf.numel() >= BUCKET:
-                yield [leaf], leaf.reshape(-1)  # its own memory, where that is contiguous
-                continue
-            if sum(other.numel() for other in bucket) + leaf.numel() > BUCKET:
-                yield bucket, torch.cat([other.reshape(-1) for other in bucket])
+            if bucket and sum(other.numel() for other in bucket) + leaf.numel() > BUCKET:
+                yield bucket, _flat(bucket)
                 bucket = []
             bucket.append(leaf)
-        if bucket:
-            yield bucket, torch.cat([other.reshape(-1) for other in bucket])
+        yield bucket, _flat(bucket)
+
+
+def _flat(bucket: list[Tensor]) -> Tensor:
+    """All of them end to end; of one alone its own memory, where that is contiguous."""
+    pieces = [leaf.reshape(-1) for leaf in bucket]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

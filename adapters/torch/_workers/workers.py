@@ -22,6 +22,7 @@ from lookahead_core.validation import boolean
 from lookahead_core.workers import check_alike
 
 from .._groups import leaves_of
+from .buckets import Mean
 from .collectives import Link, fingerprint, local
 from .quorum import Quorum
 from .shards import groups_of_a_worker, groups_within, which_part
@@ -187,6 +188,10 @@ class Workers:
                 "say who has copies of them: give the optimizer worker=, a group or a mesh of "
                 "them (new_group([rank], use_local_synchronization=True) if it is this one alone)"
             )
+
+    def average(self, share: float, in_buckets: bool = True) -> Mean:
+        """How a sync averages, once all have met."""
+        return Mean(self, share, in_buckets)
 
     def mean(self, differences: Leaves, share: float) -> Leaves:
         """Mean over the workers, each by its share; overwrites `differences`."""

@@ -23,6 +23,8 @@ from lookahead_core import (
     slowmo,
 )
 from lookahead_core.adapters.torch import Buffers, MetaOptimizer, StreamingOptimizer
+from lookahead_core.adapters.torch._workers import buckets
+from lookahead_core.adapters.torch._workers.collectives import Link
 from sharded_runs import gathered
 
 LR, STEPS = 0.05, 11
@@ -210,6 +212,81 @@ def test_leaves_of_every_kind_and_size_travel(rank, size):
     mean = sum(range(1, size + 1)) / size
     for number, leaf in enumerate(leaves):
         assert torch.equal(leaf, torch.full_like(leaf, (number + 1) * mean)), number
+
+
+# --- in buckets ---
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Buckets of three numbers, and a list of where each that is sent lies."""
+    monkeypatch.setattr(buckets, "SMALLEST", 3)
+    monkeypatch.setattr(buckets, "BUCKETS", 1 << 20)
+    found = []
+
+    def start_sum(self, leaves, original=Link.start_sum):
+        found.append({leaf.untyped_storage().data_ptr() for leaf in leaves})
+        return original(self, leaves)
+
+    monkeypatch.setattr(Link, "start_sum", start_sum)
+    return found
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("name", RULES)
+def test_a_sync_in_buckets_is_the_same_in_the_room_of_three(name, room, rank, size):
+    leaf, optimizer = trained(RULES[name], rank)
+    _, fast = simulated(RULES[name], size)
+    assert leaf.tolist() == pytest.approx(fast[rank], rel=1e-12, abs=1e-12)
+    syncs = optimizer.state_dict()["param_groups"][0]["lookahead_syncs"]
+    assert len(room) == 3 * syncs  # seven numbers
+
+
+def test_no_more_than_three_buckets_are_under_way_at_once(room, rank, size):
+    leaf = torch.nn.Parameter(torch.zeros(30, dtype=torch.float64))
+    inner = torch.optim.SGD([leaf], lr=1.0)
+    optimizer = MetaOptimizer(inner, diloco(1, 1.0, 0.5), process_group=dist.group.WORLD)
+    leaf.grad = torch.full_like(leaf, -1.0 - rank)
+    optimizer.step()
+    assert len(room) == 10
+    assert len(set.union(*room)) == 3
+    assert leaf.tolist() == [pytest.approx(1.5 * (1 + (size - 1) / 2))] * 30
+
+
+@pytest.mark.parametrize("policy", ["maintain", "reset", "interpolate"])
+def test_leaves_of_every_kind_are_cut_into_buckets(policy, room, rank, size):
+    start = [
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(2, 5).t(),
+        torch.zeros(()),
+        torch.zeros(0),
+        torch.zeros(5, dtype=torch.bfloat16),
+    ]
+    shared = torch.zeros(8)
+    start += [shared[:4], shared[4:]]
+    leaves = [torch.nn.Parameter(leaf) for leaf in start]
+    inner = torch.optim.SGD(leaves, lr=1.0, momentum=0.5)
+    rule = lookahead(1, 1.0, policy)
+    optimizer = MetaOptimizer(inner, rule, process_group=dist.group.WORLD, slow_dtype=torch.float32)
+    for number, leaf in enumerate(leaves):
+        leaf.grad = torch.full_like(leaf, -(number + 1) * (rank + 1))
+    optimizer.step()
+    for number, leaf in enumerate(leaves):
+        mean = torch.full_like(leaf, (number + 1) * (size + 1) / 2)
+        torch.testing.assert_close(leaf.detach(), mean)
+        if policy == "reset":
+            assert not inner.state[leaf]["momentum_buffer"].count_nonzero()
+
+
+def test_leaves_that_share_memory_are_averaged_before_one_of_them_is_written(room, rank, size):
+    memory = torch.zeros(12)
+    leaves = [torch.nn.Parameter(memory), torch.nn.Parameter(memory[3:])]
+    optimizer = MetaOptimizer(
+        torch.optim.SGD(leaves, lr=1.0), lookahead(1, 0.5), process_group=dist.group.WORLD
+    )
+    leaves[0].grad = torch.full_like(leaves[0], -4.0)
+    optimizer.step()
+    assert memory.tolist() == [2.0] * 12
 
 
 @pytest.mark.clause("C11", "C81")
