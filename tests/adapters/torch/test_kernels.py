@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lookahead_core import REFERENCE_KERNEL
-from lookahead_core.adapters.torch._kernels import KERNELS, lists, momentum
+from lookahead_core.adapters.torch._kernels import KERNELS, lists
+from lookahead_core.adapters.torch._kernels import momentum as stepping
 from lookahead_core.adapters.torch._kernels.interpolation import move_row
 from lookahead_core.adapters.torch._kernels.momentum import step_row
 from torch_runs import generator
@@ -96,12 +97,12 @@ def test_momentum_of_large_leaves_goes_in_pieces_and_is_the_same_to_the_bit(nest
     cut = [copies(own) for own in whole]
     KERNELS["foreach"].momentum(*whole, 0.7, 0.9, nesterov)
 
-    def step(leaves, *numbers, original=momentum.step_lists):
+    def step(leaves, *numbers, original=stepping.step_lists):
         sizes.append([slow.numel() for slow in leaves[0]])
         original(leaves, *numbers)
 
     monkeypatch.setattr(lists, "ROOM", 5)
-    monkeypatch.setattr(momentum, "step_lists", step)
+    monkeypatch.setattr(stepping, "step_lists", step)
     KERNELS["foreach"].momentum(*cut, 0.7, 0.9, nesterov)
     assert all(all(map(torch.equal, *pair)) for pair in zip(cut, whole, strict=True))
     assert sizes == [[5, 1, 0], [4], [4], [6], [6]]  # of 8, and whole rows of 4 columns
