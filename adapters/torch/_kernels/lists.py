@@ -28,6 +28,7 @@ __all__ = [
     "pieces",
     "share_no_storage",
     "sort",
+    "takes_lists",
 ]
 
 Row: TypeAlias = tuple[Tensor, ...]
@@ -76,7 +77,7 @@ def sort(way: str, *leaves: Leaves) -> Rows:
         slow, fast = row[:2]
         if slow.device != fast.device:
             rows.two_devices.append(row)
-        elif way == "foreach" and slow.dtype == fast.dtype and is_plain(slow):
+        elif way == "foreach" and slow.dtype == fast.dtype and all(map(takes_lists, row)):
             listed.append(row)
         elif way == "compiled" and fits_graph(slow):
             rows.graph.append(row)
@@ -102,8 +103,13 @@ def part_here(leaf: Tensor) -> Tensor:
 
 
 def is_plain(leaf: Tensor) -> bool:
-    """Whether torch's list operations take `leaf`: other subclasses of Tensor may lack them."""
+    """Whether `leaf` is of no subclass, which may lack some operations."""
     return type(leaf) in (Tensor, Parameter)
+
+
+def takes_lists(leaf: Tensor) -> bool:
+    """Whether torch's list operations take `leaf`: none that a view reads as its conjugate."""
+    return is_plain(leaf) and not (leaf.is_conj() or leaf.is_neg())
 
 
 def share_no_storage(leaves: Leaves) -> bool:

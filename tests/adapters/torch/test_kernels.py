@@ -34,7 +34,8 @@ def leaves(dtype, seed):
     own = generator(seed)
     numbers = [torch.randn(shape, generator=own, dtype=torch.float64) for shape in SHAPES]
     columns = torch.randn((3, 4), generator=own, dtype=torch.float64).to(dtype).t()
-    return [number.to(dtype) for number in numbers] + [columns]
+    # Of a complex one what lies in memory is not what is read.
+    return [number.to(dtype) for number in numbers] + [columns.conj()]
 
 
 def copies(tensors):
