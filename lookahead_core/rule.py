@@ -385,7 +385,7 @@ class SyncRule:
         gradient: Leaves | None = None,
         curvature: Leaves | None = None,
         inner_lr: Sequence[Fraction] | Fraction | None = None,
-        average: Average | None = None,
+        average: Average | Leaves | None = None,
     ) -> Synced:
         """Sync now, whatever the counter says, and start it again (clause C05).
 
@@ -405,10 +405,11 @@ class SyncRule:
             Diagonal of the curvature that the inner optimizer has, like `fast`; likewise.
         inner_lr : float or 0-d array, or sequence of one for each leaf, optional
             Learning rate of the last inner step; likewise.
-        average : callable, (leaves) -> leaves, optional
+        average : callable, (leaves) -> leaves, or sequence of arrays, optional
             Mean over workers that have the same slow weights, of slow - fast of the averaged
             leaves, in float32 or wider: the outer rule sees slow less that mean (clause C81).
-            With an array counter it is called at every step. May overwrite what it gets.
+            With an array counter it is called at every step. May overwrite what it gets. Or that
+            mean itself, where it is there already.
 
         Returns
         -------
@@ -461,7 +462,7 @@ class SyncRule:
         self,
         slow: Leaves,
         fast: Leaves,
-        average: Average | None,
+        average: Average | Leaves | None,
         outer: Slots,
         alpha: Any,
         back: bool | Array,

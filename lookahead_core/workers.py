@@ -9,7 +9,7 @@ the mean is had is the adapter's: nothing here communicates.
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from lookahead_core.leaves import copied, kind_of
+from lookahead_core.leaves import kind_of
 from lookahead_core.namespace import namespace
 from lookahead_core.typing import Array, Leaves
 
@@ -28,7 +28,7 @@ def check_alike(rule: Any) -> None:
         )
 
 
-def seen_by_all(slow: Leaves, fast: Leaves, average: Average) -> Leaves:
+def seen_by_all(slow: Leaves, fast: Leaves, average: Average | Leaves) -> Leaves:
     """The fast weights that the outer rule is to see: slow - D, the same on every worker.
 
     Parameters
@@ -37,10 +37,10 @@ def seen_by_all(slow: Leaves, fast: Leaves, average: Average) -> Leaves:
         The same on every worker.
     fast : sequence of arrays
         This worker's, of the same shapes.
-    average : callable, (differences) -> mean differences
+    average : callable, (differences) -> mean differences, or sequence of arrays
         Mean over the workers, leaf by leaf, equal to the bit on all of them. It gets the
         differences in float32 where the slow weights are narrower: a sum of many in bfloat16
-        loses the small ones.
+        loses the small ones. Or the means, where they are there already.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def seen_by_all(slow: Leaves, fast: Leaves, average: Average) -> Leaves:
     >>> seen_by_all(slow, fast, average=lambda own: [(d + np.asarray([-3.0])) / 2 for d in own])
     (array([2.]),)
     """
-    means = average(pseudo_gradients(slow, fast))
+    means = average(pseudo_gradients(slow, fast)) if callable(average) else average
     pairs = zip(slow, means, strict=True)
     return tuple(namespace(s).astype(_widest(s) - d, s.dtype, copy=False) for s, d in pairs)
 
@@ -88,7 +88,10 @@ def pseudo_gradients(slow: Leaves, fast: Leaves) -> Leaves:
     [array([2.])]
     """
     wide = [_widest(leaf) for leaf in slow]
-    return [s - copied(f, s.dtype) for s, f in zip(wide, fast, strict=True)]
+    # A copy of fast weights of that dtype would be one of the model.
+    return [
+        s - namespace(f).astype(f, s.dtype, copy=False) for s, f in zip(wide, fast, strict=True)
+    ]
 
 
 def _widest(leaf: Array) -> Array:

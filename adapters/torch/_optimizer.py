@@ -52,7 +52,8 @@ IN_GROUPS = "set param_groups[i]['lookahead_{}'], for each group"
 READ_ONLY = without_effect(
     *("inner", "rule", "slow_dtype", "slow_device", "kernel", "capturable", "state_kinds"),
     "buffers",
-    *("process_group", "timeout", "check_replicas", "worker", "fragments", "delay", "codec"),
+    *("process_group", "timeout", "check_replicas", "worker", "skip_together"),
+    *("fragments", "delay", "codec"),
     alpha=IN_GROUPS.format("alpha"),
     sync_period=IN_GROUPS.format("sync_period"),
 )
@@ -101,6 +102,9 @@ class MetaOptimizer(Optimizer):
     worker : torch.distributed.ProcessGroup or DeviceMesh, optional
         The processes that are this worker, if it is several, for `work`. Meshes of the parameters
         tell it too; plain parameters, as under DistributedDataParallel, do not.
+    skip_together : bool
+        Skip a step on all workers if the GradScaler of one skips it: a small message at each step
+        that a scaler takes. Else only that worker skips, and all count the step.
 
     Attributes
     ----------
@@ -134,6 +138,7 @@ class MetaOptimizer(Optimizer):
     inner: Optimizer
     rule: SyncRule
     capturable: bool
+    found_inf: Any  # there while a GradScaler has it step
     _parts: Parts
 
     @translated
@@ -152,16 +157,19 @@ class MetaOptimizer(Optimizer):
         timeout: timedelta | None = None,
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,
+        skip_together: bool = False,
     ) -> None:
         inner = joined(inner)
         wrapped = [one for own in each(inner) for one in (own, held_by(own))]
         not_wrapped(inner, any(isinstance(one, MetaOptimizer) for one in wrapped))
         workers = None
         given = [one for one in (process_group, timeout, worker) if one is not None]
-        if given or check_replicas is not False:
+        if given or check_replicas is not False or skip_together is not False:
             from ._workers.workers import workers_of  # a shelf: nobody else needs torch.distributed
 
-            workers = workers_of(process_group, timeout, check_replicas, worker, rule, capturable)
+            workers = workers_of(
+                process_group, timeout, check_replicas, worker, skip_together, rule, capturable
+            )
         if workers is None:
             warn_of_no_group()
         parts = parts_of(
@@ -260,6 +268,9 @@ class MetaOptimizer(Optimizer):
             if self._parts.workers is None:
                 return self.inner.step()
         template.drop(self._parts)
+        workers = self._parts.workers
+        if workers is not None and workers.skip_together and hasattr(self, "found_inf"):
+            self.found_inf = workers.one_skips(self._parts.parts, bool(self.found_inf))
         take = partial(self._inner_step, closure)
         return self._captured_step(take) if self.capturable else self._branching_step(take)
 
@@ -631,7 +642,8 @@ class MetaOptimizer(Optimizer):
         counted = "" if self._parts.workers is not None else " and is not counted"
         self._parts.warn_once(
             "step() without a gradient: no parameter has one (.grad is None for all), so the step "
-            f"moves nothing{counted}; is loss.backward() missing?",
+            f"moves nothing{counted}; is loss.backward() missing? Or are these no longer the "
+            "parameters of the model (fully_shard makes new ones: call it before any optimizer)?",
             stacklevel=4,
         )
 
@@ -660,7 +672,7 @@ class Lookahead(MetaOptimizer):
         What a sync does to the inner optimizer's own state.
     slow_dtype, slow_device, kernel, capturable, state_kinds, buffers : as of `MetaOptimizer`
         Where slow weights live, how a sync computes, what the inner state is, and what else syncs.
-    process_group, timeout, check_replicas, worker : as of `MetaOptimizer`
+    process_group, timeout, check_replicas, worker, skip_together : as of `MetaOptimizer`
         For many workers.
 
     Raises
@@ -704,6 +716,7 @@ class Lookahead(MetaOptimizer):
         timeout: timedelta | None = None,
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,
+        skip_together: bool = False,
     ) -> None:
         super().__init__(
             inner,
@@ -718,4 +731,5 @@ class Lookahead(MetaOptimizer):
             timeout=timeout,
             check_replicas=check_replicas,
             worker=worker,
+            skip_together=skip_together,
         )

@@ -323,7 +323,10 @@ class Parts:
         """Meet the other workers, if there are any, before a sync; how it averages over them."""
         if self.workers is None or not parts:
             return None
-        return partial(self.workers.mean, share=self.share(parts, self.work, **facts))
+        share = self.share(parts, self.work, **facts)
+        # A graph is compiled for lists of one shape, and those of buckets are many.
+        average: Average = self.workers.average(share, in_buckets=self.kernel != "compiled")
+        return average
 
     @torch.no_grad()
     def share(self, parts: list[Part], work: float, **facts: Any) -> float:
@@ -350,15 +353,12 @@ class Parts:
         live = self.participating(part)
         values = [value for value, _ in live.values()]
         given, full = self._given(part, live, before)
-        fast, inner, state = rule.sync(
-            given,
-            values,
-            full,
-            kernel=self._kernel(part),
-            initial=[*self.starts(part, live).values()] if rule.inner_state == "reset" else None,
-            average=average,
-            **evidence(rule, self.inner, part.groups, part.members),
-        )
+        options = evidence(rule, self.inner, part.groups, part.members)
+        if rule.inner_state == "reset":
+            options["initial"] = [*self.starts(part, live).values()]
+        in_buckets = getattr(average, "sync", None)  # not of a mean that is there already
+        sync = in_buckets or partial(SyncRule.sync, average=average)
+        fast, inner, state = sync(rule, given, values, full, kernel=self._kernel(part), **options)
         assign(given, fast)
         assign(values, inner)
         self.store(part, state, live)

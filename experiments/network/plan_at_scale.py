@@ -171,7 +171,7 @@ class Memory:
     outer : float
         Slow weights and outer momentum, float32.
     passing : float
-        More, while a sync runs: the differences and what the rule sees of them, float32.
+        More, while a sync runs: differences in float32, in the three buckets of 16 under way.
     """
 
     inner: float
@@ -187,4 +187,4 @@ class Memory:
 def memory(parameters: float) -> Memory:
     """Of DiLoCo around AdamW."""
     outer = extra_memory(parameters, outer_buffers=1)
-    return Memory(inner=INNER_BYTES * parameters, outer=outer, passing=2 * 4 * parameters)
+    return Memory(inner=INNER_BYTES * parameters, outer=outer, passing=3 / 16 * 4 * parameters)

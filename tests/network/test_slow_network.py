@@ -376,9 +376,9 @@ def test_the_slowest_of_two_and_of_three_are_where_the_textbook_has_them():
 
 
 def test_a_replica_needs_all_its_copies():
-    """16 bytes for AdamW, 4 slow, 4 momentum, and twice 4 in passing."""
-    found = plan.memory(10)
-    assert (found.inner, found.outer, found.passing, found.together) == (160, 80, 80, 320)
+    """16 bytes for AdamW, 4 slow, 4 momentum, and three sixteenths of 4 in passing."""
+    found = plan.memory(16)
+    assert (found.inner, found.outer, found.passing, found.together) == (256, 128, 12, 396)
 
 
 def test_what_breaks_has_the_numbers_of_the_plan():
@@ -386,4 +386,4 @@ def test_what_breaks_has_the_numbers_of_the_plan():
     assert "6.3 s for 64 and 99.9 s for 1,000 workers" in told  # 126 and 1,998 hops of 50 ms
     assert "in 11 hours among 64, and in 43 minutes among 1,000" in told  # 30 days each
     assert "500 steps then 18 % lose a worker" in told  # 1 - exp(-500 s / 43.2 min)
-    assert "1.12 TB with AdamW alone and 2.24 TB" in told  # 16 and 32 bytes of 70e9
+    assert "1.12 TB with AdamW alone and 1.73 TB" in told  # 16 and 24.75 bytes of 70e9

@@ -26,13 +26,10 @@ from lookahead_core.leaves import each
 from lookahead_core.typing import Leaves
 
 from .interpolation import move
-from .lists import LARGE, Lists, Row, compiled, pieces, share_no_storage, sort
+from .lists import LARGE, ROOM, Lists, Row, compiled, pieces, share_no_storage, sort
 
 __all__ = ["move_both_linearly", "move_linearly"]
 
-# Numbers of a piece: three pieces of float32 are 3 MiB, which the last cache keeps over the passes.
-# Smaller ones are slower: what torch does for each call costs more than that cache.
-ROOM = 1 << 18
 FUSED = (torch.float32, torch.float64)
 Numbers = tuple[float, float, float, float]
 

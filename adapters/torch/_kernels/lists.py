@@ -4,6 +4,7 @@ A row is tensors that belong together: slow weights, fast weights, and perhaps a
 What is computed on rows is interpolation.py and momentum.py.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias
@@ -15,15 +16,19 @@ from torch.nn import Parameter
 from lookahead_core.typing import Leaves
 
 __all__ = [
+    "LARGE",
+    "ROOM",
     "Lists",
     "Row",
     "alike",
     "compiled",
+    "in_cache",
     "is_plain",
     "part_here",
     "pieces",
     "share_no_storage",
     "sort",
+    "takes_lists",
 ]
 
 Row: TypeAlias = tuple[Tensor, ...]
@@ -32,6 +37,9 @@ Lists: TypeAlias = tuple[tuple[Tensor, ...], ...]
 LARGE = 1 << 14
 # See `parted`.
 PIECES, CACHED = 2, 1 << 19
+# Numbers of a piece of three leaves: in float32 they are 3 MiB, which the last cache keeps over
+# several passes. Smaller ones are slower: what torch does for each call costs more than that cache.
+ROOM = 1 << 18
 
 
 class Rows(NamedTuple):
@@ -69,7 +77,7 @@ def sort(way: str, *leaves: Leaves) -> Rows:
         slow, fast = row[:2]
         if slow.device != fast.device:
             rows.two_devices.append(row)
-        elif way == "foreach" and slow.dtype == fast.dtype and is_plain(slow):
+        elif way == "foreach" and slow.dtype == fast.dtype and all(map(takes_lists, row)):
             listed.append(row)
         elif way == "compiled" and fits_graph(slow):
             rows.graph.append(row)
@@ -95,8 +103,13 @@ def part_here(leaf: Tensor) -> Tensor:
 
 
 def is_plain(leaf: Tensor) -> bool:
-    """Whether torch's list operations take `leaf`: other subclasses of Tensor may lack them."""
+    """Whether `leaf` is of no subclass, which may lack some operations."""
     return type(leaf) in (Tensor, Parameter)
+
+
+def takes_lists(leaf: Tensor) -> bool:
+    """Whether torch's list operations take `leaf`: none that a view reads as its conjugate."""
+    return is_plain(leaf) and not (leaf.is_conj() or leaf.is_neg())
 
 
 def share_no_storage(leaves: Leaves) -> bool:
@@ -117,6 +130,20 @@ def fits_graph(leaf: Tensor) -> bool:
 def compiled(step: Callable[..., None]) -> Any:
     """The graph of `step`, which is in place: beyond torch's limit of graphs it runs as written."""
     return torch.compile(step)
+
+
+def in_cache(lists: Lists) -> Iterator[Lists]:
+    """The lists, but for large leaves on a CPU: of these a piece after the other.
+
+    What several calls do to a piece then reads memory once.
+    """
+    rows = list(zip(*lists, strict=True))
+    most = ROOM if rows[0][1].device.type == "cpu" else math.inf
+    if small := [row for row in rows if row[0].numel() <= most]:
+        yield tuple(zip(*small, strict=True))
+    for row in (row for row in rows if row[0].numel() > most):
+        for piece in parted(row, ROOM):
+            yield tuple((leaf,) for leaf in piece)
 
 
 def pieces(row: Row, device: torch.device, most: int | None = None) -> Iterator[Row]:

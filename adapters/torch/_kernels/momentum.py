@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lookahead_core.typing import Leaves
 
-from .lists import Lists, Row, compiled, pieces, sort
+from .lists import Lists, Row, compiled, in_cache, pieces, sort
 
 __all__ = ["move_with_momentum"]
 
@@ -29,7 +29,8 @@ def move_with_momentum(
         way = "plain"  # the slow weights stay as they are: there is no way back from slow - fast
     rows = sort(way, slow, fast, buffer)
     for lists in rows.lists:
-        step_lists(lists, lr, momentum, nesterov)
+        for some in in_cache(lists):
+            step_lists(some, lr, momentum, nesterov)
     if rows.graph:
         # As tensors: one graph for all values. With floats that change, torch 2.13 compiles
         # `s.sub_(g.add_(b, alpha=momentum), alpha=lr)` to something that is wrong.

@@ -26,7 +26,7 @@ from lookahead_core.typing import Fraction, Leaves
 from .._groups import Group, leaves_of
 from .._leaves import Kept
 from .interpolation import anchor, anchor_rows, interpolate, move_lists, move_row
-from .lists import LARGE, Lists, Row, alike, is_plain, share_no_storage
+from .lists import LARGE, Lists, Row, alike, share_no_storage, takes_lists
 
 __all__ = ["Prepared"]
 
@@ -174,7 +174,7 @@ def fits(rows: list[Row]) -> bool:
     move twice.
     """
     leaves = [fast for _, fast in rows]
-    plain = all(is_plain(leaf) and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
+    plain = all(takes_lists(leaf) and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
     if not leaves or not plain or not all(averaged(leaves)):
         return False
     return share_no_storage(leaves) and all(s.device == f.device for s, f in rows)

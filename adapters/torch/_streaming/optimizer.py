@@ -66,6 +66,8 @@ class StreamingOptimizer(MetaOptimizer):
         float32 for each weight). As they are if None.
     slow_dtype, slow_device, kernel, timeout, check_replicas, worker : as of `MetaOptimizer`
         Where slow weights live, how a sync computes, and what workers check.
+    skip_together : bool
+        As of `MetaOptimizer`.
 
     Raises
     ------
@@ -132,6 +134,7 @@ class StreamingOptimizer(MetaOptimizer):
         timeout: timedelta | None = None,
         check_replicas: bool = False,
         worker: "dist.ProcessGroup | DeviceMesh | None" = None,
+        skip_together: bool = False,
     ) -> None:
         inner = joined(inner)
         check_wrapped(inner, rule)
@@ -139,7 +142,7 @@ class StreamingOptimizer(MetaOptimizer):
         number = fragments_of(fragments, leaves_of(inner.param_groups), period)
         delay = checked_delay(delay, period)
         decoder = codec_of(codec)
-        workers = workers_of(process_group, timeout, False, worker, rule, False)
+        workers = workers_of(process_group, timeout, False, worker, False, rule, False)
         if not isinstance(workers, Workers):
             raise ValueError(
                 "process_group must be a torch.distributed.ProcessGroup (dist.group.WORLD is None "
@@ -160,6 +163,7 @@ class StreamingOptimizer(MetaOptimizer):
             timeout=timeout,
             check_replicas=check_replicas,
             worker=worker,
+            skip_together=skip_together,
         )
         self._parts = Stream.of(
             self._parts, fragment=number, delay=delay, codec=decoder, codec_name=name

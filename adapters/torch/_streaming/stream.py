@@ -26,6 +26,9 @@ from .flight import CodedFlight, Flight, PlainFlight
 
 __all__ = ["Stream"]
 
+# In the place of a fragment's number.
+NONE = -1
+
 Taken = tuple[list[Tensor], Flight]  # parameters, and their mean on its way
 
 
@@ -222,13 +225,18 @@ class Stream(Parts):
         firsts = [self.of_fragment(number)[0].state for number in numbers]
         self.streaming = {
             **self.settings(),
-            "resting": [number for number in numbers if begins(firsts[number].count)],
+            "resting": self._padded(number for number in numbers if begins(firsts[number].count)),
             "syncs": [state.syncs for state in firsts],
             "work": [*self.undone],
-            "under_way": [*self.flights],
-            "halfway": [number for number, (_, flight) in self.flights.items() if flight.halfway],
+            "under_way": self._padded(self.flights),
+            "halfway": self._padded(n for n, (_, flight) in self.flights.items() if flight.halfway),
             "member": [link.rank, link.size],
         }
+
+    def _padded(self, numbers: Iterable[int]) -> list[int]:
+        """As many numbers as there are fragments: torch loads each into one that is there."""
+        found = [*numbers]
+        return found + [NONE] * (len(self.phases) - len(found))
 
     def _save_alike(self) -> None:
         """Zeros where nothing is: torch.distributed.checkpoint loads what the loading one has."""
@@ -260,7 +268,8 @@ class Stream(Parts):
                     f"got {saved.get(name)!r}"
                 )
         here = [self.workers.link.rank, self.workers.link.size]
-        if self.codec is not None and saved["under_way"] and saved["member"] != here:
+        under_way = _fragments(saved, "under_way")
+        if self.codec is not None and under_way and saved["member"] != here:
             raise ValueError(
                 "the checkpoint has an encoded mean on its way, of which each worker holds its "
                 f"own part: it must be loaded by worker {saved['member'][0]} of "
@@ -282,7 +291,7 @@ class Stream(Parts):
             number = self._number(part)
             known = number in saved["resting"], number in saved["under_way"], saved["syncs"][number]
             part.state = self._clock_at(number, *known)
-        for number in saved["under_way"]:
+        for number in _fragments(saved, "under_way"):
             leaves = [leaf for part in self.of_fragment(number) for leaf in part.members]
             leaves = [leaf for leaf in leaves if self.kept[leaf].arriving is not None]
             means = [self.kept[leaf].arriving for leaf in leaves]
@@ -300,6 +309,11 @@ class Stream(Parts):
 def _in_order(means: Iterator[Tensor], differences: Leaves) -> list[Tensor]:
     """The means of these differences: those of a part are asked for in the order of its leaves."""
     return [*islice(means, len(differences))]
+
+
+def _fragments(saved: dict[str, Any], name: str) -> list[int]:
+    """The numbers of fragments that are saved under this name."""
+    return [number for number in saved.get(name) or [] if number != NONE]
 
 
 def _single(leaf: Tensor) -> torch.dtype:

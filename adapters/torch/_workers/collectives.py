@@ -121,7 +121,7 @@ class Link(NamedTuple):
 
     def _start(self, leaves: Sequence[Tensor], start: Callable[[Tensor], Any]) -> UnderWay:
         """`start` on all of it, in flat pieces that are under way at the same time."""
-        return [(bucket, flat, start(flat)) for bucket, flat in _buckets(leaves)]
+        return [(bucket, flat, start(_as_real(flat))) for bucket, flat in _buckets(leaves)]
 
     @torch.no_grad()
     def finish(self, under_way: UnderWay) -> None:
@@ -143,8 +143,16 @@ class Link(NamedTuple):
 
 def local(leaf: Tensor) -> Tensor:
     """This process' part of `leaf`, as real numbers; shares its memory."""
-    own = part_here(leaf)
-    return torch.view_as_real(own) if own.is_complex() else own
+    return _as_real(part_here(leaf))
+
+
+def _as_real(leaf: Tensor) -> Tensor:
+    return torch.view_as_real(leaf) if leaf.is_complex() else leaf
+
+
+def _written_out(leaf: Tensor) -> Tensor:
+    """The leaf, with its numbers in memory as they are: `x.conj()` has those of x there."""
+    return leaf.resolve_conj().resolve_neg()
 
 
 @torch.no_grad()
@@ -153,7 +161,7 @@ def fingerprint(leaves: Sequence[Tensor]) -> int:
     total = torch.zeros((), dtype=torch.int64)
     # What a third party has quantized knows itself what its bits are.
     for leaf in filter(is_plain, map(part_here, leaves)):
-        leaf = leaf.detach().resolve_conj().contiguous()
+        leaf = _written_out(leaf.detach()).contiguous()
         leaf = torch.view_as_real(leaf) if leaf.is_complex() else leaf
         width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[leaf.element_size()]
         bits = leaf.view(width).sum(dtype=torch.int64)  # wraps around
@@ -164,18 +172,20 @@ def fingerprint(leaves: Sequence[Tensor]) -> int:
 def _buckets(leaves: Sequence[Tensor]) -> Iterator[tuple[list[Tensor], Tensor]]:
     """Leaves by dtype and device, with the flat memory to send for some of them at once."""
     kinds: dict[Any, list[Tensor]] = {}
-    for leaf in map(local, leaves):
+    for leaf in map(part_here, leaves):
         if leaf.numel():
             kinds.setdefault((leaf.dtype, leaf.device), []).append(leaf)
     for some in kinds.values():
         bucket: list[Tensor] = []
         for leaf in some:
-            if leaf.numel() >= BUCKET:
-                yield [leaf], leaf.reshape(-1)  # its own memory, where that is contiguous
-                continue
-            if sum(other.numel() for other in bucket) + leaf.numel() > BUCKET:
-                yield bucket, torch.cat([other.reshape(-1) for other in bucket])
+            if bucket and sum(other.numel() for other in bucket) + leaf.numel() > BUCKET:
+                yield bucket, _flat(bucket)
                 bucket = []
             bucket.append(leaf)
-        if bucket:
-            yield bucket, torch.cat([other.reshape(-1) for other in bucket])
+        yield bucket, _flat(bucket)
+
+
+def _flat(bucket: list[Tensor]) -> Tensor:
+    """All of them end to end; of one alone its own memory, where that is contiguous."""
+    pieces = [_written_out(leaf).reshape(-1) for leaf in bucket]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)

@@ -20,6 +20,7 @@ def leave(optimizer: "MetaOptimizer") -> None:
     if isinstance(optimizer._parts, QuorumParts):
         optimizer._parts.workers.quorum.leave()
         return
+    _check_apart(optimizer)
     optimizer._parts.workers.all_left = False
     while not optimizer._parts.workers.all_left:
         follow(optimizer)
@@ -47,6 +48,7 @@ class Leaving(JoinHook):
     """What `Join([optimizer])` does for a worker that is done."""
 
     def __init__(self, optimizer: "MetaOptimizer") -> None:
+        _check_apart(optimizer)
         self.optimizer: Any = optimizer
 
     def main_hook(self) -> None:
@@ -57,3 +59,12 @@ class Leaving(JoinHook):
         """Have the clocks of all at the same step; nobody is to be told of syncs after this."""
         del self.optimizer._join_config
         leave(self.optimizer)
+
+
+def _check_apart(optimizer: "MetaOptimizer") -> None:
+    """RuntimeError where each step of the others waits for a word of all."""
+    if optimizer._parts.workers.skip_together:
+        raise RuntimeError(
+            "leave() and Join need skip_together=False: a worker that is done takes no steps, and "
+            "the others would wait for its word at each of theirs"
+        )

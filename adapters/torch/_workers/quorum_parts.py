@@ -47,6 +47,7 @@ class Visitors:
     leaving: ClassVar[bool] = False
     forced: ClassVar[bool] = False
     all_left: ClassVar[bool] = False
+    skip_together: ClassVar[bool] = False
 
     def parts(self, parts: Parts) -> "QuorumParts":
         """The parts of an optimizer of these workers."""

@@ -22,6 +22,7 @@ from lookahead_core.validation import boolean
 from lookahead_core.workers import check_alike
 
 from .._groups import leaves_of
+from .buckets import Mean
 from .collectives import Link, fingerprint, local
 from .quorum import Quorum
 from .shards import groups_of_a_worker, groups_within, which_part
@@ -35,7 +36,10 @@ __all__ = ["Workers", "facts_of", "workers_of"]
 
 # What workers may be about to do when they meet.
 SYNCS = ("a sync", "sync()")
-KINDS = ("making an optimizer", "taking in parameters", *SYNCS, "sync() of fragments", "leaving")
+KINDS = (
+    *("making an optimizer", "taking in parameters", *SYNCS, "sync() of fragments", "leaving"),
+    "a step that a GradScaler takes",
+)
 
 
 class Word(NamedTuple):
@@ -81,6 +85,8 @@ class Workers:
         Whether each sync compares the slow weights of all, bit for bit.
     within : list of ProcessGroup or None
         Groups of the processes that are this worker; None to go by the parameters.
+    skip_together : bool
+        Whether all skip a step that a GradScaler of one skips.
     number : int
         Which of the optimizers of these workers this is, by the order in which they were made.
     leaving : bool
@@ -94,6 +100,7 @@ class Workers:
     link: Link
     check_replicas: bool = False
     within: "list[dist.ProcessGroup] | None" = None
+    skip_together: bool = False
     number: int = 0
     leaving: bool = False
     met: int = 0
@@ -109,10 +116,16 @@ class Workers:
     def start(self, parts: Sequence["Part"], **facts: Any) -> None:
         """Refuse workers that are not alike, before anything is changed."""
         frozen = [leaf for leaf in _every(parts) if not leaf.requires_grad]
-        found = {**facts, **facts_of(parts)}
+        found = {**facts, "skip_together": self.skip_together, **facts_of(parts)}
         words = self.meet("making an optimizer", found, fingerprint(frozen), float(Workers.made))
         self._refuse_odd(words, "frozen parameters", "What is frozen is not sent: load it on all.")
         self.number = Workers.made = int(max(word.work for word in words)) + 1
+
+    def one_skips(self, parts: Sequence["Part"], skips: bool) -> bool:
+        """Whether a worker skips this step: `skips` says whether this one does."""
+        facts = {"the optimizer": self.number, **_counters(parts)}
+        words = self.meet("a step that a GradScaler takes", facts, 0, float(skips))
+        return any(word.work for word in words)
 
     def join(self, leaves: Mapping[int, Tensor]) -> None:
         """Give all workers the first one's of parameters that join, by their numbers.
@@ -188,6 +201,10 @@ class Workers:
                 "them (new_group([rank], use_local_synchronization=True) if it is this one alone)"
             )
 
+    def average(self, share: float, in_buckets: bool = True) -> Mean:
+        """How a sync averages, once all have met."""
+        return Mean(self, share, in_buckets)
+
     def mean(self, differences: Leaves, share: float) -> Leaves:
         """Mean over the workers, each by its share; overwrites `differences`."""
         self.weigh(differences, share)
@@ -238,11 +255,13 @@ def workers_of(
     timeout: Any,
     check_replicas: Any,
     worker: Any,
+    skip_together: Any,
     rule: SyncRule,
     capturable: bool,
 ) -> "Workers | Visitors | None":
     """Workers with these settings, or ValueError; None without a group."""
     boolean("check_replicas", check_replicas, "compare the slow weights of all at each sync")
+    boolean("skip_together", skip_together, "skip what the GradScaler of one worker skips")
     if timeout is not None and not (isinstance(timeout, timedelta) and timeout > timedelta()):
         raise ValueError(f"timeout must be a timedelta above zero, got {timeout!r}")
     if process_group is None:
@@ -263,12 +282,14 @@ def workers_of(
         raise ValueError("capturable must be False with a process_group, got True")
     check_alike(rule)
     if isinstance(process_group, Quorum):
-        return visitors_of(process_group, timeout, check_replicas, worker)
+        return visitors_of(process_group, timeout, check_replicas, worker, skip_together)
     within = None if worker is None else groups_within(worker, process_group)
-    return Workers(Link(process_group, timeout), check_replicas, within)
+    return Workers(Link(process_group, timeout), check_replicas, within, skip_together)
 
 
-def visitors_of(quorum: Quorum, timeout: Any, check_replicas: bool, worker: Any) -> "Visitors":
+def visitors_of(
+    quorum: Quorum, timeout: Any, check_replicas: bool, worker: Any, skip_together: bool
+) -> "Visitors":
     """Workers that sync by a quorum, or ValueError."""
     from .quorum_parts import Visitors  # it needs what is here
 
@@ -278,6 +299,8 @@ def visitors_of(quorum: Quorum, timeout: Any, check_replicas: bool, worker: Any)
                 f"{name} must be None with a Quorum (which has a timeout of its own, and workers "
                 f"of one process), got {value!r}"
             )
+    if skip_together:
+        raise ValueError("skip_together must be False with a Quorum, whose workers do not wait")
     return Visitors(quorum, check_replicas)
 
 

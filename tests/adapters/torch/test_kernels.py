@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lookahead_core import REFERENCE_KERNEL
-from lookahead_core.adapters.torch._kernels import KERNELS
+from lookahead_core.adapters.torch._kernels import KERNELS, lists
+from lookahead_core.adapters.torch._kernels import momentum as stepping
 from lookahead_core.adapters.torch._kernels.interpolation import move_row
 from lookahead_core.adapters.torch._kernels.momentum import step_row
 from torch_runs import generator
@@ -33,7 +34,8 @@ def leaves(dtype, seed):
     own = generator(seed)
     numbers = [torch.randn(shape, generator=own, dtype=torch.float64) for shape in SHAPES]
     columns = torch.randn((3, 4), generator=own, dtype=torch.float64).to(dtype).t()
-    return [number.to(dtype) for number in numbers] + [columns]
+    # Of a complex one what lies in memory is not what is read.
+    return [number.to(dtype) for number in numbers] + [columns.conj()]
 
 
 def copies(tensors):
@@ -86,6 +88,25 @@ def test_momentum_is_the_references_and_fast_weights_do_not_change(nesterov, fir
         assert all(map(torch.equal, fast, before))
         assert_near(moved, expected[0], first, roundings=16)
         assert_near(stepped, expected[1], first)
+
+
+@pytest.mark.clause("C71")
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_momentum_of_large_leaves_goes_in_pieces_and_is_the_same_to_the_bit(nesterov, monkeypatch):
+    first, sizes = torch.float32, []
+    whole = [leaves(first, 1), leaves(first, 2), leaves(first, 3)]
+    cut = [copies(own) for own in whole]
+    KERNELS["foreach"].momentum(*whole, 0.7, 0.9, nesterov)
+
+    def step(leaves, *numbers, original=stepping.step_lists):
+        sizes.append([slow.numel() for slow in leaves[0]])
+        original(leaves, *numbers)
+
+    monkeypatch.setattr(lists, "ROOM", 5)
+    monkeypatch.setattr(stepping, "step_lists", step)
+    KERNELS["foreach"].momentum(*cut, 0.7, 0.9, nesterov)
+    assert all(all(map(torch.equal, *pair)) for pair in zip(cut, whole, strict=True))
+    assert sizes == [[5, 1, 0], [4], [4], [6], [6]]  # of 8, and whole rows of 4 columns
 
 
 @pytest.mark.clause("C71")

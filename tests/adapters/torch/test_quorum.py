@@ -371,6 +371,8 @@ def test_what_a_quorum_cannot_do_is_refused():
 
     with pytest.raises(ValueError, match="timeout must be None with a Quorum"):
         make(timeout=timedelta(seconds=1))
+    with pytest.raises(ValueError, match="skip_together must be False with a Quorum"):
+        make(skip_together=True)
     with pytest.raises(ValueError, match="buffers must be None with a Quorum"):
         make(rule=lookahead(2), buffers=Buffers(model, "*running_*"))
     with pytest.raises(ValueError, match="or with a Quorum, use MetaOptimizer"):

@@ -10,8 +10,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_optimizer_state_dict,
+    get_state_dict,
     set_optimizer_state_dict,
+    set_state_dict,
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -545,6 +548,43 @@ def test_torch_distributed_checkpoint_has_what_is_on_its_way(codec, saved_at, ra
         run.step()
         again.step()
     assert again.flat() == run.flat()
+
+
+@pytest.mark.world(2)
+@pytest.mark.clause("C06", "C82")
+@pytest.mark.parametrize("saved_at", [2, 3])
+def test_a_full_state_has_what_is_on_its_way(saved_at, rank):
+    mesh = init_device_mesh("cpu", (2, 1), mesh_dim_names=("workers", "shards"))
+    full = StateDictOptions(full_state_dict=True)
+
+    def made():
+        torch.manual_seed(0)
+        model = fully_shard(torch.nn.Linear(3, 1), mesh=mesh["shards"])
+        inner = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+        group = mesh.get_group("workers")
+        return model, StreamingOptimizer(
+            inner, diloco(4), process_group=group, fragments=2, delay=1, codec="int4"
+        )
+
+    def to(steps, model, optimizer):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.full((2, 3), 1.0 + rank)).square().mean().backward()
+            optimizer.step()
+        optimizer.zero_grad()
+
+    model, optimizer = made()
+    to(saved_at, model, optimizer)
+    saved = get_state_dict(model, optimizer, options=full)
+    again, resumed = made()
+    set_state_dict(
+        again, resumed, model_state_dict=saved[0], optim_state_dict=saved[1], options=full
+    )
+    assert len(resumed._parts.flights) == len(optimizer._parts.flights) == 3 - saved_at
+    for own in ((model, optimizer), (again, resumed)):
+        to(6, *own)
+    for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours.to_local(), theirs.to_local())
 
 
 def test_a_state_is_to_be_had_after_its_group_is_gone(rank):

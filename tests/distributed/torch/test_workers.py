@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.algorithms.join import Join
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from lookahead_core import (
     AdaptiveAlpha,
@@ -23,6 +25,8 @@ from lookahead_core import (
     slowmo,
 )
 from lookahead_core.adapters.torch import Buffers, MetaOptimizer, StreamingOptimizer
+from lookahead_core.adapters.torch._workers import buckets
+from lookahead_core.adapters.torch._workers.collectives import Link
 from sharded_runs import gathered
 
 LR, STEPS = 0.05, 11
@@ -212,6 +216,81 @@ def test_leaves_of_every_kind_and_size_travel(rank, size):
         assert torch.equal(leaf, torch.full_like(leaf, (number + 1) * mean)), number
 
 
+# --- in buckets ---
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Buckets of three numbers, and a list of where each that is sent lies."""
+    monkeypatch.setattr(buckets, "SMALLEST", 3)
+    monkeypatch.setattr(buckets, "BUCKETS", 1 << 20)
+    found = []
+
+    def start_sum(self, leaves, original=Link.start_sum):
+        found.append({leaf.untyped_storage().data_ptr() for leaf in leaves})
+        return original(self, leaves)
+
+    monkeypatch.setattr(Link, "start_sum", start_sum)
+    return found
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("name", RULES)
+def test_a_sync_in_buckets_is_the_same_in_the_room_of_three(name, room, rank, size):
+    leaf, optimizer = trained(RULES[name], rank)
+    _, fast = simulated(RULES[name], size)
+    assert leaf.tolist() == pytest.approx(fast[rank], rel=1e-12, abs=1e-12)
+    syncs = optimizer.state_dict()["param_groups"][0]["lookahead_syncs"]
+    assert len(room) == 3 * syncs  # seven numbers
+
+
+def test_no_more_than_three_buckets_are_under_way_at_once(room, rank, size):
+    leaf = torch.nn.Parameter(torch.zeros(30, dtype=torch.float64))
+    inner = torch.optim.SGD([leaf], lr=1.0)
+    optimizer = MetaOptimizer(inner, diloco(1, 1.0, 0.5), process_group=dist.group.WORLD)
+    leaf.grad = torch.full_like(leaf, -1.0 - rank)
+    optimizer.step()
+    assert len(room) == 10
+    assert len(set.union(*room)) == 3
+    assert leaf.tolist() == [pytest.approx(1.5 * (1 + (size - 1) / 2))] * 30
+
+
+@pytest.mark.parametrize("policy", ["maintain", "reset", "interpolate"])
+def test_leaves_of_every_kind_are_cut_into_buckets(policy, room, rank, size):
+    start = [
+        torch.zeros(3, dtype=torch.complex64),
+        torch.zeros(2, 5).t(),
+        torch.zeros(()),
+        torch.zeros(0),
+        torch.zeros(5, dtype=torch.bfloat16),
+    ]
+    shared = torch.zeros(8)
+    start += [shared[:4], shared[4:]]
+    leaves = [torch.nn.Parameter(leaf) for leaf in start]
+    inner = torch.optim.SGD(leaves, lr=1.0, momentum=0.5)
+    rule = lookahead(1, 1.0, policy)
+    optimizer = MetaOptimizer(inner, rule, process_group=dist.group.WORLD, slow_dtype=torch.float32)
+    for number, leaf in enumerate(leaves):
+        leaf.grad = torch.full_like(leaf, -(number + 1) * (rank + 1))
+    optimizer.step()
+    for number, leaf in enumerate(leaves):
+        mean = torch.full_like(leaf, (number + 1) * (size + 1) / 2)
+        torch.testing.assert_close(leaf.detach(), mean)
+        if policy == "reset":
+            assert not inner.state[leaf]["momentum_buffer"].count_nonzero()
+
+
+def test_leaves_that_share_memory_are_averaged_before_one_of_them_is_written(room, rank, size):
+    memory = torch.zeros(12)
+    leaves = [torch.nn.Parameter(memory), torch.nn.Parameter(memory[3:])]
+    optimizer = MetaOptimizer(
+        torch.optim.SGD(leaves, lr=1.0), lookahead(1, 0.5), process_group=dist.group.WORLD
+    )
+    leaves[0].grad = torch.full_like(leaves[0], -4.0)
+    optimizer.step()
+    assert memory.tolist() == [2.0] * 12
+
+
 @pytest.mark.clause("C11", "C81")
 def test_a_leaf_without_a_gradient_on_one_worker_is_averaged(rank, size):
     leaves = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
@@ -249,6 +328,17 @@ def test_work_that_was_done_is_saved(rank):
     _, other = trained(local_sgd(100), rank, steps=0)
     other.load_state_dict(optimizer.state_dict())
     assert other.work == 7.0
+
+
+def test_parameters_that_fully_shard_has_replaced_are_named(rank):
+    model = torch.nn.Linear(3, 2)
+    inner = torch.optim.SGD(model.parameters(), lr=LR)
+    optimizer = MetaOptimizer(inner, local_sgd(2), process_group=dist.group.WORLD)
+    fully_shard(model, mesh=init_device_mesh("cpu", (dist.get_world_size(),)))
+    model(torch.ones(1, 3)).sum().backward()
+    told = r"no longer the parameters of the model \(fully_shard makes new ones: call it before"
+    with pytest.warns(UserWarning, match=told):
+        optimizer.step()
 
 
 # --- parameters that join ---
@@ -333,6 +423,24 @@ def test_what_is_frozen_does_not_travel_whatever_it_is(rank):
     for _ in range(2):
         step(optimizer, leaf, rank)
     assert torch.equal(*gathered(leaf.detach())[:2])
+
+
+def turned_over(leaf):
+    """Its numbers in memory are others: their conjugates, and their negatives."""
+    return leaf.conj() if leaf.is_complex() else torch.complex(leaf, leaf).conj().imag
+
+
+@pytest.mark.parametrize("kind", [MetaOptimizer, StreamingOptimizer])
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float32])
+def test_what_is_trained_travels_as_it_reads_and_not_as_it_lies(kind, dtype, rank, size):
+    start = torch.full((3,), 1 + 2j if dtype.is_complex else 1.0, dtype=dtype)
+    leaf = torch.nn.Parameter(turned_over(start) if rank else turned_over(start).clone())
+    first = gathered(leaf.detach().resolve_conj().resolve_neg())[0]
+    optimizer = kind(torch.optim.SGD([leaf], lr=1.0), local_sgd(1), process_group=dist.group.WORLD)
+    leaf.grad = torch.full_like(leaf, (1 + 1j if dtype.is_complex else 1.0) * (1 + rank))
+    optimizer.step()
+    mean = (1 + size) / 2 * (1 + 1j if dtype.is_complex else 1.0)
+    torch.testing.assert_close(leaf.detach().resolve_conj().resolve_neg(), first - mean)
 
 
 def test_what_is_frozen_must_be_the_same_on_all_workers(rank):
@@ -497,6 +605,7 @@ def test_a_worker_that_does_not_come_is_an_error_and_no_hang(rank):
         ({"worker": 3}, "worker must be a torch.distributed.ProcessGroup or a DeviceMesh"),
         ({"timeout": 3}, "timeout must be a timedelta"),
         ({"check_replicas": 1}, "check_replicas must be True or False"),
+        ({"skip_together": 1}, "skip_together must be True or False"),
         ({"capturable": True}, "capturable must be False with a process_group"),
     ],
 )
@@ -605,3 +714,45 @@ def test_a_step_that_one_worker_skips_is_counted(kind, at, taken, rank, size):
         ]
     mean = torch.stack(own).mean(dim=0)
     torch.testing.assert_close(leaf.detach(), mean, rtol=0, atol=1e-12)
+
+
+@pytest.mark.clause("C81")
+@pytest.mark.parametrize("unscaled", [False, True])
+@pytest.mark.parametrize("kind", [MetaOptimizer, StreamingOptimizer])
+def test_with_skip_together_all_skip_what_one_skips(kind, unscaled, rank, size):
+    leaf = parameter()
+    inner = torch.optim.SGD([leaf], lr=LR)
+    optimizer = kind(inner, local_sgd(4), process_group=dist.group.WORLD, skip_together=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    own = [parameter().detach() for _ in range(size)]
+    for number in range(4):
+        optimizer.zero_grad()
+        scaler.scale((leaf - target(rank)).square().sum() / 2).backward()
+        if number == 1 and rank == 1:
+            leaf.grad.fill_(float("inf"))
+        if unscaled:  # as to clip gradients
+            scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        scaler.update()
+        own = [w - LR * (w - target(r)) * (number != 1) for r, w in enumerate(own)]
+        if number == 1:
+            torch.testing.assert_close(leaf.detach(), own[rank], rtol=0, atol=1e-12)
+    mean = torch.stack(own).mean(dim=0)
+    torch.testing.assert_close(leaf.detach(), mean, rtol=0, atol=1e-12)
+
+
+def test_a_step_without_a_scaler_on_one_worker_is_named_under_skip_together(rank):
+    leaf, optimizer = trained(local_sgd(2), rank, steps=1, skip_together=True)
+    leaf.grad = torch.zeros_like(leaf)
+    if rank == 0:
+        optimizer.grad_scale, optimizer.found_inf = None, torch.tensor(0.0)
+    told = r"what is done must .* rank 0 has 'a step that a GradScaler takes', rank 1 has 'a sync'"
+    with pytest.raises(ValueError, match=told):
+        optimizer.step()
+
+
+def test_one_that_is_done_is_refused_under_skip_together(rank):
+    _, optimizer = trained(local_sgd(2), rank, steps=0, skip_together=True)
+    for leaving in (optimizer.leave, partial(Join, [optimizer])):
+        with pytest.raises(RuntimeError, match=r"leave\(\) and Join need skip_together"):
+            leaving()
