@@ -1,11 +1,11 @@
 """Four workers with a quorum, which are killed, started again, stopped for a while, and skip steps.
 
-chaos.py FOLDER SEED SECONDS: so long; then all are there again for some more syncs.
-chaos.py FOLDER SEED SYNCS undisturbed: so many syncs, with nobody to disturb them.
+chaos.py FOLDER SEED SECONDS: so long, and then some more syncs with all of them, in FOLDER/chaos;
+after it as many syncs with nobody to disturb them, in FOLDER/calm.
 
 Each worker says in the file of its rank after each sync: its number, who is in its mean, and a
-fingerprint of the slow weights. The last line of this program is a JSON object of what came of it.
-No process is started but by fork, so that one that comes back need not import torch again.
+fingerprint of the slow weights. The last line of this program is JSON, what came of both runs. No
+process is started but by fork, so that one that comes back need not import torch again.
 """
 
 import json
@@ -86,12 +86,16 @@ class Worker:
                 time.sleep(STEP)
                 if self.syncs != synced:
                     synced = self.syncs
-                    heard = self.quorum.heard(synced - 1)
-                    with self.optimizer.slow_weights():
-                        bits = fingerprint([*self.model.parameters()])
-                    print(json.dumps([synced, heard, bits]), file=said, flush=True)
+                    self.say(said)
                     self.save()
+            self.say(said)  # where it has come to, even if it has only loaded that
         self.optimizer.leave()
+
+    def say(self, said):
+        heard = self.quorum.heard(self.syncs - 1)
+        with self.optimizer.slow_weights():
+            bits = fingerprint([*self.model.parameters()])
+        print(json.dumps([self.syncs, heard, bits]), file=said, flush=True)
 
 
 def forked(function):
@@ -193,30 +197,25 @@ def warm_up():
     optimizer.step()
 
 
-def main(folder, seed, amount, disturbed):
-    torch.set_num_threads(1)
-    warm_up()
-    last = folder / "last"
-    server = forked(lambda: serve(folder))
+def run(folder, seed, amount, disturbed):
+    """What comes of so many seconds of chaos, or of so many syncs in peace."""
+    folder.mkdir()
+    server, last = forked(lambda: serve(folder)), folder / "last"
     while not (folder / "port").exists():
         time.sleep(0.01)
     if not disturbed:
-        last.write_text(str(int(amount)))
-    known = []
+        last.write_text(str(amount))
 
     def last_sync():
-        if not known and last.exists():
-            known.append(int(last.read_text()))
-        return known[0] if known else None
+        return int(last.read_text()) if last.exists() else None
 
     nursery, began = Nursery(folder, seed, disturbed, last_sync), time.monotonic()
-    until = began + (amount if disturbed else 0)
     try:
-        while disturbed and time.monotonic() < until:
+        while disturbed and time.monotonic() < began + amount:
             time.sleep(nursery.random.uniform(0.1, 0.8))
             nursery.look()
             nursery.disturb()
-        seconds, syncs = time.monotonic() - began, synced(folder)  # while they are disturbed
+        seconds, syncs = time.monotonic() - began, synced(folder)
         if disturbed:
             (folder / "last.tmp").write_text(str(syncs + AFTER))
             os.replace(folder / "last.tmp", last)
@@ -229,23 +228,25 @@ def main(folder, seed, amount, disturbed):
     finally:
         nursery.end()
         os.kill(server, signal.SIGKILL)
-    model = new_model()
-    before = loss_of(model)
-    model.load_state_dict(torch.load(folder / "checkpoint", weights_only=True)["model"])
-    result = {
-        "loss before": before,
-        "loss": loss_of(model),
-        "syncs": synced(folder),
-        "ended": nursery.ended,
-    }
     if not disturbed:
         seconds, syncs = time.monotonic() - began, synced(folder)
     heard = dict(json.loads(line)[:2] for line in said(folder))
     cycles = sum(len(ranks) for sync, ranks in heard.items() if sync <= syncs)
-    result |= {"kills": nursery.kills, "stops": nursery.stops, "cycles a second": cycles / seconds}
-    print(json.dumps(result))
+    model = new_model()
+    before = loss_of(model)
+    model.load_state_dict(torch.load(folder / "checkpoint", weights_only=True)["model"])
+    result = {"loss before": before, "loss": loss_of(model), "syncs": synced(folder)}
+    result |= {"kills": nursery.kills, "stops": nursery.stops, "ended": nursery.ended}
+    return result | {"cycles a second": cycles / seconds}
+
+
+def main(folder, seed, seconds):
+    torch.set_num_threads(1)
+    warm_up()
+    chaos = run(folder / "chaos", seed, seconds, disturbed=True)
+    calm = run(folder / "calm", seed, chaos["syncs"], disturbed=False)
+    print(json.dumps([chaos, calm]))
 
 
 if __name__ == "__main__":
-    folder, seed, amount = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    main(folder, seed, amount, disturbed=len(sys.argv) == 4)
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
