@@ -50,6 +50,14 @@ def test_diloco_puts_the_mean_into_its_momentum(xp):
 
 
 @pytest.mark.clause("C81")
+def test_the_mean_may_be_there_already(xp):
+    rule = diloco(1, lr=0.5, momentum=0.5)
+    given = [leaf(xp, 1.0)], (), rule.init([leaf(xp, 0.0)])
+    fast, _, state = rule.sync(*given, average=[leaf(xp, -2.0)])
+    assert values(fast[0]) == values(state.slow[0]) == [1.5]
+
+
+@pytest.mark.clause("C81")
 def test_an_average_follows_the_mean_and_leaves_each_worker_alone(xp):
     rule = ema(0.5)
     fast, _, state = rule.step(
