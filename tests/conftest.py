@@ -128,7 +128,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gpu-code",
         action="store_true",
-        help="collect tests/gpu_code, which needs CuPy and NVIDIA's compiler, and no GPU",
+        help="collect tests/gpu_code, which needs CuPy, torch and their compilers, and no GPU",
     )
     parser.addoption(
         "--slow", action="store_true", help="collect tests/slow too: minutes, and gigabytes of disk"
