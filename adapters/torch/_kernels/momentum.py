@@ -61,10 +61,9 @@ def step_graph(rows: list[Row], lr: Tensor, momentum: Tensor, nesterov: bool) ->
     slow, fast, buffer = map(list, zip(*rows, strict=True))
     gradient = torch._foreach_sub(slow, fast)
     torch._foreach_copy_(buffer, torch._foreach_add(torch._foreach_mul(buffer, momentum), gradient))
+    step: Any = buffer
     if nesterov:
         step = torch._foreach_add(gradient, torch._foreach_mul(buffer, momentum))
-    else:
-        step = buffer
     torch._foreach_sub_(slow, torch._foreach_mul(step, lr))
 
 
