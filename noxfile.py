@@ -10,7 +10,7 @@
     nox -s newest             NumPy and JAX on the newest Python, with the newest of each
     nox -s clients            the adapters in lightning, transformers, flax, orbax and others
     nox -s distributed        many workers: 2 and 4 processes of torch, 2 of JAX, 8 devices; faults
-    nox -s gpu_code           compile for GPUs what CuPy runs there; needs no GPU
+    nox -s gpu_code           compile for GPUs what CuPy and torch run there; needs no GPU
     nox -t gpu                CuPy, torch and JAX on a GPU; without one that is an error
     nox -s site               docs/ as a site, in _site; nox -s site -- --serve shows it
     nox -s demo               the demo with NumPy; another adapter: nox -s demo -- --backend torch
@@ -210,8 +210,8 @@ def distributed(session: nox.Session) -> None:
 
 @nox.session(tags=["rest"])
 def gpu_code(session: nox.Session) -> None:
-    """What CuPy's kernel becomes on GPUs of three generations, where there is none."""
-    environment = install(session, groups=["gpu-code"], environment="gpu-code")
+    """What the kernels of CuPy and torch become on GPUs of three generations, without one."""
+    environment = install(session, "torch", groups=["gpu-code"], environment="gpu-code")
     run_tests(environment, "tests/gpu_code", "--gpu-code", launcher=("pytest",))
 
 

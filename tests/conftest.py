@@ -93,6 +93,7 @@ MODULES_OF = {
     "test_edited_moments.py": {"numpy", "torch", "jax"},
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax", "mlx")},
     "test_bench.py": {"torch"},
+    "test_on_gpu.py": {"torch"},
     "test_on_meshes.py": {"jax"},
     "test_jax_workers_page.py": {"jax"},
     **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax", "mlx")},
@@ -128,7 +129,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gpu-code",
         action="store_true",
-        help="collect tests/gpu_code, which needs CuPy and NVIDIA's compiler, and no GPU",
+        help="collect tests/gpu_code, which needs CuPy, torch and their compilers, and no GPU",
     )
     parser.addoption(
         "--slow", action="store_true", help="collect tests/slow too: minutes, and gigabytes of disk"

@@ -1,12 +1,14 @@
-"""What a sync costs on one GPU, in torch, JAX and CuPy; no nox, no network, a few minutes.
+"""On a machine with a GPU: is it right, and what does a sync cost there? No nox, no network.
 
-    python -m experiments.benchmarks.on_gpu [--out FILE] [--device cpu]
+    python -m experiments.benchmarks.on_gpu [--out FILE] [--minutes 8]
+    python -m experiments.benchmarks.on_gpu --dry      without a GPU: does the script run?
 
-Each framework's sync is put over copies of all weights, measured in the same rounds on the same
-device, and in gigabytes a second: bytes are what an interpolation of both copies must read and
-write (4Nb), so the rate of the copies is the memory bandwidth that can be had. What is not
-installed, or sees no GPU, is printed as missing and makes the exit status 1. `--device cpu` is for
-trying the script: its numbers say nothing of a GPU.
+First what must be right (gpu_checks.py), then the table, in torch, JAX and CuPy. Each framework's
+sync is put over copies of all weights, measured in the same rounds on the same device, and in
+gigabytes a second: bytes are what an interpolation of both copies must read and write (4Nb), so the
+rate of the copies is the memory bandwidth that can be had, and its inverse ratio the share of it
+that a sync reaches. Everything goes to one file as it is found, so that a run that is cut off still
+tells. What is not installed, sees no GPU, fails, or finds no time makes the exit status 1.
 """
 
 import argparse
@@ -15,16 +17,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO
 
+from experiments.benchmarks.gpu_checks import CHECKS, SUITES, check, say, tested
 from experiments.benchmarks.paired import Make, Rounds, environment, interleaved, ratio, spread
-from experiments.benchmarks.report import Tables, write
-from experiments.benchmarks.workloads import Shapes, elements, smaller, workloads
+from experiments.benchmarks.report import Tables
+from experiments.benchmarks.workloads import Shapes, elements, workloads
 
 ALPHA, ROUNDS, BYTES = 0.5, 20, 4
 BETWEEN = "step between syncs"
 WIDE = "anchor and sync, bfloat16 with float32 slow weights"
-PACKAGES = ("torch", "jax", "jaxlib", "cupy-cuda12x", "numpy")
+PACKAGES = ("torch", "triton", "jax", "jaxlib", "cupy-cuda12x", "cupy-cuda13x", "numpy")
 # One run of each way is timed; as many at once as outweigh waiting for the device.
 REPEATS = {"400 tiny": 20, "ResNet-18": 20, "GPT-2 124M": 5, "32M in one": 10}
 
@@ -64,7 +67,9 @@ def torch_ways(shapes: Shapes, device: str, repeats: int) -> dict[str, Make]:
         "copies": partial(copies, slow, fast, spare),
         "two bare calls": partial(reference, slow, fast, spare),
     }
-    for kernel in ("foreach", "compiled") if len(shapes) < 100 else ("foreach",):
+    # The compiler takes minutes for hundreds of leaves, and on a CPU it is not what is tried.
+    small = device == "gpu" and len(shapes) < 100
+    for kernel in ("foreach", "compiled") if small else ("foreach",):
         optimizer = ours(Still(parameters(values, values)), 1, kernel=kernel)
         # With k=1 each step takes the anchor and syncs: all that a cycle costs.
         calls[f"anchor and sync, {kernel}"] = optimizer.step
@@ -150,39 +155,58 @@ def tabulate(title: str, sets: str, times: Rounds, shapes: Shapes, report: Table
         report.put(title, f"{name}, GB/s by 4Nb", sets, rate)
         if name != "copies":
             report.put(title, f"{name} / copies", sets, ratio(times, name, "copies"))
+            pairs = zip(seconds, times["copies"], strict=True)
+            share = spread([100 * sum(copies) / sum(own) for own, copies in pairs])
+            report.put(title, f"{name}, % of the copies' bandwidth", sets, share)
 
 
-def measure(name: str, device: str, report: Tables) -> bool:
-    """One framework on all sets of shapes; False, and a line that says so, if it is missing."""
+def measure(name: str, dry: bool, log: TextIO, until: float) -> bool:
+    """One framework on all sets of shapes, a table for each; False if something is missing."""
     for row, shapes in workloads().items():
-        if device == "cpu":
-            shapes = [smaller(shape) for shape in shapes]
-        try:
-            ways = FRAMEWORKS[name](shapes, device, REPEATS[row])
-        except (ImportError, LookupError) as error:
-            print(f"MISSING, not measured: {name}: {error}", flush=True)
-            report.put(f"{name}, a sync", "missing", "why", str(error))
+        if perf_counter() > until:
+            say(log, f"NO TIME LEFT, not measured: {name}, {row} and what comes after it")
             return False
-        tabulate(f"{name}, a sync", row, interleaved(ways, ROUNDS, 1), shapes, report)
+        if dry:
+            shapes = [(4, 4)] * 3
+        try:
+            ways = FRAMEWORKS[name](shapes, "cpu" if dry else "gpu", 1 if dry else REPEATS[row])
+            times = interleaved(ways, 2 if dry else ROUNDS, 1)
+        except Exception as error:  # of any kind: the next framework is to run
+            say(log, f"MISSING, not measured: {name}, {row}: {type(error).__name__}: {error}")
+            return False
+        report = Tables({})
+        tabulate(f"{name}, a sync", row, times, shapes, report)
+        say(log, report.markdown()[len(Tables({}).markdown()) :].strip() + "\n")
     return True
 
 
-def main() -> None:
-    """Measure, print, write; exit with 1 if something is missing."""
+def main(arguments: Sequence[str] | None = None) -> bool:
+    """Check, measure and write; whether all of it was there and right."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("gpu", "cpu"), default="gpu")
-    parser.add_argument("--out", type=Path, default=Path("on_gpu.json"))
-    arguments = parser.parse_args()
-    report = Tables(environment(*PACKAGES, device=name_of(arguments.device)))
-    present = [measure(name, arguments.device, report) for name in FRAMEWORKS]
-    write(report, arguments.out, None)
-    print(report.markdown())
-    sys.exit(0 if all(present) else 1)
+    parser.add_argument("--dry", action="store_true", help="without a GPU, and small")
+    parser.add_argument("--out", type=Path, default=Path("on_gpu.md"))
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--only", choices=FRAMEWORKS, help="one framework")
+    given = parser.parse_args(arguments)
+    until, good = perf_counter() + 60 * given.minutes, []
+    chosen = [given.only] if given.only else [*FRAMEWORKS]
+    with given.out.open("w", encoding="utf-8") as log:
+        for item in environment(*PACKAGES, device=name_of(given.dry)).items():
+            say(log, "- {}: {}".format(*item))
+        for name in (n for n in CHECKS if n.partition(":")[0] in chosen):
+            good.append(check(name, log, given.dry))
+        for name in (n for n in SUITES if n.partition(",")[0] in chosen):
+            # A quarter of what is left, so that the tables get the last third of the time.
+            good.append(tested(name, log, (until - perf_counter()) / 4, given.dry))
+        good += [measure(name, given.dry, log, until) for name in chosen]
+        word = "all of it ran and was right" if all(good) else "NOT all of it ran, or was right"
+        say(log, f"\n{word}; {60 * given.minutes - until + perf_counter():.0f} s")
+    return all(good)
 
 
-def name_of(device: str) -> str:
+def name_of(dry: bool) -> str:
     """The GPU's own name."""
-    if device == "cpu":
+    if dry:
         return "CPU, a trial: nothing here is about a GPU"
     try:
         import torch
@@ -193,4 +217,4 @@ def name_of(device: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(0 if main() else 1)

@@ -7,6 +7,7 @@ reference formula.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from lookahead_core.leaves import copied
 from lookahead_core.typing import Array, Fraction, Leaves
 
 from .._tree import written
+from .machine import level_2_cache, side_by_side, threads_for
 
 __all__ = ["IN_PLACE"]
 
-# Elements of a block: two blocks of float32 are 512 KiB, half of a level-2 cache of 1 MiB. Of the
-# powers of two from 2**14 to 2**17 it was the fastest on the machine of docs/array.md.
-BLOCK = 65536
+# Bytes of a block: those of both arrays are half of a core's level-2 cache. Of the powers of two it
+# was the fastest on the machines of docs/array.md.
+BLOCK = level_2_cache() // 4
 Pair = tuple[Array, Array]
 
 
@@ -97,7 +99,7 @@ def _moved_as_one_block(slow: Array, fast: Array, factor: Factor) -> bool:
         return False
     dtype, slow_flags, fast_flags = slow.dtype, slow.flags, fast.flags
     value = factor.arrays.get(dtype)
-    if value is None or fast.dtype is not dtype or slow.size > BLOCK:
+    if value is None or fast.dtype is not dtype or slow.nbytes > BLOCK:
         return False
     if not (slow_flags.owndata and fast_flags.owndata):
         return False
@@ -121,12 +123,17 @@ def _moved_in_blocks(slow: Array, fast: Array, alpha: float, factor: Factor) -> 
         np.copyto(*((slow, fast) if alpha else (fast, slow)))
     else:
         value = factor.of(slow.dtype)
-        for s, f in _blocks(slow, fast):
-            wide = f.astype(s.dtype, copy=False)
-            _move(s, wide, value, factor.near_slow)
-            if wide is not f:
-                f[...] = s
+        parts = [(s, f, value, factor.near_slow) for s, f in _parts(slow, fast)]
+        side_by_side(_move_block_by_block, parts)
     return True
+
+
+def _move_block_by_block(slow: Array, fast: Array, factor: Array, near_slow: bool) -> None:
+    for s, f in _blocks(slow, fast):
+        wide = f.astype(s.dtype, copy=False)
+        _move(s, wide, factor, near_slow)
+        if wide is not f:
+            f[...] = s
 
 
 def _slow_moved(slow: Array, fast: Array, alpha: float, factor: Factor) -> Array:
@@ -190,13 +197,24 @@ def _can_be_overwritten(slow: Array, fast: Array) -> bool:
     return slow_flags.writeable and (apart or not np.may_share_memory(slow, fast))
 
 
+def _parts(*arrays: Array) -> list[tuple[Array, ...]]:
+    """The same part of each array, for each thread that is to move one."""
+    count, size = threads_for(arrays[0].nbytes), arrays[0].size
+    if count == 1 or not all(array.flags.c_contiguous for array in arrays):
+        return [arrays]
+    flat = [array.reshape(-1) for array in arrays]
+    ends = pairwise(size * part // count for part in range(count + 1))
+    return [tuple(array[start:end] for array in flat) for start, end in ends]
+
+
 def _blocks(*arrays: Array) -> Iterable[tuple[Array, ...]]:
-    """The same piece of each array, of at most BLOCK elements; writing to it writes the array."""
+    """The same piece of each array, of at most BLOCK bytes; writing to it writes the array."""
     if not all(array.flags.c_contiguous for array in arrays):
         return _strided_blocks(arrays)
     flat = [array.reshape(-1) for array in arrays]
-    starts = range(0, arrays[0].size, BLOCK)
-    return (tuple(array[start : start + BLOCK] for array in flat) for start in starts)
+    length = BLOCK // arrays[0].itemsize
+    starts = range(0, arrays[0].size, length)
+    return (tuple(array[start : start + length] for array in flat) for start in starts)
 
 
 def _strided_blocks(arrays: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
@@ -204,5 +222,7 @@ def _strided_blocks(arrays: tuple[Array, ...]) -> Iterator[tuple[Array, ...]]:
     # it copies to a buffer and back. `Any`, because NumPy's stubs want literals.
     flags: Any = ["external_loop", "buffered", "zerosize_ok"]
     access: Any = [["readwrite" if array.flags.writeable else "readonly"] for array in arrays]
-    with np.nditer(arrays, flags, access, order="K", buffersize=BLOCK) as pieces:
+    with np.nditer(
+        arrays, flags, access, order="K", buffersize=BLOCK // arrays[0].itemsize
+    ) as pieces:
         yield from pieces

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lookahead_core.kernel import anchored
 from lookahead_core.typing import Fraction, Leaves
@@ -34,7 +35,7 @@ def interpolate(
     for row in rows.single:
         move_row(row, alpha, both=False)
     if rows.graph:
-        compiled(interpolate_graph if both else move_graph)(rows.graph, alpha)
+        compiled(move_graph)(rows.graph, alpha, both)
     if both:  # after all moves: two fast leaves may share their storage
         for slows, fasts in rows.lists:
             torch._foreach_copy_(fasts, slows)
@@ -50,16 +51,22 @@ def move(way: str, slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
     return interpolate(way, slow, fast, alpha, both=False)[0]
 
 
-def interpolate_graph(rows: list[Row], alpha: float) -> None:
-    """Both copies of the weights are read and written once."""
-    move_graph(rows, alpha)
-    for slow, fast in rows:
-        fast.copy_(slow)
-
-
-def move_graph(rows: list[Row], alpha: float) -> None:
-    for slow, fast in rows:
-        slow.lerp_(fast.to(slow.dtype), alpha)
+def move_graph(rows: list[Row], alpha: float, both: bool) -> None:
+    """The lists are one kernel on a GPU, or few, in which both copies are read and written once."""
+    slows, fasts = map(list, zip(*rows, strict=True))
+    if is_compiling():
+        ends = [fast.to(slow.dtype) for slow, fast in rows]
+        difference = torch._foreach_sub(ends, slows)
+        # As torch.lerp: of torch._foreach_lerp_ the compiler makes copies of numbers to the device.
+        if alpha < 0.5:
+            torch._foreach_add_(slows, difference, alpha=alpha)
+        else:
+            torch._foreach_copy_(slows, torch._foreach_sub(ends, difference, alpha=1 - alpha))
+    else:  # beyond torch's limit of graphs; the lists would need room for a copy of the model
+        for row in rows:
+            move_row(row, alpha, both=False)
+    if both:
+        torch._foreach_copy_(fasts, slows)
 
 
 def move_lists(slows: Row, fasts: Row, alpha: float) -> None:
@@ -109,7 +116,7 @@ def unchanged(slow: Tensor, fast: Tensor) -> bool:
 
     Reads alone are half of what the anchor costs else. A GPU would make the host wait.
     """
-    if fast.device.type != "cpu" or not is_plain(fast) or torch.compiler.is_compiling():
+    if fast.device.type != "cpu" or not is_plain(fast) or is_compiling():
         return False
     rounded = slow.to(fast.dtype)
     if all(map(whole_words, (rounded, fast))):

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lookahead_core.leaves import each
 from lookahead_core.typing import Leaves
@@ -187,10 +188,16 @@ def _step(lists: Lists, decay: float, gain: float, ahead: float, behind: float, 
 def _step_graph(
     rows: list[Row], decay: Tensor, gain: Tensor, ahead: Tensor, behind: Tensor, both: bool
 ) -> None:
-    """As the formula is written: the compiler needs no room for it."""
-    for slow, fast, slot in rows:
-        moved = decay * slot + gain * (slow - fast)
-        slow.copy_(fast + (ahead * moved - behind * slot))
-        slot.copy_(moved)
-        if both:
-            fast.copy_(slow)
+    """As the formula is written, on lists: on a GPU they are one kernel, or few, without room."""
+    if not is_compiling():  # beyond torch's limit of graphs; the lists would need room for copies
+        for row in rows:
+            _move_row(row, (float(decay), float(gain), float(ahead), float(behind)), both)
+        return
+    slow, fast, slot = map(list, zip(*rows, strict=True))
+    before = torch._foreach_mul(slot, behind)
+    gained = torch._foreach_mul(torch._foreach_sub(slow, fast), gain)
+    torch._foreach_copy_(slot, torch._foreach_add(torch._foreach_mul(slot, decay), gained))
+    change = torch._foreach_sub(torch._foreach_mul(slot, ahead), before)
+    torch._foreach_copy_(slow, torch._foreach_add(fast, change))
+    if both:
+        torch._foreach_copy_(fast, slow)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from lookahead_core.typing import Leaves
 
@@ -53,11 +54,18 @@ def step_lists(lists: Lists, lr: float, momentum: float, nesterov: bool) -> None
 
 
 def step_graph(rows: list[Row], lr: Tensor, momentum: Tensor, nesterov: bool) -> None:
-    """As the formula is written: the compiler needs no room for it."""
-    for slow, fast, buffer in rows:
-        gradient = slow - fast
-        buffer.copy_(momentum * buffer + gradient)
-        slow.copy_(slow - lr * (gradient + momentum * buffer if nesterov else buffer))
+    """As the formula is written, on lists: on a GPU they are one kernel, or few, without room."""
+    if not is_compiling():  # beyond torch's limit of graphs; the lists would need room for copies
+        for row in rows:
+            step_row(row, float(lr), float(momentum), nesterov)
+        return
+    slow, fast, buffer = map(list, zip(*rows, strict=True))
+    gradient = torch._foreach_sub(slow, fast)
+    torch._foreach_copy_(buffer, torch._foreach_add(torch._foreach_mul(buffer, momentum), gradient))
+    step: Any = buffer
+    if nesterov:
+        step = torch._foreach_add(gradient, torch._foreach_mul(buffer, momentum))
+    torch._foreach_sub_(slow, torch._foreach_mul(step, lr))
 
 
 def step_row(row: Row, lr: float, momentum: float, nesterov: bool) -> None:

@@ -1,6 +1,8 @@
 """The blocked kernel is the reference kernel, bit for bit: any layout, any dtype, any size."""
 
+import os
 import tracemalloc
+from threading import Barrier, get_ident
 
 import ml_dtypes
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from lookahead_core import REFERENCE_KERNEL
 from lookahead_core.adapters.numpy import SGD, Lookahead
-from lookahead_core.adapters.numpy._kernels import in_place
+from lookahead_core.adapters.numpy._kernels import in_place, machine
 from lookahead_core.adapters.numpy._kernels.in_place import IN_PLACE
 
 DTYPES = (np.float16, np.float32, np.float64, np.longdouble, np.complex64, np.complex128)
@@ -18,7 +20,7 @@ ALPHAS = (0.0, 0.3, 0.5, 0.8, 1.0)
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """Several blocks, the last one shorter, without large arrays."""
-    monkeypatch.setattr(in_place, "BLOCK", 16)
+    monkeypatch.setattr(in_place, "BLOCK", 64)
 
 
 def values(shape, dtype, seed):
@@ -238,7 +240,7 @@ def peak_of(slow, fast):
 @pytest.mark.parametrize("slow_dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nothing_of_the_size_of_a_leaf_is_allocated(layout, slow_dtype, monkeypatch):
-    monkeypatch.setattr(in_place, "BLOCK", 1024)
+    monkeypatch.setattr(in_place, "BLOCK", 4096)
     fast = layout(np.ones((500, 800), np.float32))
     assert peak_of(np.zeros((500, 800), slow_dtype), fast) < fast.nbytes / 10
 
@@ -250,3 +252,62 @@ def test_an_allocation_of_the_size_of_a_leaf_would_be_seen():
         assert tracemalloc.get_traced_memory()[1] >= 500 * 800 * 4
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_large_leaves_go_side_by_side_to_the_same_bits(dtype, alpha, monkeypatch):
+    threads = set()
+
+    def noted(*arguments):
+        threads.add(get_ident())
+        barrier.wait()  # for the other two: each has a thread of its own
+        moved(*arguments)
+
+    barrier, moved = Barrier(3), in_place._move_block_by_block
+    monkeypatch.setattr(in_place, "threads_for", lambda size: 3)
+    monkeypatch.setattr(in_place, "_move_block_by_block", noted)
+    slow, fast = (values((50, 2), dtype, seed) for seed in (1, 2))
+    assert_is_the_reference_in_place(slow, fast, alpha)
+    assert len(threads) == (0 if alpha in (0, 1) else 3)
+
+
+def test_what_numpy_does_about_an_overflow_is_the_callers_in_each_thread(monkeypatch):
+    monkeypatch.setattr(in_place, "threads_for", lambda size: 2)
+    slow, fast = (sign * np.full(100, np.finfo(np.float32).max, np.float32) for sign in (1, -1))
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError, match="overflow"):
+        IN_PLACE.interpolate([slow], [fast], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "processors", "setting", "threads"),
+    [
+        (1 << 23, 2, None, 2),
+        (1 << 23, 64, None, 4),
+        (1 << 23, 64, "3", 3),
+        (1 << 23, 64, "2,1", 2),
+        (1 << 23, 64, "64", 4),
+        (1 << 23, 64, "many", 4),
+        (1 << 23, 64, "1", 1),
+        (1 << 23, 1, None, 1),
+        ((1 << 23) - 1, 64, None, 1),
+    ],
+)
+def test_threads_are_few_and_none_where_the_process_is_pinned_or_the_leaf_small(
+    size, processors, setting, threads, monkeypatch
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", setting)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(processors), raising=False)
+    assert machine.threads_for(size) == threads
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("512K\n", 1 << 19), ("8K", 1 << 18), ("99999K", 1 << 22), ("?", 1 << 20)]
+)
+def test_blocks_are_for_the_cache_that_is_there(text, size, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "SIZE", tmp_path / "size")
+    assert machine.level_2_cache() == 1 << 20  # the file is not there
+    machine.SIZE.write_text(text)
+    assert machine.level_2_cache() == size

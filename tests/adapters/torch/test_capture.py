@@ -164,6 +164,22 @@ def test_every_step_of_every_rule_launches_the_same(rule):
     assert "_local_scalar_dense" not in [name for name, _ in steps[0]]
 
 
+@pytest.mark.clause("C19")
+@pytest.mark.parametrize("rule", FAMILY.values(), ids=FAMILY)
+def test_a_step_of_tensors_without_values_reads_none_on_a_device_of_its_own(rule):
+    """torch's meta device: to read a number of it is an error, and so is to mix it with the CPU."""
+    weight = torch.nn.Parameter(torch.empty(2, device="meta"))
+    inner = torch.optim.SGD([weight], lr=0.5, momentum=0.9)
+    optimizer = MetaOptimizer(inner, rule, capturable=True)
+    steps = []
+    for _ in range(4):
+        weight.grad = torch.empty_like(weight)
+        steps.append(recorded(optimizer.step))
+    assert steps[2:] == steps[1:3]
+    with pytest.raises(RuntimeError, match="meta tensors"):
+        weight.sum().item()
+
+
 @pytest.mark.clause("C06", "C45")
 @pytest.mark.parametrize("phase", range(K))
 def test_it_resumes_at_any_phase_as_either_kind(phase):

@@ -1,9 +1,10 @@
 """The torch kernels' moves and momentum beside the reference's: values, ends, and what is kept."""
 
-from itertools import product
+from itertools import chain, product
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lookahead_core import REFERENCE_KERNEL
 from lookahead_core.adapters.torch._kernels import KERNELS, lists
@@ -23,6 +24,18 @@ DTYPES = [
     (torch.complex64, torch.complex64),
 ]
 SHAPES = [(5,), (), (0, 3), (4, 2)]
+
+
+class Operations(TorchDispatchMode):
+    """The names of the operations that run."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture(params=KERNELS)
@@ -174,6 +187,29 @@ class Far(torch.Tensor):
 
     def to(self, *args, **kwargs):
         return self.as_subclass(torch.Tensor).clone()
+
+
+@pytest.mark.clause("C23")
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [
+        ("interpolate", (0.3,)),
+        ("interpolate", (0.8,)),
+        ("momentum", (0.7, 0.9, True)),
+        ("momentum", (0.7, 0.9, False)),
+        ("linear", (0.9, 0.1, 0.7, 0.3)),
+        ("linear_both", (0.9, 0.1, 0.7, 0.3)),
+    ],
+)
+def test_what_torch_does_not_compile_any_more_goes_leaf_by_leaf(name, numbers):
+    """As beyond its limit of graphs: the lists of a graph would need copies of the model."""
+    count = 2 if name == "interpolate" else 3
+    given, expected = ([leaves(torch.float32, seed) for seed in range(count)] for _ in "ab")
+    with torch.compiler.set_stance("force_eager"), Operations() as operations:
+        getattr(KERNELS["compiled"], name)(*given, *numbers)
+    getattr(KERNELS["plain"], name)(*expected, *numbers)
+    assert all(map(torch.equal, chain(*given), chain(*expected)))
+    assert "_foreach_sub" not in operations.names
 
 
 @pytest.mark.clause("C72")
