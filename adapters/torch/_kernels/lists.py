@@ -21,6 +21,7 @@ __all__ = [
     "compiled",
     "is_plain",
     "part_here",
+    "parted",
     "pieces",
     "share_no_storage",
     "sort",
