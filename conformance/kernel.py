@@ -199,13 +199,20 @@ def c85_linear_moves_are_accurate(kernel: Kernel, xp: Any) -> None:
         leaves = list(zip(*map(_values, (slow, fast, slot)), strict=True))
         # As numbers for all leaves, and as one for each: the second leaf has others.
         decay, gain, ahead, behind = numbers
-        each = [decay, 1.0], [gain, 0.0], ahead, behind
-        others = [_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)]
-        both = zip((_copy(xp, slow), _copy(xp, fast), _copy(xp, slot)), others, strict=True)
-        results = [_moved_both(kernel, [_copy(xp, leaf) for leaf in (slow, fast, slot)], numbers)]
+        of_both = [decay, 1.0], [gain, 0.0]
+        as_arrays = [xp.asarray(own, dtype=xp.float64) for own in of_both]
+        row = [slow, fast, slot]
+        results = [_moved_both(kernel, [_copy(xp, leaf) for leaf in row], numbers)]
+        for each in (of_both, as_arrays):
+            pairs = [[_copy(xp, leaf), _copy(xp, leaf)] for leaf in row]
+            (first, _), (kept, unchanged) = kernel.linear(*pairs, *each, ahead, behind)
+            results.append(([first], [kept]))
+            _require(
+                _same(_values(unchanged), [leaf[2] for leaf in leaves]),
+                f"{name}: the slot of a leaf with decay 1 and gain 0 changed",
+            )
+            _require(not _share(kept, first), f"{name}: slow and slot must be two arrays")
         results.append(kernel.linear([slow], [fast], [slot], *numbers))
-        (first, _), (kept, unchanged) = kernel.linear(*map(list, both), *each)
-        results.append(([first], [kept]))
         _require(_same(_values(fast), [leaf[1] for leaf in leaves]), f"{name}: fast changed")
         size = (1 + abs(decay) + abs(gain)) * (1 + abs(ahead) + abs(behind))
         for (moved,), (after,) in results:
@@ -219,11 +226,6 @@ def c85_linear_moves_are_accurate(kernel: Kernel, xp: Any) -> None:
                     f"{name}, {numbers}: slow, fast, slot {leaf} must give "
                     f"{tuple(map(float, exact))} within {float(bound)}, got {pair}",
                 )
-        _require(
-            _same(_values(unchanged), [leaf[2] for leaf in leaves]),
-            f"{name}: the slot of a leaf with decay 1 and gain 0 changed",
-        )
-        _require(not _share(kept, first), f"{name}: slow and slot must be two arrays")
 
 
 def _linear(

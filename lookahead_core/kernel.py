@@ -86,7 +86,8 @@ class Kernel(NamedTuple):
         keeps its extra bits where `fast` still is its rounding (clause C26). Gets all leaves.
     linear : callable, (slow, fast, slot, decay, gain, ahead, behind) -> (slow', slot')
         `linear.move_linearly` leaf by leaf (clauses C85, C23). Donates `slow` and `slot`, and
-        changes nothing in `fast`. Of `decay` and `gain` there may be a list, of one for each leaf.
+        changes nothing in `fast`. `decay` and `gain` may be a list, or an array in one dimension,
+        of one number for each leaf.
     linear_both : callable, (slow, fast, slot, decay, gain, ahead, behind) -> (slow', slot', fast')
         That, and `fast'` is `slow'` in buffers of its own (C10), in one pass over memory; donates
         all three. Gets leaves whose fast weights have the dtype of the slow ones. If it is None,

@@ -70,9 +70,13 @@ def merged(picked: Leaves, others: Leaves, which: Sequence[bool]) -> Leaves:
     return tuple(next(rest) if mark else leaf for leaf, mark in zip(others, which, strict=True))
 
 
-def each(numbers: Fraction | Sequence[Fraction], number_of_leaves: int) -> Sequence[Fraction]:
-    """One number for each leaf: `numbers`, or one for all of them."""
-    return numbers if isinstance(numbers, list | tuple) else [numbers] * number_of_leaves
+def each(numbers: Any, number_of_leaves: int) -> Sequence[Fraction]:
+    """One number for each leaf, of a list, a tuple or an array of them; or one for all leaves."""
+    if isinstance(numbers, list | tuple):
+        return numbers
+    if getattr(numbers, "shape", ()) != ():
+        return list(namespace(numbers).unstack(numbers))
+    return [numbers] * number_of_leaves
 
 
 def unrounded(slow: Leaves, fast: Leaves) -> Leaves:

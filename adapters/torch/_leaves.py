@@ -13,6 +13,8 @@ from torch import Tensor
 
 from lookahead_core import SyncRule
 
+from ._kernels.lists import is_plain
+
 __all__ = ["Home", "Kept", "assign", "by_itself", "wait_for_pinned"]
 
 
@@ -101,9 +103,13 @@ def assign(targets: Iterable[Tensor], values: Sequence[Tensor]) -> None:
     """Copy each value into its target, unless it is the target."""
     if values is targets:
         return
-    for target, value in zip(targets, values, strict=True):
-        if value is not target:
-            target.copy_(value)
+    pairs = [pair for pair in zip(targets, values, strict=True) if pair[0] is not pair[1]]
+    if pairs and all(is_plain(leaf) for pair in pairs for leaf in pair):
+        theirs, new = zip(*pairs, strict=True)
+        torch._foreach_copy_(theirs, new)
+        return
+    for target, value in pairs:
+        target.copy_(value)
 
 
 def wait_for_pinned(kept: dict[Tensor, Kept]) -> None:

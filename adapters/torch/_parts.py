@@ -278,11 +278,12 @@ class Parts:
             self.kept.pop(frozen, None)
         self.kept.update(held)
         part.members, part.prepared = self.members_of(part), None
-        leaf_by_leaf = part.rule.interpolates and part.rule.leafwise
+        if not (part.rule.interpolates and part.rule.leafwise and self.kernel == "foreach"):
+            return
         # A group that is added finds members that were frozen since the cycle began, or others that
         # thawed: the next begin is to look at them, and not to go by what is prepared here.
         same = all(leaf.requires_grad == (leaf in self.kept) for leaf in leaves_of(part.groups))
-        if self.kernel == "foreach" and leaf_by_leaf and same and self.workers is None:
+        if same and self.workers is None:
             part.prepared = Prepared.of(part.groups, part.members, self.kept)
 
     def _join(self, leaves: Iterable[Tensor]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from lookahead_core.leaves import in_precision_of, kind_of, zeros
+from lookahead_core.leaves import each, in_precision_of, kind_of, zeros
 from lookahead_core.namespace import device, namespace
 from lookahead_core.outer import SyncContext
 from lookahead_core.rule import SyncRule
@@ -75,24 +75,25 @@ class RateWeights:
         """One slot, of two numbers for each leaf: the sum of its weights, and its largest rate."""
         return (tuple(map(_two_numbers, slow)),)
 
-    def after(self, slot: Leaves, context: SyncContext) -> tuple[list[Array], Leaves]:
-        """The mu_x of each leaf at this sync, and the slot after it."""
+    def after(self, slot: Leaves, context: SyncContext) -> tuple[Array | list[Array], Leaves]:
+        """The mu_x of each leaf at this sync, if possible in one array, and the slot after it."""
         rates = context.inner_lr if self.power else [0.0] * len(slot)
         if rates is None:
             raise ValueError(f"inner_lr must be given to {self!r} (power=0 needs none), got None")
         grown = as_real(context.syncs + 1) ** self.r
-        moved: dict[int, tuple[Array, Array]] = {}
         # Together: a leaf's own two numbers are little work, and many calls.
-        for places in _alike(slot):
-            mu_x, after = self._weighed(
-                [slot[i] for i in places], [rates[i] for i in places], grown
-            )
-            moved |= dict(zip(places, zip(mu_x, after, strict=True), strict=True))
+        if len(groups := _alike(slot)) == 1:
+            return self._weighed(slot, rates, grown)
+        moved: dict[int, tuple[Fraction, Array]] = {}
+        for places in groups:
+            own = [slot[i] for i in places], [rates[i] for i in places]
+            mu_x, after = self._weighed(*own, grown)
+            moved |= zip(places, zip(each(mu_x, len(places)), after, strict=True), strict=True)
         return [moved[i][0] for i in range(len(slot))], [moved[i][1] for i in range(len(slot))]
 
     def _weighed(
         self, slot: Leaves, rates: Sequence[Fraction], grown: Fraction
-    ) -> tuple[Leaves, Leaves]:
+    ) -> tuple[Array, Leaves]:
         """The mu_x of leaves whose numbers are alike, and their two numbers after this step."""
         xp = namespace(*slot)
         numbers = xp.stack(slot)
@@ -103,7 +104,7 @@ class RateWeights:
         # While all rates were zero there is nothing to average: the average stays.
         mu_x = xp.where(after > 0, total / xp.where(after > 0, after, 1.0), 1.0)
         both = xp.stack([after, largest], axis=1)
-        return xp.unstack(xp.astype(mu_x, numbers.dtype)), xp.unstack(both)
+        return xp.astype(mu_x, numbers.dtype), xp.unstack(both)
 
 
 class _Linear:
@@ -435,7 +436,7 @@ def _alike(slot: Leaves) -> list[list[int]]:
     """The places of the leaves that can be stacked: of one dtype on one device."""
     found: dict[Any, list[int]] = {}
     for index, leaf in enumerate(slot):
-        found.setdefault((leaf.dtype, device(leaf)), []).append(index)
+        found.setdefault((leaf.dtype, getattr(leaf, "device", None)), []).append(index)
     return [*found.values()]
 
 
@@ -443,6 +444,9 @@ def _one_for_each(rates: Sequence[Fraction], slot: Leaves) -> Fraction:
     """The rates of the leaves as one array, or as one number where they have the same."""
     if all(rate is rates[0] for rate in rates):
         return in_precision_of(slot[0], rates[0])
-    zero = namespace(*slot).zeros_like(slot[0][0])
+    xp = namespace(*slot)
+    if all(type(rate) is float for rate in rates):
+        return xp.asarray(rates, dtype=slot[0].dtype, device=device(slot[0]))
+    zero = xp.zeros_like(slot[0][0])
     own = [zero + in_precision_of(leaf, rate) for leaf, rate in zip(slot, rates, strict=True)]
-    return namespace(*slot).stack(own)
+    return xp.stack(own)

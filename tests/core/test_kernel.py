@@ -165,6 +165,11 @@ def first_of(numbers):
     return numbers[0] if isinstance(numbers, list) else numbers
 
 
+def one_number_of_an_array(slow, fast, slot, decay, gain, *others):
+    decay, gain = (n if isinstance(n, list | float) else n[0] for n in (decay, gain))
+    return linear_leaves(slow, fast, slot, decay, gain, *others)
+
+
 def forgets_a_slot(slow, fast, slot, *numbers):
     slow, slot = linear_leaves(slow, fast, slot, *numbers)
     return slow, slot[:1]
@@ -212,6 +217,7 @@ BROKEN = [
     (Kernel(momentum=forgets_a_buffer), "C23"),
     (Kernel(linear=from_the_slow_weights), "C85"),
     (Kernel(linear=one_number_for_all), "C85"),
+    (Kernel(linear=one_number_of_an_array), "C85"),
     (Kernel(linear=forgets_a_slot), "C23"),
     (Kernel(anchor=never_anchors), "C26"),
     (Kernel(anchor=always_anchors), "C26"),

@@ -25,6 +25,7 @@ __all__ = [
     "in_cache",
     "is_plain",
     "part_here",
+    "parted",
     "pieces",
     "share_no_storage",
     "sort",

@@ -5,7 +5,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 from torch.profiler import ProfilerActivity, profile
 
-from lookahead_core import Momentum, SyncRule, ema
+from lookahead_core import Momentum, SyncRule, ema, schedule_free
 from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from lookahead_core.adapters.torch._kernels import KERNELS, lists, prepared
 from reference_loop import POLICIES
@@ -108,6 +108,18 @@ def test_a_large_leaf_with_wider_slow_weights_goes_in_pieces_for_the_cache(monke
     optimizer = Lookahead(torch.optim.SGD([weight], lr=0.5), 4, 0.5, slow_dtype=torch.float32)
     pull_down(optimizer, weight)
     assert launched_by(optimizer.sync).count("lerp_") == 8
+
+
+@pytest.mark.clause("C44")
+def test_a_step_of_schedule_free_takes_as_many_calls_for_many_leaves_as_for_few():
+    def calls(leaves):
+        weights = [single() for _ in range(leaves)]
+        groups = [{"params": weights[::2], "lr": 1.0}, {"params": weights[1::2], "lr": 2.0}]
+        optimizer = MetaOptimizer(torch.optim.SGD(groups), schedule_free())
+        pull_down(optimizer, *weights)
+        return launched_by(optimizer.sync)
+
+    assert calls(30) == calls(4)
 
 
 @pytest.mark.usefixtures("on_a_cpu")
