@@ -89,7 +89,7 @@ def finished(folder, *arguments, name="said", within=PATIENCE):
 
 @pytest.mark.parametrize(
     ("program", "blocks"),
-    [(RESTARTS, {0, 1}), (PROGRAMS / "killed_saves.py", {2}), (COME_AND_GO, {4, 5})],
+    [(RESTARTS, {0, 1}), (PROGRAMS / "killed_saves.py", {2}), (CHAOS, {3}), (COME_AND_GO, {4, 5})],
     ids=lambda value: getattr(value, "stem", ""),
 )
 def test_the_page_shows_lines_of_the_programs_that_are_tested(program, blocks):
