@@ -1,7 +1,4 @@
-"""docs/distributed-faults.md: blocks that are pieces of programs are in programs of the tests.
-
-The one that is a program of its own is run by tests/adapters/torch/test_quorum.py.
-"""
+"""docs/distributed-faults.md: blocks that are pieces of programs are in programs of the tests."""
 
 import re
 from pathlib import Path
@@ -10,8 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/distributed-faults.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-PIECES = [block for block in BLOCKS if "wait_for_workers=False" not in block]
+PIECES = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 PROGRAMS = [*ROOT.glob("examples/workers/*.py"), *ROOT.glob("tests/distributed/programs/*.py")]
 
 
@@ -26,4 +22,4 @@ def test_a_piece_of_a_program_is_in_it_word_for_word(piece):
 
 
 def test_there_are_pieces():
-    assert (len(BLOCKS), len(PIECES)) == (6, 5)
+    assert len(PIECES) == 6

@@ -1,11 +1,9 @@
 """Workers that come and go (C94), against plain loops: who is in which mean is up to the test."""
 
-import re
 import threading
 import time
 from copy import deepcopy
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -314,19 +312,6 @@ def test_slow_weights_that_were_edited_on_one_worker_are_refused():
     one.cycle()
     with pytest.raises(ValueError, match="slow weights must be those of the others: worker 1"):
         other.cycle()
-
-
-def test_the_page_shows_how(monkeypatch):
-    page = (Path(__file__).parents[3] / "docs/distributed-faults.md").read_text()
-    block = re.findall(r"```python\n(.*?)```", page.split("## With a quorum")[1], re.DOTALL)[0]
-    monkeypatch.setattr(dist, "TCPStore", lambda *a, **kw: dist.HashStore())
-    names = {}
-    exec(compile(block, "docs/distributed-faults.md", "exec"), names)
-    names["quorum"].window = timedelta(0)  # the other three do not come
-    for _ in range(100):
-        names["model"](torch.ones(1, 4)).sum().backward()
-        names["optimizer"].step()
-    assert names["quorum"].heard(0) == [0]
 
 
 def test_the_function_is_an_average_for_loops_of_ones_own():
