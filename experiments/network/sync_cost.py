@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -38,18 +39,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--workers", type=int, nargs="*", default=WORKERS)
+    parser.add_argument("--layers", type=int, default=1, help="how many the 10M weights are in")
     arguments = parser.parse_args()
     print(environment("torch", "torchft"))
-    print(markdown({size: measured(size, arguments.rounds) for size in arguments.workers}))
+    measure = partial(measured, arguments.rounds, arguments.layers)
+    print(markdown({size: measure(size) for size in arguments.workers}))
 
 
-def measured(size: int, rounds: int) -> Rounds:
+def measured(rounds: int, layers: int, size: int) -> Rounds:
     """Seconds of each way in each round, by so many workers."""
     with TemporaryDirectory() as folder:
         out = Path(folder) / "rounds.json"
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
         program = ["-m", "experiments.network.sync_ways", "--rounds", str(rounds)]
-        command = [sys.executable, *launcher, *program, "--out", str(out)]
+        command = [sys.executable, *launcher, *program, "--layers", str(layers), "--out", str(out)]
         one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, check=True, timeout=LONGEST, env=one_thread)
         found: Rounds = json.loads(out.read_text())

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from experiments.benchmarks.paired import Make, interleaved, timed
 from lookahead_core import diloco, local_sgd
 from lookahead_core.adapters.torch import MetaOptimizer
 
-WIDTH, LAYERS = 768, 17  # 10,040,064 weights
+WEIGHTS = 10_040_064
 PERIOD, LR = 2, 1e-3
 OUTER_LR, MOMENTUM = 0.7, 0.9
 
@@ -32,11 +33,12 @@ def main() -> None:
     """Measure; the first worker writes the times of the slowest, and the processor's of all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--layers", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    times = interleaved(ways(), arguments.rounds)
+    times = interleaved(ways(arguments.layers), arguments.rounds)
     for own in times.values():
         walls, processors = torch.tensor(own, dtype=torch.float64).t().contiguous()
         dist.all_reduce(walls, op=dist.ReduceOp.MAX)
@@ -47,18 +49,18 @@ def main() -> None:
     dist.barrier()
 
 
-def ways() -> dict[str, Make]:
+def ways(layers: int) -> dict[str, Make]:
     """What is measured; what all of it is held against comes first."""
     made: dict[str, Callable[[], Callable[[], Any]]] = {
-        "inner steps": lambda: cycle(*inner_steps()),
-        "all-reduce": all_reduce,
-        "arithmetic": arithmetic,
-        "DiLoCo": lambda: cycle(*with_rule(diloco(PERIOD, OUTER_LR, MOMENTUM))),
+        "inner steps": lambda: cycle(*inner_steps(layers)),
+        "all-reduce": lambda: all_reduce(layers),
+        "arithmetic": lambda: arithmetic(layers),
+        "DiLoCo": lambda: cycle(*with_rule(layers, diloco(PERIOD, OUTER_LR, MOMENTUM))),
     }
     if find_spec("torchft"):
-        made["torchft's DiLoCo"] = lambda: cycle(*torchft_diloco())
-    made["Local SGD"] = lambda: cycle(*with_rule(local_sgd(PERIOD)))
-    made["torch's PostLocalSGDOptimizer"] = lambda: cycle(*post_local_sgd())
+        made["torchft's DiLoCo"] = lambda: cycle(*torchft_diloco(layers))
+    made["Local SGD"] = lambda: cycle(*with_rule(layers, local_sgd(PERIOD)))
+    made["torch's PostLocalSGDOptimizer"] = lambda: cycle(*post_local_sgd(layers))
     return {name: together(make) for name, make in made.items()}
 
 
@@ -82,9 +84,10 @@ def together(make: Callable[[], Callable[[], Any]]) -> Make:
 # --- what is measured ---
 
 
-def inner_steps() -> tuple[nn.Module, torch.optim.Optimizer]:
+def inner_steps(layers: int) -> tuple[nn.Module, torch.optim.Optimizer]:
     """What every cycle has: its steps alone."""
-    model = nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)))
+    width = isqrt(WEIGHTS // layers)
+    model = nn.Sequential(*(nn.Linear(width, width) for _ in range(layers)))
     for leaf in model.parameters():
         leaf.grad = torch.full_like(leaf, 1e-3 * (1 + dist.get_rank()))
     return model, torch.optim.SGD(model.parameters(), lr=LR)
@@ -100,22 +103,22 @@ def cycle(model: nn.Module, optimizer: Any) -> Callable[[], Any]:
     return run
 
 
-def with_rule(rule: Any) -> tuple[nn.Module, Any]:
+def with_rule(layers: int, rule: Any) -> tuple[nn.Module, Any]:
     """Ours."""
-    model, inner = inner_steps()
+    model, inner = inner_steps(layers)
     return model, MetaOptimizer(inner, rule, process_group=dist.group.WORLD)
 
 
-def all_reduce() -> Callable[[], Any]:
+def all_reduce(layers: int) -> Callable[[], Any]:
     """The message alone, of as many numbers in one piece."""
-    model, _ = inner_steps()
+    model, _ = inner_steps(layers)
     flat = torch.zeros(sum(leaf.numel() for leaf in model.parameters()))
     return lambda: dist.all_reduce(flat)
 
 
-def arithmetic() -> Callable[[], Any]:
+def arithmetic(layers: int) -> Callable[[], Any]:
     """What a worker has to compute beside the message, in memory that is there already."""
-    model, _ = inner_steps()
+    model, _ = inner_steps(layers)
     fast = [leaf.detach() for leaf in model.parameters()]
     slow, mean, buffer = ([leaf.clone() for leaf in fast] for _ in range(3))
     return lambda: plain_lines(fast, slow, mean, buffer)
@@ -136,18 +139,18 @@ def plain_lines(
     torch._foreach_copy_(fast, slow)
 
 
-def post_local_sgd() -> tuple[nn.Module, Any]:
+def post_local_sgd(layers: int) -> tuple[nn.Module, Any]:
     """torch's Local SGD."""
-    model, inner = inner_steps()
+    model, inner = inner_steps(layers)
     averager = PeriodicModelAverager(period=PERIOD, warmup_steps=0)
     return model, PostLocalSGDOptimizer(inner, averager)
 
 
-def torchft_diloco() -> tuple[nn.Module, Any]:
+def torchft_diloco(layers: int) -> tuple[nn.Module, Any]:
     """torchft's DiLoCo, which hooks into the inner optimizer."""
     from torchft.local_sgd import DiLoCo
 
-    model, inner = inner_steps()
+    model, inner = inner_steps(layers)
     outer = torch.optim.SGD(model.parameters(), lr=OUTER_LR, momentum=MOMENTUM, nesterov=True)
     wrapped = DiLoCo(StandIn(), [model], inner, outer, sync_every=PERIOD)
     wrapped.__enter__()
