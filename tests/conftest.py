@@ -94,6 +94,7 @@ MODULES_OF = {
     **{f"test_{backend}_arrays.py": {backend} for backend in ("torch", "jax", "mlx")},
     "test_bench.py": {"torch"},
     "test_on_gpu.py": {"torch"},
+    "test_optax_compile.py": {"jax"},
     "test_on_meshes.py": {"jax"},
     "test_jax_workers_page.py": {"jax"},
     **{f"test_{backend}_guide.py": {backend} for backend in ("torch", "jax", "mlx")},
