@@ -10,6 +10,7 @@ point where gradients are taken, and the difference), one for `schedulefree`.
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = "ResNet-18"
     shapes = workloads(options.quick)[name]
     print(f"{name}, {rounds} rounds; ratios over {BARE} and over {PACKAGE}, medians")
-    for title, ways in {**torch_ways(shapes), "optax, SGD": optax_ways(shapes)}.items():
+    for title, ways in {**torch_ways(shapes), **optax_ways(shapes)}.items():
         times = interleaved(ways, rounds)
         for way in [way for way in ways if way != BARE]:
             over = [ratio(times, way, other).median for other in (BARE, PACKAGE)]
@@ -90,16 +91,20 @@ def torch_step(shapes: Shapes, make: Callable[..., Any]) -> Make:
     return made
 
 
-def optax_ways(shapes: Shapes) -> dict[str, Make]:
-    injected = optax.inject_hyperparams(optax.sgd)
-    return {
-        BARE: optax_step(shapes, optax.sgd(0.01)),
-        PACKAGE: optax_step(shapes, optax.contrib.schedule_free(optax.sgd(0.01), 0.01)),
-        "schedule_free": optax_step(
-            shapes, meta_optimizer(injected(learning_rate=0.01), RULES["schedule_free"])
-        ),
-        "gpa": optax_step(shapes, meta_optimizer(optax.sgd(0.01), RULES["gpa"])),
-    }
+def optax_ways(shapes: Shapes) -> dict[str, dict[str, Make]]:
+    """Likewise; `optax.contrib.schedule_free` is the package."""
+    inner = {"optax, SGD": optax.sgd, "optax, AdamW": partial(optax.adamw, b1=0.0)}
+    found: dict[str, dict[str, Make]] = {}
+    for title, make in inner.items():
+        bare, injected = make(0.01), optax.inject_hyperparams(make)(learning_rate=0.01)
+        ways = {
+            BARE: bare,
+            PACKAGE: optax.contrib.schedule_free(bare, 0.01),
+            "schedule_free": meta_optimizer(injected, RULES["schedule_free"]),
+            "gpa": meta_optimizer(bare, RULES["gpa"]),
+        }
+        found[title] = {way: optax_step(shapes, optimizer) for way, optimizer in ways.items()}
+    return found
 
 
 def optax_step(shapes: Shapes, optimizer: Any) -> Make:

@@ -21,6 +21,7 @@ import numpy as np
 from experiments.evidence.compared import (
     INNERS,
     LRS,
+    MUON_ON,
     SCHEDULES,
     SEEDS,
     Method,
@@ -89,6 +90,8 @@ def all_cells(plan: Plan) -> Iterator[Cell]:
     """Every cell of every table."""
     rates = dict(plan.lrs)
     for task, inner, schedule in product(plan.tasks, INNERS, SCHEDULES):
+        if inner == "muon" and task.name not in MUON_ON:
+            continue
         for method in methods_for(task.name, inner, schedule):
             lrs = rates_for(task.name, inner, method, rates[inner])
             yield Cell(task, inner, schedule, method, lrs, plan.seeds)

@@ -7,6 +7,7 @@ __all__ = [
     "CONTROLS",
     "INNERS",
     "LRS",
+    "MUON_ON",
     "PRESETS",
     "SCHEDULES",
     "SEEDS",
@@ -23,19 +24,25 @@ SCHEDULES = ("constant", "cosine")
 LRS = {
     "sgd": tuple(2.0**power for power in range(-10, 4)),
     "adamw": tuple(2.0**power for power in range(-13, 1)),
+    "muon": tuple(2.0**power for power in range(-9, 2)),
 }
 INNERS = tuple(LRS)
+# Muon takes four times as long as AdamW, so it is not on MNIST-5000, where nothing gains.
+MUON_ON = ("digits", "mnist1d", "text")
 # Powers of two, of the rate that the validation data chose for the inner optimizer alone when that
 # was constant. Presets are tried around it, since most of LRS are far from any method's best.
 TUNED = {
     ("digits", "sgd"): -3,
     ("digits", "adamw"): -6,
+    ("digits", "muon"): -7,
     ("mnist", "sgd"): -6,
     ("mnist", "adamw"): -8,
     ("mnist1d", "sgd"): -5,
     ("mnist1d", "adamw"): -7,
+    ("mnist1d", "muon"): -5,
     ("text", "sgd"): -4,
     ("text", "adamw"): -6,
+    ("text", "muon"): -6,
 }
 
 
@@ -62,8 +69,8 @@ class Method:
     arguments : tuple of (str, float)
         Of the preset.
     inner_momentum : bool
-        False for Schedule-Free, which has a momentum of its own: plain SGD, AdamW with betas
-        (0, 0.999).
+        False for Schedule-Free, which has a momentum of its own: SGD and Muon without, AdamW with
+        betas (0, 0.999).
     """
 
     name: str
@@ -121,6 +128,8 @@ AGAIN, AGAIN_ON = Method("inner again"), ("mnist1d",)
 # more: it saves a third of the time.
 SECOND_SETTINGS = ("anytime EMA 0.05", "EMA-Nesterov 0.9", "Schedule-Free 0.98")
 SECOND_SETTINGS_ON = (("mnist1d", "constant"), ("text", "constant"))
+# Each method has one setting around Muon.
+WITH_MUON = ("SNOO k=20", "GPA 0.98", "EMA-Nesterov 0.99", "Schedule-Free 0.9")
 # Rows by what they are, for tables that take the best setting of each by the validation data.
 SETTINGS = {
     "EMA": ("inner, EMA 0.9", "inner, EMA 0.98", "anytime EMA 0.05"),
@@ -137,6 +146,9 @@ def methods_for(task: str, inner: str, schedule: str) -> tuple[Method, ...]:
     presets = [_around(inner, method) for method in PRESETS]
     if (task, schedule) not in SECOND_SETTINGS_ON:
         presets = [method for method in presets if method.name not in SECOND_SETTINGS]
+    if inner == "muon":
+        presets = [method for method in presets if method.name in WITH_MUON]
+        return (*CONTROLS, _lookahead(5, 0.5, "maintain"), *presets)
     policies = ["maintain", "reset", "interpolate"]
     grid = [_lookahead(k, a, p) for k in (5, 10) for a in (0.5, 0.8) for p in policies]
     if inner == "adamw":
@@ -159,11 +171,15 @@ def rates_for(task: str, inner: str, method: Method, rates: Sequence[float]) -> 
     """Those of `rates` at which the method is trained: of a preset six, around the tuned one.
 
     Long averages like higher rates, so theirs begin an octave later. On digits the best is flat:
-    there are eight, from three octaves lower.
+    there are eight, from three octaves lower. Around Muon there are five, of every method; without
+    a momentum, as Schedule-Free has it, it likes rates that are much higher.
     """
-    if not method.preset:
+    later = int(method.preset == "schedule_free" or method.name == "GPA 0.9967")
+    if inner == "muon":
+        below, above, later = 2, 2, 4 * later
+    elif method.preset:
+        below, above = (5, 2) if task == "digits" else (2, 3)
+    else:
         return tuple(rates)
-    below, above = (5, 2) if task == "digits" else (2, 3)
-    later = method.preset == "schedule_free" or method.name == "GPA 0.9967"
     tuned = 2.0 ** (TUNED[task, inner] + later)
     return tuple(rate for rate in rates if tuned / 2**below <= rate <= tuned * 2**above)

@@ -14,7 +14,7 @@ from experiments.evidence.tasks import TASKS
 __all__ = ["draw"]
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; other marks for print.
-MARKS = {"sgd": ("o", "#D55E00"), "adamw": ("s", "#0072B2")}
+MARKS = {"sgd": ("o", "#D55E00"), "adamw": ("s", "#0072B2"), "muon": ("^", "#000000")}
 NAMES = {"digits": "Digits", "mnist": "MNIST-5000", "mnist1d": "MNIST-1D", "text": "Text"}
 
 

@@ -27,7 +27,7 @@ INNERS = {"sgd": "SGD, momentum", "adamw": "AdamW"}
 
 def draw(results: Path, path: Path) -> None:
     """One panel a data set and inner optimizer, at a constant rate; a PNG."""
-    tables = [table for table in load(results) if table.schedule == "constant"]
+    tables = [t for t in load(results) if t.schedule == "constant" and t.inner in INNERS]
     figure = Figure(figsize=(6.0, 10.0), dpi=100, layout="constrained")
     grid = figure.subplots(len(tables) // 2, 2, squeeze=False)
     for axes, table in zip(grid.flat, tables, strict=True):

@@ -24,7 +24,7 @@ from experiments.evidence.tasks import TASKS
 
 __all__ = ["INNERS", "TABLES", "best_control", "cell_text", "chosen", "rewrite"]
 
-INNERS = {"sgd": "SGD, momentum", "adamw": "AdamW"}
+INNERS = {"sgd": "SGD, momentum", "adamw": "AdamW", "muon": "Muon"}
 TITLES = {task.name: task.title for task in TASKS}
 DEFAULT = "LA k=5 α=0.5 maintain"
 END = "<!-- end -->"
@@ -129,7 +129,7 @@ def _better_and_worse(differences: Sequence[Estimate]) -> list[str]:
 def best(tables: Sequence[Table]) -> str:
     """The best that each method does, at the learning rate that suits it."""
     rows = []
-    for table in tables:
+    for table in _with_all_lookaheads(tables):
         inner = table.rows["inner"]
         ema = _chosen([table.rows[name] for name in EMAS])
         lookahead = _chosen(_lookaheads(table))
@@ -161,7 +161,7 @@ def tally(tables: Sequence[Table]) -> str:
         for title, part in groups.items():
             differences = [
                 difference(row, table.rows["inner"])
-                for table in tables
+                for table in _with_all_lookaheads(tables)
                 if table.schedule == schedule
                 for name, row in table.rows.items()
                 if (name.endswith(part) or f", {part} " in name)
@@ -176,7 +176,8 @@ def widths(tables: Sequence[Table]) -> str:
     """Octaves of learning rate at which a method comes near the inner optimizer's best."""
     names = ["inner", "inner at 0.5 lr", EMAS[1], *(f"LA k=5 α=0.5 {p}" for p in POLICIES)]
     rows = [
-        [*_place(table), *(_width(table, table.rows[name]) for name in names)] for table in tables
+        [*_place(table), *(_width(table, table.rows[name]) for name in names)]
+        for table in _with_all_lookaheads(tables)
     ]
     head = ["data", "inner", "rate", "inner alone", "at 0.5 lr", "EMA 0.98", *POLICIES]
     return _markdown(head, rows)
@@ -185,7 +186,7 @@ def widths(tables: Sequence[Table]) -> str:
 def policies(tables: Sequence[Table]) -> str:
     """The three policies, each a mean over k in {5, 10} and alpha in {0.5, 0.8}."""
     rows = []
-    for table in tables:
+    for table in _with_all_lookaheads(tables):
         means = {policy: _mean_at_best(table, policy) for policy in POLICIES}
         inner = table.rows["inner"].at_best
         estimates = [means[policy] - inner for policy in POLICIES]
@@ -198,7 +199,7 @@ def policies(tables: Sequence[Table]) -> str:
 def policy_widths(tables: Sequence[Table]) -> str:
     """The same for the width: octaves more than the inner optimizer alone."""
     rows = []
-    for table in tables:
+    for table in _with_all_lookaheads(tables):
         inner = width(table.rows["inner"], table.bar).mean
         means = [
             np.mean([width(row, table.bar).mean for row in _lookaheads(table, policy)]) - inner
@@ -246,6 +247,11 @@ def cell_text(table: Table, row: Row) -> list[str]:
         f"2^{np.log2(row.lrs[row.best]):.0f}",
         NO_WIDTH if row.method in AT_FEW_RATES else _width(table, row),
     ]
+
+
+def _with_all_lookaheads(tables: Sequence[Table]) -> list[Table]:
+    """Those in which Lookahead is with every k, alpha and policy: not around Muon."""
+    return [table for table in tables if table.inner != "muon"]
 
 
 def _lookaheads(table: Table, policy: str | None = None) -> list[Row]:
@@ -298,8 +304,9 @@ def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 TABLES: dict[str, dict[str, Callable[[Sequence[Table]], str]]] = {
-    "evidence.md": {"gains": gains, "counts": counts, "instead": instead_of_a_schedule},
+    "evidence.md": {"gains": gains, "counts": counts},
     "evidence-tables.md": {
+        "instead": instead_of_a_schedule,
         "against controls": against_controls,
         "best": best,
         "tally": tally,

@@ -71,8 +71,9 @@ def train(
     Parameters
     ----------
     task : Task
-    inner : {"sgd", "adamw"}
-        SGD with momentum 0.9, or AdamW with weight decay 0.01.
+    inner : {"sgd", "adamw", "muon"}
+        SGD with momentum 0.9, AdamW with weight decay 0.01, or Muon with momentum 0.95 for the
+        matrices and AdamW for the rest, both with weight decay 0.01.
     schedule : {"constant", "cosine"}
         Of the learning rate; "cosine" goes to zero at the last step.
     method : Method
@@ -192,12 +193,29 @@ def inner_optimizer(
     b1 = MOMENTUM if method.inner_momentum else 0.0
     if name == "sgd":
         return optax.sgd(lr, momentum=b1 or None)
+    if name == "muon":
+        return optax.contrib.muon(
+            lr,
+            beta=0.95 if method.inner_momentum else 0.0,
+            weight_decay=WEIGHT_DECAY,
+            adam_b1=b1,
+            adam_weight_decay=WEIGHT_DECAY,
+            muon_weight_dimension_numbers=_matrices,
+        )
     if method.inner_state == "reset moments":
         adam = _adam_with_a_count_apart()
     else:
         adam = optax.scale_by_adam(b1=b1)
     decay = optax.add_decayed_weights(WEIGHT_DECAY)
     return optax.chain(adam, decay, optax.scale_by_learning_rate(lr))
+
+
+def _matrices(weights: Weights) -> Any:
+    """What is Muon's: the weights of the layers, and neither biases nor the embedding."""
+    return {
+        name: optax.contrib.MuonDimensionNumbers() if name.startswith("w") else None
+        for name in weights
+    }
 
 
 class _Count(NamedTuple):

@@ -18,7 +18,7 @@ from experiments.evidence import cells, tables, tasks
 from experiments.evidence.cells import Cell, Plan, all_cells, key
 from experiments.evidence.compared import (
     CONTROLS,
-    INNERS,
+    MUON_ON,
     PRESETS,
     SCHEDULES,
     SETTINGS,
@@ -37,10 +37,11 @@ from experiments.evidence.results import (
     width,
 )
 from experiments.evidence.tasks import TASKS, load_split, python_text
-from experiments.evidence.training import initial_weights, train
+from experiments.evidence.training import initial_weights, inner_optimizer, train
 
 PAGES = [DOCS / page for page in tables.TABLES]
 TABLES_PAGE = DOCS / "evidence-tables.md"
+WITH_MOMENTUM = ("sgd", "adamw")
 DIGITS = replace(TASKS[0], steps=20)
 LR, SEED = 0.05, 3
 
@@ -126,7 +127,7 @@ def measured(inner, method, schedule="constant", task=DIGITS):
 @pytest.mark.parametrize(
     ("inner", "policy", "sync_period", "alpha"),
     [
-        *product(INNERS, ["maintain", "reset", "interpolate"], [5], [0.5]),
+        *product(WITH_MOMENTUM, ["maintain", "reset", "interpolate"], [5], [0.5]),
         ("adamw", "reset moments", 5, 0.5),
         ("sgd", "maintain", 10, 0.8),
     ],
@@ -152,7 +153,7 @@ def test_lookahead_and_its_policies_are_what_they_say(inner, policy, sync_period
     assert measured(inner, method) == pytest.approx(losses(slow), rel=2e-4)
 
 
-@pytest.mark.parametrize("inner", INNERS)
+@pytest.mark.parametrize("inner", WITH_MOMENTUM)
 @pytest.mark.parametrize("decay", [0.9, 0.98])
 def test_the_read_out_is_an_average_that_training_never_sees(inner, decay):
     hand = ByHand(inner, LR)
@@ -164,7 +165,7 @@ def test_the_read_out_is_an_average_that_training_never_sees(inner, decay):
     assert measured(inner, Method("")) == pytest.approx(losses(hand.weights), rel=2e-4)
 
 
-@pytest.mark.parametrize("inner", INNERS)
+@pytest.mark.parametrize("inner", WITH_MOMENTUM)
 def test_the_control_is_the_inner_optimizer_at_alpha_times_the_rate(inner):
     hand = ByHand(inner, 0.8 * LR)
     for index in range(DIGITS.steps):
@@ -252,6 +253,23 @@ def test_every_method_is_written_out_by_hand_but_the_averages_that_training_does
 def test_the_ema_of_the_controls_is_the_preset():
     preset = Method("", preset="ema", arguments=(("decay", 0.98),))
     assert measured("sgd", preset) == pytest.approx(measured("sgd", Method("", decay=0.98)))
+
+
+def test_muon_moves_the_matrices_and_adamw_the_rest():
+    rng = np.random.default_rng(0)
+    weights = {"embedding": (9, 4), "w0": (8, 6), "b0": (6,), "w1": (6, 5), "b1": (5,)}
+    gradient = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weights.items()}
+    at = {name: np.zeros(shape, np.float32) for name, shape in weights.items()}
+    muon = inner_optimizer("muon", lambda _: 0.1, Method(""))
+    update, _ = muon.update(gradient, muon.init(at), at)
+    for name, leaf in update.items():
+        if name.startswith("w"):  # orthogonal, as far as five steps of Newton and Schulz go
+            lengths = np.linalg.svd(leaf, compute_uv=False)
+            assert 0.05 < lengths.min() <= lengths.max() < 0.13
+        else:
+            # Adam's first step, of one size for all weights, with Nesterov's momentum.
+            size = 0.1 * (1 + 0.9 * 0.1 / (1 - 0.9**2))
+            np.testing.assert_allclose(leaf, -size * np.sign(gradient[name]), rtol=1e-3)
 
 
 def test_a_run_that_diverges_classifies_nothing_and_stops_no_other():
@@ -356,7 +374,8 @@ def test_the_quick_plan_asks_for_the_same_cells_in_small():
 def test_the_controls_are_in_every_table_and_there_is_a_table_for_everything():
     committed = load(RESULTS)
     places = {(table.task, table.inner, table.schedule) for table in committed}
-    assert places == {(t.name, i, s) for t in TASKS for i in INNERS for s in SCHEDULES}
+    everywhere = {(t.name, i, s) for t in TASKS for i in WITH_MOMENTUM for s in SCHEDULES}
+    assert places == everywhere | {(name, "muon", s) for name in MUON_ON for s in SCHEDULES}
     for table in committed:
         names = [method.name for method in methods_for(table.task, table.inner, table.schedule)]
         assert list(table.rows) == names
@@ -405,7 +424,7 @@ def scores(cell, sizes, part):
 
 def test_every_printed_number_is_that_of_the_json():
     content, printed = json.loads(RESULTS.read_text()), rows_of_the_page()
-    inner_names = {"sgd": "SGD, momentum", "adamw": "AdamW"}
+    inner_names = {"sgd": "SGD, momentum", "adamw": "AdamW", "muon": "Muon"}
     titles = {task.name: task.title for task in TASKS}
     best = {}
     for cell in content["cells"]:  # the inner optimizer is the first of each table
