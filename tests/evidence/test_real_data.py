@@ -482,7 +482,7 @@ def test_the_pages_are_what_the_command_writes(tmp_path):
 def test_a_page_without_a_marker_is_an_error_and_all_stay_as_they_are(tmp_path):
     first, second = (tmp_path / page.name for page in PAGES)
     first.write_text(emptied(PAGES[0].read_text()))
-    second.write_text("<!-- against controls -->\n<!-- end -->\n")
+    second.write_text("<!-- instead -->\n<!-- end -->\n<!-- against controls -->\n<!-- end -->\n")
     before = [first.read_text(), second.read_text()]
     with pytest.raises(ValueError, match=r"evidence-tables.md must have <!-- best --> once, got 0"):
         tables.rewrite(tmp_path, RESULTS)
