@@ -172,11 +172,13 @@ def rates_for(task: str, inner: str, method: Method, rates: Sequence[float]) -> 
 
     Long averages like higher rates, so theirs begin an octave later. On digits the best is flat:
     there are eight, from three octaves lower. Around Muon there are five, of every method; without
-    a momentum, as Schedule-Free has it, it likes rates that are much higher.
+    a momentum, as Schedule-Free has it, it likes rates that are much higher. On text the controls at
+    a part of the rate begin an octave later.
     """
     later = int(method.preset == "schedule_free" or method.name == "GPA 0.9967")
     if inner == "muon":
-        below, above, later = 2, 2, 4 * later
+        part_of_the_rate = task == "text" and method.lr_factor < 1
+        below, above, later = 2, 2, 4 * later + part_of_the_rate
     elif method.preset:
         below, above = (5, 2) if task == "digits" else (2, 3)
     else:
