@@ -75,7 +75,8 @@ def each(numbers: Any, number_of_leaves: int) -> Sequence[Fraction]:
     if isinstance(numbers, list | tuple):
         return numbers
     if getattr(numbers, "shape", ()) != ():
-        return list(namespace(numbers).unstack(numbers))
+        # Not by `unstack`: mx.compile of mlx 0.32 raises IndexError in schedule_free's step.
+        return [numbers[index] for index in range(number_of_leaves)]
     return [numbers] * number_of_leaves
 
 
