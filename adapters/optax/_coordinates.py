@@ -83,7 +83,8 @@ class OnWeights(NamedTuple):
         """Slow weights to keep, and what to emit: the update, unless the fast weights go back.
 
         `param + (fast - param)` is `fast` within rounding. If both are to be the same bits, the
-        slow weights become what the parameters will be.
+        slow weights become what the parameters will be: but for those that are not finite, which
+        no update brings back (clause C13).
         """
         slow, param, update = leaf
         if back is False or not _moves(param, update):
@@ -92,7 +93,7 @@ class OnWeights(NamedTuple):
         if not self.lands:
             return moved, update
         _, landed = self.enter((slow, param, update))
-        return jnp.where(back, anchored(moved, landed), moved), update
+        return jnp.where(back & jnp.isfinite(landed), anchored(moved, landed), moved), update
 
 
 def coordinates(rule: SyncRule, *, shared: bool) -> OnUpdates | OnWeights:

@@ -118,6 +118,17 @@ def test_a_sync_on_demand_averages_and_leaves_the_parameters_alone():
     assert slow_params(state, params).item() == -1.0
 
 
+@pytest.mark.clause("C13", "C72")
+def test_a_slow_weight_is_kept_where_the_parameter_cannot_be_put_back():
+    optimizer, params, state = of_one(SyncRule(1, Interpolate(0.0), restart_period=2))
+    slow = params.item()
+    for _ in range(2):
+        updates, state = optimizer.update(jnp.full_like(params, jnp.nan), state, params)
+        params = optax.apply_updates(params, updates)
+    assert jnp.isnan(params.item())  # no update brings it back
+    assert slow_params(state, params).item() == slow
+
+
 @pytest.mark.clause("C05", "C72")
 def test_a_sync_on_demand_puts_the_parameters_back_where_it_is_its_turn():
     optimizer, params, state = of_one(SyncRule(5, Interpolate(0.5), restart_period=2))
