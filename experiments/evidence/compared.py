@@ -172,8 +172,8 @@ def rates_for(task: str, inner: str, method: Method, rates: Sequence[float]) -> 
 
     Long averages like higher rates, so theirs begin an octave later. On digits the best is flat:
     there are eight, from three octaves lower. Around Muon there are five, of every method; without
-    a momentum, as Schedule-Free has it, it likes rates that are much higher. On text the controls at a
-    part of the rate begin an octave later.
+    a momentum, as Schedule-Free has it, it likes rates that are much higher. On text the
+    controls at a part of the rate begin an octave later.
     """
     later = int(method.preset == "schedule_free" or method.name == "GPA 0.9967")
     if inner == "muon":
