@@ -24,7 +24,7 @@ TARGETS = {n: np.random.default_rng(s).normal(size=(WORKERS, s)) for n, s in SIZ
 
 
 def start():
-    return {name: jnp.linspace(-1.0, 1.0, size, dtype=float) for name, size in SIZES.items()}
+    return {name: jnp.linspace(-1.0, 1.0, size) for name, size in SIZES.items()}
 
 
 class Run:
