@@ -52,7 +52,7 @@ def arm(program, moment, folder):
     """Have this process killed at `moment`; the program's `batch` tells which step it is in."""
     owner, name = {
         "its step": (program, "batch"),
-        "the mean": (Link, "sum"),
+        "the mean": (Link, "start_sum"),
         "saving": (program, "save"),
         "the rest of the file": (torch, "save"),
         "the rename": (os, "replace"),
