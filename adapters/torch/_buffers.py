@@ -16,6 +16,7 @@ from torch.nn import Module
 from torch.nn.parameter import is_lazy
 
 from lookahead_core import SyncRule, SyncState
+from lookahead_core.typing import Leaves
 from lookahead_core.workers import Average
 
 from ._layout import check_like
@@ -122,7 +123,7 @@ class AveragedBuffers:
         begun = _apart(rule).begin(now, (), self._with(state))
         assign(self._slow(), begun.slow)
 
-    def sync(self, rule: SyncRule, state: SyncState, average: Average | None) -> None:
+    def sync(self, rule: SyncRule, state: SyncState, average: Average | Leaves | None) -> None:
         """Sync them, in place."""
         self._put(rule.sync([*self.which.now().values()], (), self._with(state), average=average))
 

@@ -339,7 +339,7 @@ class Parts:
         return float(share)
 
     @torch.no_grad()
-    def sync(self, part: Part, average: Average | None = None) -> None:
+    def sync(self, part: Part, average: Average | Leaves | None = None) -> None:
         """Sync a part, weights and inner state, in place; its counters count it at the end."""
         rule, before = part.rule, part.on_host()
         if self.buffers is not None and part is self.parts[0]:

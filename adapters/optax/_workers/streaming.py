@@ -143,15 +143,8 @@ def _fragment(
         if not delay:
             return ours
         slow = arrays(ours.slow)
-        return InFlight(
-            ours,
-            [
-                d * 0
-                for d in pseudo_gradients(
-                    chosen(slow, averaged(slow)), chosen(slow, averaged(slow))
-                )
-            ],
-        )
+        moved = chosen(slow, averaged(slow))
+        return InFlight(ours, [nothing * 0 for nothing in pseudo_gradients(moved, moved)])
 
     def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
         if not delay:

@@ -4,10 +4,8 @@ A fragment is a part with a phase of its own (_parts.py). Some steps before its 
 what the workers did to it is started; how that travels is flight.py.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from functools import partial
-from itertools import islice
 from typing import Any, cast
 
 import torch
@@ -16,7 +14,6 @@ from torch import Tensor
 from lookahead_core import SyncRule, SyncState
 from lookahead_core.checkpoint import check_settings
 from lookahead_core.schedule import begins, in_phase, phases, remaining
-from lookahead_core.typing import Leaves
 from lookahead_core.workers import pseudo_gradients
 
 from .._groups import PERIOD, Group, leaves_of, rule_of
@@ -165,11 +162,12 @@ class Stream(Parts):
 
     def bring_on(self) -> None:
         """Before a step: start second halves that are due, and wait for means that are."""
-        halfway = 1 + self.delay - (self.delay + 1) // 2
+        halfway = self.numbers(1 + self.delay - (self.delay + 1) // 2)
+        due = self.numbers(1)
         for number, (_, flight) in self.flights.items():
-            if number in self.numbers(halfway):
+            if number in halfway:
                 flight.bring_on()
-            if number in self.numbers(1):
+            if number in due:
                 flight.arrived()
             flight.settle()
 
@@ -178,7 +176,7 @@ class Stream(Parts):
         for number, (leaves, flight) in arrived.items():
             means = dict(zip(leaves, flight.arrived(), strict=True))
             for part in self.of_fragment(number):
-                self.sync(part, partial(_in_order, iter([means[leaf] for leaf in part.members])))
+                self.sync(part, [means[leaf] for leaf in part.members])
         for number, (_, flight) in taken.items():
             flight.settle()
             self.undone = [done + self.work for done in self.undone]
@@ -304,11 +302,6 @@ class Stream(Parts):
         if self.codec is None or not leaves:
             return PlainFlight(link, means, [])
         return CodedFlight.resumed(link, self.codec, means, self._residual(leaves, means), halfway)
-
-
-def _in_order(means: Iterator[Tensor], differences: Leaves) -> list[Tensor]:
-    """The means of these differences: those of a part are asked for in the order of its leaves."""
-    return [*islice(means, len(differences))]
 
 
 def _fragments(saved: dict[str, Any], name: str) -> list[int]:

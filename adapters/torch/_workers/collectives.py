@@ -161,8 +161,7 @@ def fingerprint(leaves: Sequence[Tensor]) -> int:
     total = torch.zeros((), dtype=torch.int64)
     # What a third party has quantized knows itself what its bits are.
     for leaf in filter(is_plain, map(part_here, leaves)):
-        leaf = _written_out(leaf.detach()).contiguous()
-        leaf = torch.view_as_real(leaf) if leaf.is_complex() else leaf
+        leaf = _as_real(_written_out(leaf.detach()).contiguous())
         width = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[leaf.element_size()]
         bits = leaf.view(width).sum(dtype=torch.int64)  # wraps around
         total = total.to(bits.device) * 31 + bits

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lookahead_core.checkpoint import settings
+from lookahead_core.typing import Leaves
 from lookahead_core.workers import Average
 
 from .._groups import leaves_of
@@ -125,7 +126,7 @@ class QuorumParts(Parts):
         self.done = self.work
         return None
 
-    def sync(self, part: Part, average: Average | None = None) -> None:
+    def sync(self, part: Part, average: Average | Leaves | None = None) -> None:
         """Sync by the mean of those who are there, or of those who were."""
         mean = partial(self.workers.quorum.mean, work=self.done, **self._where(part))
         super().sync(part, mean)

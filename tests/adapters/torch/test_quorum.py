@@ -6,18 +6,12 @@ from copy import deepcopy
 from datetime import timedelta
 
 import pytest
+import torch
+import torch.distributed as dist
 
-torch = pytest.importorskip("torch")
-import torch.distributed as dist  # noqa: E402 (after the skip)
-
-from lookahead_core import SyncRule, diloco, lookahead, snoo  # noqa: E402
-from lookahead_core.adapters.torch import (  # noqa: E402
-    Buffers,
-    MetaOptimizer,
-    Quorum,
-    StreamingOptimizer,
-)
-from lookahead_core.adapters.torch._workers import quorum as exchange  # noqa: E402
+from lookahead_core import SyncRule, diloco, lookahead, snoo
+from lookahead_core.adapters.torch import Buffers, MetaOptimizer, Quorum, StreamingOptimizer
+from lookahead_core.adapters.torch._workers import quorum as exchange
 
 PERIOD, LR = 3, 0.1
 TARGETS = [torch.tensor([1.0, -2.0, 3.0]), torch.tensor([4.0, 0.5, -1.0]), torch.ones(3)]
@@ -348,9 +342,9 @@ def test_arguments_out_of_range_are_refused(wrong, message):
 
 def test_what_a_quorum_cannot_do_is_refused():
     model = torch.nn.BatchNorm1d(3)
-    quorum = Quorum(dist.HashStore(), 0, 1)
+    quorum, every_two = Quorum(dist.HashStore(), 0, 1), diloco(2)
 
-    def make(cls=MetaOptimizer, rule=diloco(2), group=quorum, **options):  # noqa: B008
+    def make(cls=MetaOptimizer, rule=every_two, group=quorum, **options):
         inner = torch.optim.SGD(model.parameters(), lr=0.1)
         return cls(inner, rule, process_group=group, **options)
 
