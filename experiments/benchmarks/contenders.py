@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lookahead_core.adapters.torch import Lookahead
 
-__all__ = ["ALPHA", "PEERS", "Still", "Wrap", "contenders"]
+__all__ = ["ALPHA", "PEERS", "Still", "Wrap", "contenders", "timm_ema"]
 
 ALPHA = 0.5
 # The optimizer around an inner one, with a period.
@@ -49,7 +49,7 @@ def jettify() -> Wrap:
 
 
 def timm() -> Wrap:
-    from experiments.peers.timm_lookahead import Lookahead as Theirs
+    from experiments.peers.timm_modules import Lookahead as Theirs
 
     return lambda inner, period: Theirs(inner, alpha=ALPHA, k=period)
 
@@ -69,3 +69,12 @@ def contenders(low_precision: bool = False) -> dict[str, Wrap | None]:
         except (ModuleNotFoundError, PackageNotFoundError):
             found[name] = None
     return found
+
+
+def timm_ema() -> Any:
+    """timm's `ModelEmaV3`, or None where timm is not installed."""
+    try:
+        from experiments.peers.timm_modules import ModelEmaV3
+    except (ValueError, PackageNotFoundError):
+        return None
+    return ModelEmaV3
