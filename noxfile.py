@@ -347,7 +347,7 @@ def network(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Measure time and memory beside other people's Lookaheads; writes docs/performance.md."""
+    """Measure time and memory beside others; writes docs/performance-tables.md."""
     environment = install(session, *ALL, environment="peers")
     environment.pip("--no-deps", "-r", PEERS)
     run_program(environment, "benchmarks.bench")

@@ -152,6 +152,15 @@ class SyncRule:
         return bool(getattr(self.outer, "interpolates", False)) and self.fast_carries_slow
 
     @property
+    def numberwise(self) -> bool:
+        """Whether each number moves by itself, by what the kernel does alone, and is told nothing.
+
+        Leaves may be cut into pieces or laid end to end then.
+        """
+        told = self.unrounded or self.needs_gradient or self.needs_curvature or self.needs_inner_lr
+        return self.leafwise and not told
+
+    @property
     def unrounded(self) -> bool:
         """Whether the outer rule sees the inner steps as if the fast weights had been as wide."""
         return bool(getattr(self.outer, "unrounded", False))

@@ -7,6 +7,7 @@ through `.data`: an optimizer that has never moved one is believed.
 
 from collections.abc import Callable
 from functools import partial
+from operator import attrgetter, ne
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ __all__ = ["inside", "step"]
 
 # In a row; who accumulates gradients skips some, and not so many.
 MANY = 100
+VERSION = attrgetter("_version")
 
 
 def step(parts: Parts, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
@@ -34,13 +36,14 @@ def step(parts: Parts, closure: Callable[[], Any] | None) -> tuple[Any, bool]:
         for one in inside(inner)
         if hasattr(one, "_optimizer_step_post_hooks")
     ]
-    before = _versions(inner)
+    before = [*map(VERSION, leaves_of(inner.param_groups))]
     try:
         loss = call()
     finally:
         for handle in handles:
             handle.remove()
-    moved = _versions(inner) != before
+    # It ends at the first that has moved.
+    moved = any(map(ne, map(VERSION, leaves_of(inner.param_groups)), before))
     parts.versions_move |= moved
     applied = bool(stepped) or moved or not (handles or parts.versions_move)
     parts.skipped = 0 if applied else parts.skipped + 1
@@ -58,10 +61,6 @@ def inside(inner: Optimizer) -> list[Optimizer]:
 
 def _is_torchs_own(one: Optimizer) -> bool:
     return type(one).__module__.startswith("torch.optim.") and "step" not in vars(one)
-
-
-def _versions(inner: Optimizer) -> int:
-    return sum(leaf._version for leaf in leaves_of(inner.param_groups))
 
 
 def _message(inner: Optimizer, around: bool) -> str:

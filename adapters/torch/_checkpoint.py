@@ -155,7 +155,7 @@ def _saved_leaves(parts: Parts, part: Part) -> dict[Tensor, StateDict]:
     found: dict[Tensor, StateDict] = {}
     for index, leaf in enumerate(part.members):
         kept = parts.kept[leaf]
-        slots = {f"outer_{number}": slot[index] for number, slot in enumerate(state.outer)}
+        slots = {f"outer_{i}": by_itself(slot[index]) for i, slot in enumerate(state.outer)}
         beside = {"fast": kept.fast, "arriving": kept.arriving, "residual": kept.residual}
         present = {name: value for name, value in beside.items() if value is not None}
         found[leaf] = {"slow": by_itself(state.slow[index]), **slots, **present}

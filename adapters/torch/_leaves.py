@@ -44,7 +44,8 @@ class Kept:
     arriving: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "slow": by_itself(self.slow)}
+        own = {"slow": by_itself(self.slow), "slots": [*map(by_itself, self.slots)]}
+        return {**vars(self), **own}
 
 
 class Home(NamedTuple):

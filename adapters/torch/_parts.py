@@ -278,7 +278,7 @@ class Parts:
             self.kept.pop(frozen, None)
         self.kept.update(held)
         part.members, part.prepared = self.members_of(part), None
-        if not (part.rule.interpolates and part.rule.leafwise and self.kernel == "foreach"):
+        if not (part.rule.numberwise and self.kernel == "foreach"):
             return
         # A group that is added finds members that were frozen since the cycle began, or others that
         # thawed: the next begin is to look at them, and not to go by what is prepared here.
@@ -380,7 +380,7 @@ class Parts:
         if part.prepared is None:
             yield from ((self.kept[leaf].slow, leaf) for leaf in part.members)
         else:
-            yield from part.prepared.alone
+            yield from (row[:2] for row in part.prepared.alone)
         if part.rule.inner_state == "interpolate":
             yield from ((self.kept[leaf].inner_slow[key], live[leaf, key][0]) for leaf, key in live)
 
@@ -390,8 +390,8 @@ class Parts:
         """The fast weights and the state that the core is given at a begin and at a sync."""
         if part.prepared is None:
             return part.members, self.filled(part, live, counters)
-        inner_slow = self._inner_slow(part, live)
-        return part.prepared.fast, counters._replace(slow=part.prepared.slow, inner_slow=inner_slow)
+        own, inner_slow = part.prepared, self._inner_slow(part, live)
+        return own.fast, counters._replace(slow=own.slow, outer=own.slots, inner_slow=inner_slow)
 
     def filled(
         self,
@@ -433,11 +433,14 @@ class Parts:
 
     def store(self, part: Part, state: SyncState, live: Live) -> None:
         """Keep the arrays of `state`, in our own tensors where there are some."""
-        if part.prepared is None or state.slow is not part.prepared.slow:
+        if part.prepared is None:
             own = [self.kept[leaf] for leaf in part.members]
-            assign([kept.slow for kept in own], state.slow)
-            for index, slot in enumerate(state.outer):
-                assign([kept.slots[index] for kept in own], slot)
+            slots = [[kept.slots[number] for kept in own] for number in range(len(state.outer))]
+            ours = [[kept.slow for kept in own], *slots]
+        else:
+            ours = [part.prepared.slow, *part.prepared.slots]
+        for old, new in zip(ours, (state.slow, *state.outer), strict=True):
+            assign(old, new)
         if part.rule.inner_state == "interpolate":
             for (leaf, key), value in zip(live, state.inner_slow, strict=True):
                 copies = self.kept[leaf].inner_slow

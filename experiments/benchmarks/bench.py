@@ -1,7 +1,7 @@
-"""Everything that is measured without a GPU, in one run; writes docs/performance.md and its JSON.
+"""Everything that is measured without a GPU, in one run; writes its page of tables and its JSON.
 
-    nox -s bench                    a quarter of an hour
-    nox -s bench -- --quick         less than a minute: cut-down arrays, to see that all of it runs
+    nox -s bench                    half an hour
+    nox -s bench -- --quick         a minute: cut-down arrays, to see that all of it runs
 
 The quick form writes to the folder of `--out` alone and never to the page.
 """
@@ -12,19 +12,26 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmarks import array_sync, torch_cost, torch_step, torch_sync, training_step
+from experiments.benchmarks import (
+    array_sync,
+    family_step,
+    torch_cost,
+    torch_step,
+    torch_sync,
+    training_step,
+)
 from experiments.benchmarks.contenders import PEERS
 from experiments.benchmarks.paired import environment, timed
 from experiments.benchmarks.report import Tables, write
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, DATA = DOCS / "performance.md", DOCS / "performance.json"
-PACKAGES = ("torch", *PEERS, "numpy", "jax", "optax", "braintools")
+PAGE, DATA = DOCS / "performance-tables.md", DOCS / "performance.json"
+PACKAGES = ("torch", *PEERS, "schedulefree", "numpy", "jax", "optax", "braintools")
 # Rounds of each set of shapes; a large one shows its spread in few.
 ROUNDS = {"400 tiny": 9, "ResNet-18": 9, "32M in one": 5, "GPT-2 124M": 3}
 # The ones that say most first.
-SECTIONS = ("training", "syncs", "counts", "numpy", "steps", "jax")
-TRAINING, NUMPY, JAX = 24, 9, 4
+SECTIONS = ("training", "syncs", "counts", "numpy", "family", "points", "steps", "jax")
+TRAINING, NUMPY, POINTS, JAX = 24, 9, 15, 4
 
 
 def main() -> None:
@@ -57,12 +64,19 @@ def measured(report: Tables, quick: bool, chosen: Sequence[str]) -> Iterator[str
 
         optax_step.tabulate(2 if quick else JAX, quick, report)
 
+    def with_packages() -> None:
+        from experiments.benchmarks import gradient_point  # and without schedulefree
+
+        gradient_point.measure(2 if quick else POINTS, quick, report)
+
     sections: dict[str, Callable[[], None]] = {
         "steps": lambda: torch_step.measure(rounds, quick, report),
         "syncs": lambda: torch_sync.measure(rounds, quick, report),
         "counts": lambda: torch_cost.measure(rounds, quick, report),
         "training": lambda: training_step.measure(2 if quick else TRAINING, report),
         "numpy": lambda: array_sync.tabulate(2 if quick else NUMPY, quick, report),
+        "family": lambda: family_step.measure(rounds, quick, report),
+        "points": with_packages,
         "jax": with_jax,
     }
     for name in SECTIONS:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lookahead_core.adapters.torch import Lookahead
 
-__all__ = ["ALPHA", "PEERS", "Still", "Wrap", "contenders"]
+__all__ = ["ALPHA", "PEERS", "Still", "Wrap", "contenders", "timm_ema"]
 
 ALPHA = 0.5
 # The optimizer around an inner one, with a period.
@@ -23,7 +23,12 @@ PEERS = ("pytorch_optimizer", "torch-optimizer", "timm")
 
 
 class Still(Optimizer):
-    """An inner optimizer that does nothing: what is left is the cost of what is around it."""
+    """An inner optimizer that does nothing: what is left is the cost of what is around it.
+
+    It counts as one of torch's own: of any other ours looks whether it has moved the parameters.
+    """
+
+    __module__ = "torch.optim.still"
 
     def __init__(self, params: Any) -> None:
         super().__init__(params, {"lr": 1.0})
@@ -49,7 +54,7 @@ def jettify() -> Wrap:
 
 
 def timm() -> Wrap:
-    from experiments.peers.timm_lookahead import Lookahead as Theirs
+    from experiments.peers.timm_modules import Lookahead as Theirs
 
     return lambda inner, period: Theirs(inner, alpha=ALPHA, k=period)
 
@@ -69,3 +74,12 @@ def contenders(low_precision: bool = False) -> dict[str, Wrap | None]:
         except (ModuleNotFoundError, PackageNotFoundError):
             found[name] = None
     return found
+
+
+def timm_ema() -> Any:
+    """timm's `ModelEmaV3`, or None where timm is not installed."""
+    try:
+        from experiments.peers.timm_modules import ModelEmaV3
+    except (ValueError, PackageNotFoundError):
+        return None
+    return ModelEmaV3

@@ -1,14 +1,11 @@
 """Whole steps of Schedule-Free and GPA beside `schedulefree`, optax' own and the bare optimizer.
 
-    python -m experiments.benchmarks.gradient_point             ResNet-18 shapes, 30 rounds
-    python -m experiments.benchmarks.gradient_point --quick     small tensors, to see that it runs
-
-With k = 1, on one thread, in pairs as everywhere: medians of ratios within a round. Needs torch,
-jax, optax and schedulefree. Copies of the weights beside the inner optimizer's: two for ours (the
-point where gradients are taken, and the difference), one for `schedulefree`.
+With k = 1, on one thread, ResNet-18 shapes, in pairs as everywhere. In JAX an EMA too, beside
+`optax.incremental_update` (`optax.ema` is a mean of updates, and not of weights). Copies of the
+weights beside the inner optimizer's: two for ours (the point where gradients are taken, and the
+difference), one for `schedulefree`.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,33 +17,32 @@ import schedulefree
 import torch
 
 from experiments.benchmarks.paired import Make, interleaved, ratio, timed
+from experiments.benchmarks.report import Tables
 from experiments.benchmarks.workloads import Shapes, workloads
-from lookahead_core import SyncRule, gpa, schedule_free
+from lookahead_core import SyncRule, ema, gpa, schedule_free
 from lookahead_core.adapters.optax import meta_optimizer
 from lookahead_core.adapters.torch import MetaOptimizer
 
-__all__ = ["main"]
+__all__ = ["measure"]
 
+TITLE = "Schedule-Free, GPA and an EMA in JAX: whole steps, ResNet-18 shapes, k=1, one thread"
 BARE, PACKAGE = "bare", "the package"
-RULES: dict[str, SyncRule] = {"schedule_free": schedule_free(), "gpa": gpa()}
+RULES: dict[str, SyncRule] = {"schedule_free": schedule_free(), "gpa": gpa(), "ema": ema(0.999)}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and print ratios over the bare inner optimizer and over the package."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small tensors, few rounds")
-    parser.add_argument("--rounds", type=int, help="default 30, and 3 with --quick")
-    options = parser.parse_args(arguments)
+def measure(rounds: int, quick: bool, report: Tables) -> None:
+    """Ratios over the bare inner optimizer and over the package."""
+    shapes = workloads(quick)["ResNet-18"]
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    rounds = options.rounds or (3 if options.quick else 30)
-    name = "ResNet-18"
-    shapes = workloads(options.quick)[name]
-    print(f"{name}, {rounds} rounds; ratios over {BARE} and over {PACKAGE}, medians")
     for title, ways in {**torch_ways(shapes), **optax_ways(shapes)}.items():
-        times = interleaved(ways, rounds)
-        for way in [way for way in ways if way != BARE]:
-            over = [ratio(times, way, other).median for other in (BARE, PACKAGE)]
-            print(f"{title:<14}{way:<28}{over[0]:.2f}  {over[1]:.2f}")
+        times = interleaved({**ways, "bare again": ways[BARE]}, rounds)
+        for way in [way for way in times if way != BARE]:
+            report.put(TITLE, f"{title}: {way}", "over bare", ratio(times, way, BARE))
+            if way in ways and way != PACKAGE:
+                over = ratio(times, way, PACKAGE)
+                report.put(TITLE, f"{title}: {way}", "over the package", over)
+    torch.set_num_threads(threads)
 
 
 def torch_ways(shapes: Shapes) -> dict[str, dict[str, Make]]:
@@ -64,7 +60,7 @@ def torch_ways(shapes: Shapes) -> dict[str, dict[str, Make]]:
     found: dict[str, dict[str, Make]] = {}
     for title, (bare, package) in inner.items():
         ways = {BARE: torch_step(shapes, bare), PACKAGE: torch_step(shapes, package)}
-        for rule in RULES:
+        for rule in ("schedule_free", "gpa"):
             for kernel in ("foreach", "compiled"):
                 ways[f"{rule}, {kernel}"] = torch_step(shapes, ours(bare, rule, kernel))
         found[title] = ways
@@ -104,7 +100,25 @@ def optax_ways(shapes: Shapes) -> dict[str, dict[str, Make]]:
             "gpa": meta_optimizer(bare, RULES["gpa"]),
         }
         found[title] = {way: optax_step(shapes, optimizer) for way, optimizer in ways.items()}
+        ways = {BARE: bare, PACKAGE: incremental(bare), "ema": meta_optimizer(bare, RULES["ema"])}
+        found[f"{title}, an average"] = {
+            way: optax_step(shapes, optimizer) for way, optimizer in ways.items()
+        }
     return found
+
+
+def incremental(inner: Any) -> Any:
+    """An EMA as optax' users keep it: `incremental_update` after each step."""
+
+    def init(params: Any) -> Any:
+        return inner.init(params), jax.tree.map(jnp.copy, params)
+
+    def update(gradient: Any, state: Any, params: Any) -> Any:
+        updates, own = inner.update(gradient, state[0], params)
+        moved = optax.apply_updates(params, updates)
+        return updates, (own, optax.incremental_update(moved, state[1], 1e-3))
+
+    return optax.GradientTransformation(init, update)
 
 
 def optax_step(shapes: Shapes, optimizer: Any) -> Make:
@@ -128,7 +142,3 @@ def optax_step(shapes: Shapes, optimizer: Any) -> Make:
         return lambda: [timed(run)]
 
     return made
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Drives the Lookahead of timm, from its one module."""
 
-from experiments.peers.timm_lookahead import Lookahead
+from experiments.peers.timm_modules import Lookahead
 from experiments.peers.torch_peer import TorchPeerDriver
 
 

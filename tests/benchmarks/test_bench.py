@@ -14,7 +14,7 @@ from experiments.benchmarks.paired import Spread, interleaved, ratio, spread
 from experiments.benchmarks.report import BEGIN, END, Tables, inserted
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE, DATA = DOCS / "performance.md", DOCS / "performance.json"
+PAGE, DATA = DOCS / "performance-tables.md", DOCS / "performance.json"
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,8 @@
 
 To sort the parameters anew takes microseconds for each, which is most of a sync of many small ones.
 So they are sorted once, and at each use every parameter is looked at: whether it is the same tensor
-in the same place, of the same kind, and trained as before. It is for plain interpolation, which
-moves each number by itself. There are three ways to move a parameter:
+in the same place, of the same kind, and trained as before. It is for outer rules that move each
+number by itself (`SyncRule.numberwise`). There are three ways to move a parameter:
 
 listed : on an accelerator, in one launch for all of a dtype.
 flat : small ones on a CPU, where a list operation is a loop that costs a good third of a
@@ -12,6 +12,8 @@ flat : small ones on a CPU, where a list operation is a loop that costs a good t
 alone : large ones of these, one by one, in a single pass over memory.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from itertools import accumulate, groupby
 from operator import attrgetter, is_
 from typing import Any
@@ -42,34 +44,44 @@ class Flat:
 
     Attributes
     ----------
-    slow : Tensor
-        Slow weights of all of them, in one dimension. Those in `kept` are views from then on.
+    slow, slots : Tensor, list of Tensor
+        Slow weights of all of them, in one dimension, and each slot of the outer rule likewise.
+        Those in `kept` are views from then on.
     room : Tensor
         Room for their parameters; others use it too.
-    fast_views, slow_views : list of Tensor
-        Each parameter, and the slow weights of each in `slow`, in one dimension.
+    fast_views, slow_views, room_views : list of Tensor
+        Each parameter, and what belongs to it in `slow` and in `room`, in one dimension.
     """
 
     def __init__(self, rows: list[Row], room: Tensor, kept: dict[Tensor, Kept]) -> None:
-        slows, fasts = zip(*rows, strict=True)
-        self.slow = torch.cat([leaf.reshape(-1) for leaf in slows])
+        slows, fasts, *slots = zip(*rows, strict=True)
+        sizes = [*map(Tensor.numel, fasts)]
+        columns = (slows, *slots)
+        self.slow, *self.slots = (torch.cat([x.reshape(-1) for x in own]) for own in columns)
         self.room = room[: self.slow.numel()]
         self.fast_views = [leaf.detach().view(-1) for leaf in fasts]
-        self.slow_views = torch.split(self.slow, [*map(Tensor.numel, fasts)])
-        for leaf, view in zip(fasts, self.slow_views, strict=True):
-            kept[leaf].slow = view.view(leaf.shape)
+        self.slow_views, self.room_views, *slot_views = (
+            torch.split(own, sizes) for own in (self.slow, self.room, *self.slots)
+        )
+        for leaf, slow, *views in zip(fasts, self.slow_views, *slot_views, strict=True):
+            kept[leaf].slow = slow.view(leaf.shape)
+            kept[leaf].slots = [view.view(leaf.shape) for view in views]
+
+    def gather(self) -> None:
+        """Fill the room with what the parameters are."""
+        torch.cat(self.fast_views, out=self.room)
 
     def anchor(self) -> None:
         """Take the slow weights from the parameters."""
         if self.slow.dtype == self.room.dtype:
             torch.cat(self.fast_views, out=self.slow)
         else:
-            torch.cat(self.fast_views, out=self.room)
+            self.gather()
             anchor_rows([(self.slow, self.room)])
 
     def interpolate(self, alpha: float) -> None:
         """Move the slow weights toward the parameters, and these to them."""
-        torch.cat(self.fast_views, out=self.room)
+        self.gather()
         move_row((self.slow, self.room), alpha, both=False)
         torch._foreach_copy_(self.fast_views, self.slow_views)
 
@@ -86,32 +98,34 @@ class Prepared:
     by_shape, by_data : dict
         What the leaves were like: those that are moved in their shape, and all others, which are
         moved as their data lies or not at all.
-    slow, fast : list of Tensor
-        What the core is given for the slow weights of the parameters that take part, and for the
-        parameters. Those that lie end to end are one array: of the parameters it is room, which
-        the kernel fills.
-    lists : list of (slow weights, parameters)
+    slow, fast, slots : list of Tensor, list of Tensor, list of list of Tensor
+        What the core is given for the slow weights of the parameters that take part, for the
+        parameters, and for the slots. Those that lie end to end are one array: of the parameters it
+        is room, which the kernel fills.
+    in_shape : list of (slow weights, parameter, slots...)
+        All but the flat ones.
+    lists : list of (slow weights, parameters, slots...)
         The listed ones, for one launch each.
     flats : dict
         The flat ones, by their slow weights.
-    alone : list of (Tensor, Tensor)
-        Those that go alone: slow weights and parameter.
+    alone : list of (slow weights, parameter, slots...)
+        Those that go alone.
     """
 
     def __init__(self, groups: list[Group], rows: list[Row], kept: dict[Tensor, Kept]) -> None:
         ways: dict[str, list[Row]] = {"listed": [], "flat": [], "alone": []}
         for row in rows:
-            ways[way(*row)].append(row)
+            ways[way(*row[:2])].append(row)
         self.lists: list[Lists] = [tuple(zip(*own, strict=True)) for own in alike(ways["listed"])]
         flats = [flat for own in alike(ways["flat"]) for flat in flats_of(own, kept)]
         self.flats = {flat.slow: flat for flat in flats}
         self.alone = ways["alone"]
-        in_shape = [*ways["listed"], *self.alone]
-        self.slow = [s for s, _ in in_shape] + [flat.slow for flat in flats]
-        self.fast = [f for _, f in in_shape] + [flat.room for flat in flats]
+        self.in_shape = [*ways["listed"], *self.alone]
+        flat_rows = [(flat.slow, flat.room, *flat.slots) for flat in flats]
+        self.slow, self.fast, *self.slots = map(list, zip(*self.in_shape, *flat_rows, strict=True))
         self.leaves = list(leaves_of(groups))
         self.places = [*map(Tensor.data_ptr, self.leaves)]
-        self.by_shape = {leaf: look_at(leaf) for _, leaf in in_shape}
+        self.by_shape = {leaf: look_at(leaf) for _, leaf, *_ in self.in_shape}
         self.by_data = {leaf: look_at(leaf) for leaf in self.leaves if leaf not in self.by_shape}
 
     @classmethod
@@ -119,7 +133,7 @@ class Prepared:
         cls, groups: list[Group], members: list[Tensor], kept: dict[Tensor, Kept]
     ) -> "Prepared | None":
         """For the members among the parameters of `groups`; None if some need the general way."""
-        rows: list[Row] = [(kept[leaf].slow, leaf) for leaf in members]
+        rows: list[Row] = [(kept[leaf].slow, leaf, *kept[leaf].slots) for leaf in members]
         return None if torch.compiler.is_compiling() or not fits(rows) else cls(groups, rows, kept)
 
     def starts(self, groups: list[Group]) -> bool:
@@ -140,7 +154,12 @@ class Prepared:
 
     def over(self, kernel: Kernel) -> Kernel:
         """For the weights of this part; other lists, such as moments, go as in `kernel`."""
-        return kernel._replace(interpolate=self.interpolate, anchor=self.anchor)
+        return kernel._replace(
+            interpolate=self.interpolate,
+            anchor=self.anchor,
+            move=partial(self.move, kernel.move),
+            momentum=partial(self.momentum, kernel.momentum),
+        )
 
     def anchor(self, slow: Leaves, fast: Leaves) -> Leaves:
         """Take the slow weights from the parameters: of these, which may be a part of all."""
@@ -157,14 +176,48 @@ class Prepared:
         if fast is not self.fast:
             return interpolate("foreach", slow, fast, alpha)
         alpha = float(alpha)  # a schedule may give a 0-d tensor
-        for slows, fasts in self.lists:
+        for slows, fasts, *_ in self.lists:
             move_lists(slows, fasts, alpha)
             torch._foreach_copy_(fasts, slows)
         for flat in self.flats.values():
             flat.interpolate(alpha)
         for row in self.alone:
-            move_row(row, alpha, both=True)
+            move_row(row[:2], alpha, both=True)
         return slow, fast
+
+    def move(self, general: Any, moved: Leaves, toward: Leaves, alpha: Fraction) -> Leaves:
+        """Move the slow weights toward the parameters, or the other way round."""
+        if moved is not self.fast and toward is not self.fast:
+            general(moved, toward, alpha)
+            return moved
+        for flat, (some, others) in self.divided(moved, toward):
+            general(some, others, alpha)
+            if flat is not None and moved is self.fast:
+                torch._foreach_copy_(flat.fast_views, flat.room_views)
+        return moved
+
+    def momentum(
+        self, general: Any, slow: Leaves, fast: Leaves, buffer: Leaves, *numbers: Any
+    ) -> tuple[Leaves, Leaves]:
+        """Move the slow weights and the buffer."""
+        if fast is not self.fast:
+            general(slow, fast, buffer, *numbers)
+            return slow, buffer
+        for _, lists in self.divided(slow, fast, buffer):
+            general(*lists, *numbers)
+        return slow, buffer
+
+    def divided(self, *lists: Leaves) -> Iterator[tuple[Flat | None, list[Leaves]]]:
+        """The lists of those in their shape, then of each flat, with its parameters in the room.
+
+        The flats have one room, so each must be done with before the next is asked for.
+        """
+        number = len(self.in_shape)
+        if number:
+            yield None, [own[:number] for own in lists]
+        for position, flat in enumerate(self.flats.values(), number):
+            flat.gather()
+            yield flat, [own[position : position + 1] for own in lists]
 
 
 def fits(rows: list[Row]) -> bool:
@@ -173,11 +226,27 @@ def fits(rows: list[Row]) -> bool:
     No parameter may share storage with another: those that go alone are moved in place, and would
     move twice.
     """
-    leaves = [fast for _, fast in rows]
+    leaves = [row[1] for row in rows]
     plain = all(takes_lists(leaf) and leaf.device.type in ("cpu", "cuda") for leaf in leaves)
     if not leaves or not plain or not all(averaged(leaves)):
         return False
-    return share_no_storage(leaves) and all(s.device == f.device for s, f in rows)
+    together = all(row[0].device == row[1].device and slots_fit(row) for row in rows)
+    return together and share_no_storage(leaves)
+
+
+def slots_fit(row: Row) -> bool:
+    """Whether its slots are like its slow weights, in a dtype whose sums do not go by the place.
+
+    torch (2.13) adds a multiple of a bfloat16 array otherwise at the end of a block than in it, so
+    the bits would depend on what is laid before a leaf.
+    """
+    slow, _, *slots = row
+    wide = slow.dtype in (torch.float32, torch.float64)
+    return not slots or (wide and all(kind(slot) == kind(slow) for slot in slots))
+
+
+def kind(leaf: Tensor) -> tuple[Any, ...]:
+    return leaf.shape, leaf.dtype, leaf.device
 
 
 def way(slow: Tensor, fast: Tensor) -> str:
@@ -198,9 +267,9 @@ def unchanged(seen: dict[Tensor, Any]) -> bool:
 
 def flats_of(rows: list[Row], kept: dict[Tensor, Kept]) -> list[Flat]:
     """For contiguous parameters of one device and dtype, with slow weights of one dtype."""
-    ends = accumulate(fast.numel() for _, fast in rows)
+    ends = accumulate(row[1].numel() for row in rows)
     parted = groupby(zip(ends, rows, strict=True), key=lambda item: item[0] // ROOM)
     bundles = [[row for _, row in items] for _, items in parted]
-    sizes = [sum(fast.numel() for _, fast in bundle) for bundle in bundles]
+    sizes = [sum(row[1].numel() for row in bundle) for bundle in bundles]
     room = rows[0][1].new_empty(max(sizes))
     return [Flat(bundle, room, kept) for bundle in bundles]

@@ -80,7 +80,7 @@ class Mean(NamedTuple):
         self, rule: SyncRule, fast: Leaves, inner: Leaves, state: SyncState, **options: Any
     ) -> tuple[Leaves, Leaves, SyncState]:
         """As that of `rule`: bucket after bucket, in place, and the inner state at the end."""
-        if not (self.in_buckets and rule.leafwise and not rule.unrounded and _fit(fast, state)):
+        if not (self.in_buckets and rule.numberwise and _fit(fast, state)):
             return rule.sync(fast, inner, state, average=self, **options)
         none = state._replace(slow=(), outer=[()] * len(state.outer), inner_slow=())
         rows = list(zip(fast, state.slow, *state.outer, strict=True))

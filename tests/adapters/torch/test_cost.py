@@ -91,6 +91,15 @@ def test_a_sync_of_small_leaves_on_a_cpu_takes_three_calls_for_each_dtype(dtypes
 
 @pytest.mark.usefixtures("on_a_cpu")
 @pytest.mark.clause("C44")
+def test_an_average_of_small_leaves_on_a_cpu_takes_two_calls():
+    weights = [single() for _ in range(20)]
+    optimizer = MetaOptimizer(torch.optim.SGD(weights, lr=1.0), ema(0.9))
+    pull_down(optimizer, *weights)
+    assert launched_by(optimizer.sync) == ["cat", "_foreach_lerp_"]
+
+
+@pytest.mark.usefixtures("on_a_cpu")
+@pytest.mark.clause("C44")
 def test_a_large_leaf_on_a_cpu_is_moved_in_pieces_for_the_cache(monkeypatch):
     monkeypatch.setattr(lists, "CACHED", LEAF // 2)
     weight = torch.nn.Parameter(torch.ones(LEAF))
@@ -154,7 +163,8 @@ def test_interpolating_the_inner_state_launches_twice_more(monkeypatch):
         (True, ["_foreach_sub_", *["_foreach_mul_", "_foreach_add_"] * 2, "_foreach_add_"]),
     ],
 )
-def test_momentum_launches_five_or_six_times_and_the_restart_once(nesterov, expected):
+def test_momentum_launches_five_or_six_times_and_the_restart_once(nesterov, expected, monkeypatch):
+    monkeypatch.setattr(prepared, "on_cpu", lambda leaf: False)
     weights = [single() for _ in range(20)]
     rule = SyncRule(4, Momentum(0.7, 0.9, nesterov))
     optimizer = MetaOptimizer(torch.optim.SGD(weights, lr=1.0), rule)
@@ -163,7 +173,8 @@ def test_momentum_launches_five_or_six_times_and_the_restart_once(nesterov, expe
 
 
 @pytest.mark.clause("C44", "C72")
-def test_an_average_that_nothing_feeds_on_launches_once():
+def test_an_average_that_nothing_feeds_on_launches_once(monkeypatch):
+    monkeypatch.setattr(prepared, "on_cpu", lambda leaf: False)
     weights = [single() for _ in range(20)]
     optimizer = MetaOptimizer(torch.optim.SGD(weights, lr=1.0), ema(0.9))
     pull_down(optimizer, *weights)

@@ -11,7 +11,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from lookahead_core.adapters.torch import Lookahead
+from lookahead_core import Interpolate, Momentum, SyncRule, ema, slowmo, snoo, swa, switch_ema
+from lookahead_core.adapters.torch import Lookahead, MetaOptimizer
 from lookahead_core.adapters.torch._kernels import prepared, witness
 from torch_runs import assert_same
 
@@ -61,6 +62,85 @@ def test_leaves_move_by_the_bits_of_the_plain_kernel(alpha, slow_dtype, monkeypa
             optimizer.step()
         ends.append([*(w.detach() for w in leaves), *(slow(optimizer, i) for i in range(7))])
     assert_same(*ends)
+
+
+AVERAGES = {
+    "ema": ema(0.9),
+    "ema, from the third step on": ema(0.9, sync_period=3, start=2),
+    "swa": swa(2),
+    "switch_ema": switch_ema(3, 0.9),
+    "partly put back": SyncRule(2, Interpolate(0.3), restart=0.25),
+}
+MOMENTA = {
+    "snoo": snoo(2),
+    "slowmo": slowmo(2),
+    "put back at every other sync": SyncRule(2, Momentum(0.7, 0.9), restart_period=2),
+    "without a learning rate": SyncRule(2, Momentum(0.0, 0.9)),
+}
+
+
+def run(rule, kernel="foreach", slow_dtype=None):
+    """Seven leaves of two dtypes, nine steps: what is there at the end, and in a checkpoint."""
+    torch.manual_seed(0)
+    starts, gradients = torch.randn(7, 4, 5), torch.randn(9, 4, 5)
+    dtypes = [torch.float32] * 5 + [torch.float64] * 2
+    leaves = [torch.nn.Parameter(s.to(d)) for s, d in zip(starts, dtypes, strict=True)]
+    inner = torch.optim.SGD(leaves, lr=0.3)
+    optimizer = MetaOptimizer(inner, rule, slow_dtype=slow_dtype, kernel=kernel)
+    for gradient in gradients:
+        for weight in leaves:
+            weight.grad = gradient * weight.detach()
+        optimizer.step()
+    saved = optimizer.state_dict()["state"].values()
+    return [*(w.detach() for w in leaves), *(v for own in saved for v in own.values())]
+
+
+@pytest.mark.parametrize("slow_dtype", [None, torch.float64])
+@pytest.mark.parametrize("name", AVERAGES)
+def test_averages_are_moved_by_the_bits_of_the_plain_kernel(name, slow_dtype, monkeypatch):
+    monkeypatch.setattr(prepared, "ROOM", 60)
+    rule = AVERAGES[name]
+    assert_same(run(rule, slow_dtype=slow_dtype), run(rule, "plain", slow_dtype))
+
+
+@pytest.mark.parametrize("slow_dtype", [None, torch.float64])
+@pytest.mark.parametrize("name", MOMENTA)
+def test_momentum_has_the_bits_that_it_has_with_lists_that_are_made_anew(
+    name, slow_dtype, monkeypatch
+):
+    monkeypatch.setattr(prepared, "ROOM", 60)
+    kept = run(MOMENTA[name], slow_dtype=slow_dtype)
+    monkeypatch.setattr(prepared.Prepared, "of", lambda *_: None)
+    assert_same(kept, run(MOMENTA[name], slow_dtype=slow_dtype))
+
+
+@pytest.mark.clause("C06")
+def test_a_slot_in_a_checkpoint_does_not_bring_those_of_other_parameters_along():
+    leaves = [leaf(), leaf(), leaf()]
+    optimizer = MetaOptimizer(torch.optim.SGD(leaves, lr=1.0), snoo(2))
+    descend(optimizer, *leaves, steps=3)
+    for saved in (optimizer, pickle.loads(pickle.dumps(optimizer))):
+        for entries in saved.state_dict()["state"].values():
+            slot = entries["lookahead_outer_0"]
+            assert slot.untyped_storage().nbytes() == slot.nbytes
+
+
+class Halved:
+    """Half of the way, as a rule of the user's own may write it: with a tuple, and twice."""
+
+    leafwise = True
+
+    def init(self, slow):
+        return ()
+
+    def update(self, slow, fast, state, context):
+        moved = context.kernel.move(slow, fast, 0.25)
+        return tuple(context.kernel.move(moved, fast, 1 / 3)), state
+
+
+def test_a_rule_of_ones_own_reads_the_parameters_twice_and_returns_a_tuple(monkeypatch):
+    monkeypatch.setattr(prepared, "ROOM", 60)
+    assert_same(run(SyncRule(2, Halved())), run(SyncRule(2, Halved()), "plain"))
 
 
 def test_a_checkpoint_right_after_a_sync_has_the_slow_weights():

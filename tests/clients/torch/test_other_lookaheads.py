@@ -10,7 +10,7 @@ import pytest
 import pytorch_optimizer
 import torch
 
-from experiments.peers.timm_lookahead import Lookahead as TimmLookahead
+from experiments.peers.timm_modules import Lookahead as TimmLookahead
 from lookahead_core.adapters.torch import Lookahead, ranger
 from torch_runs import INNERS, Quadratic, flat, train
 
