@@ -3,14 +3,17 @@
     KERAS_BACKEND=tensorflow python -m experiments.benchmarks.keras_step [--rounds 12]
 
 `apply` alone, traced as `fit` has it, on 4 million float32 numbers in 8 variables: a cycle of k=5
-steps a round. And `fit` of a small convolutional network, an epoch a round. Seconds are those of
-the process' own work on the processor, with one thread, so that other work on the machine counts
-little; medians of the ratios within a round, with quartiles.
+steps a round. `fit` of a small convolutional network, an epoch a round; and `apply` on the
+variables of that network, ten cycles a round: what it adds to a step of `fit`, which is less than
+one epoch of `fit` differs from the next. Seconds are those of the process' own work on the
+processor, with one thread, so that other work on the machine counts little; medians of what is
+compared within a round, with quartiles.
 """
 
 import argparse
 import ctypes
 import os
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +24,13 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 import keras
 import numpy as np
 
-from experiments.benchmarks.paired import Make, interleaved, ratio
+from experiments.benchmarks.paired import Make, difference, interleaved, ratio
 from lookahead_core.adapters.keras import Lookahead
 
 BACKEND = keras.backend.backend()
-K = 5
+K, CYCLES = 5, 10
+BATCH, BATCHES = 64, 20
+LARGE = [(500_000,)] * 8
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 WAYS: dict[str, Callable[[Any], Any]] = {"bare": lambda inner: inner, "Lookahead": Lookahead}
 
@@ -57,16 +62,16 @@ def worked(function: Callable[[], Any]) -> float:
     return time.process_time() - start
 
 
-def applying(way: str) -> Make:
-    """A cycle of `apply` in a traced step; torch has none."""
+def applying(way: str, shapes: list[tuple[int, ...]], cycles: int) -> Make:
+    """Cycles of `apply` in a traced step; torch has none."""
 
     def make() -> Callable[[], list[float]]:
-        variables = [keras.Variable(np.ones(500_000, "float32")) for _ in range(8)]
-        gradients = [keras.ops.full((500_000,), 1e-3) for _ in variables]
+        variables = [keras.Variable(np.ones(shape, "float32")) for shape in shapes]
+        gradients = [keras.ops.full(shape, 1e-3) for shape in shapes]
         optimizer = WAYS[way](keras.optimizers.Adam(1e-4))
         optimizer.build(variables)
         step = traced(optimizer, variables, gradients)
-        return lambda: [worked(lambda: [step() for _ in range(K)])]
+        return lambda: [worked(lambda: [step() for _ in range(K * cycles)])]
 
     return make
 
@@ -90,26 +95,32 @@ def traced(optimizer: Any, variables: list[Any], gradients: list[Any]) -> Callab
     return lambda: optimizer.apply(gradients)
 
 
+def network() -> Any:
+    """A small convolutional network."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(16, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
 def fitting(way: str) -> Make:
-    """An epoch of a small convolutional network."""
+    """An epoch of the small network."""
 
     def make() -> Callable[[], list[float]]:
-        layers = keras.layers
-        model = keras.Sequential(
-            [
-                keras.Input((28, 28, 1)),
-                layers.Conv2D(16, 3, activation="relu"),
-                layers.MaxPooling2D(),
-                layers.Conv2D(32, 3, activation="relu"),
-                layers.MaxPooling2D(),
-                layers.Flatten(),
-                layers.Dense(10),
-            ]
-        )
+        model = network()
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(WAYS[way](keras.optimizers.Adam(1e-3)), loss)
-        x, y = np.zeros((1280, 28, 28, 1), "float32"), np.zeros(1280, "int32")
-        return lambda: [worked(lambda: model.fit(x, y, batch_size=64, verbose=0))]
+        number = BATCH * BATCHES
+        x, y = np.zeros((number, 28, 28, 1), "float32"), np.zeros(number, "int32")
+        return lambda: [worked(lambda: model.fit(x, y, batch_size=BATCH, verbose=0))]
 
     return make
 
@@ -119,11 +130,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     rounds = parser.parse_args().rounds
     prepare()
-    for name, kind in {"apply": applying, "fit": fitting}.items():
-        times = interleaved({way: kind(way) for way in WAYS}, rounds)
+    for name, makes in {
+        "apply": {way: applying(way, LARGE, 1) for way in WAYS},
+        "fit": {way: fitting(way) for way in WAYS},
+    }.items():
+        times = interleaved(makes, rounds)
         found = ratio(times, "Lookahead", "bare")
         spread = f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
         print(f"{BACKEND}, {name}: {spread} times the bare optimizer, {found.rounds} rounds")
+    step = statistics.median(sum(epoch) for epoch in times["bare"]) / BATCHES
+    shapes = [tuple(variable.shape) for variable in network().trainable_variables]
+    small = interleaved({way: applying(way, shapes, CYCLES) for way in WAYS}, rounds)
+    more = difference(small, "Lookahead", "bare", 1e6 / (K * CYCLES))
+    share = 1e-4 * more.median / step
+    spread = f"{more.median:.0f} us ({more.low:.0f} to {more.high:.0f})"
+    print(f"{BACKEND}, a step on that network: {spread} more, {share:.1f} % of one of fit")
 
 
 if __name__ == "__main__":
