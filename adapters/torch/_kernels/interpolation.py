@@ -35,7 +35,9 @@ def interpolate(
     for row in rows.single:
         move_row(row, alpha, both=False)
     if rows.graph:
-        compiled(move_graph)(rows.graph, alpha, both)
+        # As a tensor: one graph for all values of a schedule. Which branch is a graph of its own.
+        number = torch.tensor(alpha, dtype=torch.float64)
+        compiled(move_graph)(rows.graph, number, alpha < 0.5, both)
     if both:  # after all moves: two fast leaves may share their storage
         for slows, fasts in rows.lists:
             torch._foreach_copy_(fasts, slows)
@@ -51,20 +53,20 @@ def move(way: str, slow: Leaves, fast: Leaves, alpha: Fraction) -> Leaves:
     return interpolate(way, slow, fast, alpha, both=False)[0]
 
 
-def move_graph(rows: list[Row], alpha: float, both: bool) -> None:
-    """The lists are one kernel on a GPU, or few, in which both copies are read and written once."""
+def move_graph(rows: list[Row], alpha: Tensor, near: bool, both: bool) -> None:
+    """The lists are one kernel on a GPU, or few, in which both copies are read and written once.
+
+    The formula is torch.lerp's, with `near` for alpha < 0.5.
+    """
     slows, fasts = map(list, zip(*rows, strict=True))
     if is_compiling():
         ends = [fast.to(slow.dtype) for slow, fast in rows]
-        difference = torch._foreach_sub(ends, slows)
-        # As torch.lerp: of torch._foreach_lerp_ the compiler makes copies of numbers to the device.
-        if alpha < 0.5:
-            torch._foreach_add_(slows, difference, alpha=alpha)
-        else:
-            torch._foreach_copy_(slows, torch._foreach_sub(ends, difference, alpha=1 - alpha))
+        way = torch._foreach_mul(torch._foreach_sub(ends, slows), alpha if near else 1 - alpha)
+        moved = torch._foreach_add(slows, way) if near else torch._foreach_sub(ends, way)
+        torch._foreach_copy_(slows, moved)
     else:  # beyond torch's limit of graphs; the lists would need room for a copy of the model
         for row in rows:
-            move_row(row, alpha, both=False)
+            move_row(row, float(alpha), both=False)
     if both:
         torch._foreach_copy_(fasts, slows)
 

@@ -278,14 +278,18 @@ def test_a_compiled_step_syncs_slow_weights_that_share_storage():
     assert_same(ours, eager)
 
 
-def test_the_compiled_kernel_makes_one_graph_for_each_alpha():
+def test_the_compiled_kernel_makes_one_graph_for_each_branch_whatever_the_alphas():
     torch._dynamo.utils.counters.clear()
-    weight = single()
-    optimizer = Lookahead(torch.optim.SGD([weight], lr=1.0), 1, kernel="compiled")
+    ours, other = single(), single()
+    optimizers = [
+        Lookahead(torch.optim.SGD([weight], lr=1.0), 1, kernel=kernel)
+        for weight, kernel in ((ours, "compiled"), (other, "foreach"))
+    ]
     graphs = []
-    for alpha in (0.5, 0.25, 0.5, 0.25, 1.0, 0.0):
-        optimizer.param_groups[0]["lookahead_alpha"] = alpha
-        pull_down(optimizer, weight)
+    for alpha in (0.5, 0.25, 0.75, 0.1, 0.9, 1.0, 0.0):
+        for optimizer, weight in zip(optimizers, (ours, other), strict=True):
+            optimizer.param_groups[0]["lookahead_alpha"] = alpha
+            pull_down(optimizer, weight)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert graphs == [1, 2, 2, 2, 2, 2]
-    assert weight.item() == -2.5
+    assert graphs == [1, 2, 2, 2, 2, 2, 2]
+    torch.testing.assert_close(ours, other)
