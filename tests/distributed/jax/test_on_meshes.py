@@ -49,7 +49,7 @@ def free_port():
 
 def environment(devices):
     asked = os.environ.get("XLA_FLAGS", "")
-    flags = f"{asked} --xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} {asked}"
     return {**os.environ, **WITH_TESTS, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
