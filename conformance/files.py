@@ -147,5 +147,6 @@ def not_waited_for(driver: Worked, run: Any, path: Path) -> None:
         taken = not refused(driver, run, path, "a pipe")
     finally:
         timer.cancel()
+        timer.join()  # it may be between its opening of the pipe and its word of it
     require(not waited, f"a pipe must be refused and not waited for, {PATIENCE} s passed")
     require(not taken, "a pipe must be refused, it was taken")
