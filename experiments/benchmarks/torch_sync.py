@@ -87,6 +87,7 @@ def sync_times(shapes: Shapes, rounds: int, wraps: dict[str, Wrap | None]) -> Ro
     """Seconds of the bare calls, and of the steps of a cycle of each contender."""
     values, repeats = arrays(shapes, 0), repeats_of(shapes)
     calls = {"two calls": reference, "4Nb": copies}
+    calls |= {"two calls again": reference, "4Nb again": copies}
     ways = {name: bare(function, values, repeats) for name, function in calls.items()}
     for name, wrap in wraps.items():
         if wrap is not None:
@@ -117,6 +118,8 @@ def measure(rounds: dict[str, int], quick: bool, report: Tables) -> None:
             # The anchor is taken in the first step of a cycle: with it, all that a cycle costs.
             whole = part_over(times, "ours", against, FIRST, LAST)
             report.put(table, workload, "ours and the anchor", whole)
+            twice = ratio(times, f"{against} again", against)
+            report.put(table, workload, "what is compared with, twice", twice)
         report.put(OVER_LIMIT, workload, "two calls", ratio(times, "two calls", "4Nb"))
     between(rounds["400 tiny"], 10 if quick else 200, found, report)
     growth(rounds["32M in one"], quick, report)
@@ -127,12 +130,13 @@ def between(rounds: int, count: int, found: dict[str, Wrap | None], report: Tabl
     never = 10**9
     for leaves in (1, 62, 400, 1600):
         values = arrays([(16, 16)] * leaves, 0)
-        ways = {"bare": cycles(Still, values, values, count)}
+        still = cycles(Still, values, values, count)
+        ways = {"bare": still, "the inner step, twice": still}
         for name, wrap in found.items():
             if wrap is not None:
                 ways[name] = cycles(wrapped(Still, wrap, never), values, values, count)
         times = interleaved(ways, rounds)
-        for name in found:
+        for name in ("the inner step, twice", *found):
             there = name in times
             value = difference(times, name, "bare", 1e6 / count) if there else NOT_INSTALLED
             report.put(BETWEEN, f"{leaves} tensors", name, value)
