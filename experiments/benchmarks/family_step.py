@@ -1,7 +1,8 @@
 """Whole steps of averages and outer optimizers, beside what a user would take instead.
 
 `ema` and `swa` beside torch's `AveragedModel` and timm's `ModelEmaV3`, `snoo` and `diloco` of one
-worker beside a loop with torch's SGD outside. Schedule-Free and GPA, and an EMA in JAX, are
+worker beside a loop with torch's SGD outside, and Lookahead with either policy for the inner state
+beside pytorch_optimizer's. Schedule-Free and GPA, and an EMA in JAX, are
 gradient_point.py.
 """
 
@@ -14,17 +15,18 @@ from torch.nn import Parameter
 from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from experiments.benchmarks.contenders import timm_ema
+from experiments.benchmarks.contenders import ALPHA, contenders, timm_ema
 from experiments.benchmarks.paired import Make, interleaved, ratio
 from experiments.benchmarks.report import NOT_INSTALLED, Tables
 from experiments.benchmarks.torch_step import INNERS, arrays, cycles
 from experiments.benchmarks.workloads import Shapes, workloads
-from lookahead_core import SyncRule, diloco, ema, snoo, swa
+from lookahead_core import SyncRule, diloco, ema, lookahead, snoo, swa
 from lookahead_core.adapters.torch import MetaOptimizer
 
 __all__ = ["measure"]
 
 TITLE = "Averages and outer optimizers, whole steps"
+KOZISTR, TIMM = "pytorch_optimizer", "ModelEmaV3"
 DECAY, PERIOD, OUTER_LR, MOMENTUM = 0.999, 5, 0.7, 0.9
 # Of each set of shapes, around which inner optimizers.
 SETS = {
@@ -77,13 +79,24 @@ def loop(inner: Any, params: list[Parameter]) -> Beside:
     return Beside(inner, after)
 
 
+def pulled_back(how: str) -> Peer:
+    """pytorch_optimizer's Lookahead, with its name for what a sync does to momentum."""
+
+    def made(inner: Any, params: list[Parameter]) -> Any:
+        from pytorch_optimizer import Lookahead
+
+        return Lookahead(inner, k=PERIOD, alpha=ALPHA, pullback_momentum=how)
+
+    return made
+
+
 # By method: our rule, and what a user would take instead.
 FAMILY: dict[str, tuple[SyncRule, dict[str, Peer]]] = {
     "ema": (
         ema(DECAY),
         {
             "AveragedModel": lambda i, p: averaged_model(i, p, get_ema_multi_avg_fn(DECAY)),
-            "ModelEmaV3": model_ema_v3,
+            TIMM: model_ema_v3,
         },
     ),
     "swa": (
@@ -92,17 +105,24 @@ FAMILY: dict[str, tuple[SyncRule, dict[str, Peer]]] = {
     ),
     "snoo, k=5": (snoo(PERIOD, OUTER_LR, MOMENTUM), {"a loop with SGD outside": loop}),
     "diloco, k=5": (diloco(PERIOD, OUTER_LR, MOMENTUM), {"a loop with SGD outside": loop}),
+    "lookahead, k=5, interpolate": (
+        lookahead(PERIOD, ALPHA, "interpolate"),
+        {KOZISTR: pulled_back("pullback")},
+    ),
+    "lookahead, k=5, reset": (lookahead(PERIOD, ALPHA, "reset"), {KOZISTR: pulled_back("reset")}),
 }
 
 
 def measure(rounds: dict[str, int], quick: bool, report: Tables) -> None:
     """The rows of torch."""
     shapes = workloads(quick)
+    installed = {TIMM: timm_ema(), KOZISTR: contenders()[KOZISTR]}
+    missing = {name for name, found in installed.items() if found is None}
     for name, inners in SETS.items():
         for inner in inners:
             for method, (rule, peers) in FAMILY.items():
                 row = f"{name}, {inner.removesuffix(', foreach')}, {method}"
-                there = {n: p for n, p in peers.items() if n != "ModelEmaV3" or timm_ema()}
+                there = {name: peer for name, peer in peers.items() if name not in missing}
                 times = interleaved(
                     torch_ways(shapes[name], INNERS[inner], rule, there),
                     rounds[name],
