@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from lookahead_core import Kernel
-from lookahead_core.leaves import averaged
+from lookahead_core.leaves import averaged, each
 from lookahead_core.typing import Fraction, Leaves
 
 from .._groups import Group, leaves_of
@@ -159,6 +159,8 @@ class Prepared:
             anchor=self.anchor,
             move=partial(self.move, kernel.move),
             momentum=partial(self.momentum, kernel.momentum),
+            linear=partial(self.linear, kernel.linear),
+            linear_both=None,  # in the place of which the core calls `linear` and `move`
         )
 
     def anchor(self, slow: Leaves, fast: Leaves) -> Leaves:
@@ -196,16 +198,24 @@ class Prepared:
                 torch._foreach_copy_(flat.fast_views, flat.room_views)
         return moved
 
-    def momentum(
-        self, general: Any, slow: Leaves, fast: Leaves, buffer: Leaves, *numbers: Any
-    ) -> tuple[Leaves, Leaves]:
+    def momentum(self, general: Any, *given: Any) -> tuple[Leaves, Leaves]:
         """Move the slow weights and the buffer."""
-        if fast is not self.fast:
-            general(slow, fast, buffer, *numbers)
-            return slow, buffer
-        for _, lists in self.divided(slow, fast, buffer):
-            general(*lists, *numbers)
-        return slow, buffer
+        return self.with_slot(general, given[:3], given[3:])
+
+    def linear(
+        self, general: Any, slow: Leaves, fast: Leaves, slot: Leaves, *numbers: Any
+    ) -> tuple[Leaves, Leaves]:
+        """Move the slow weights and the slot; the first two numbers may be one for each array."""
+        decay, gain = (each(number, len(slow)) for number in numbers[:2])
+        return self.with_slot(general, (slow, fast, slot, decay, gain), numbers[2:])
+
+    def with_slot(self, general: Any, lists: Any, numbers: Any) -> tuple[Leaves, Leaves]:
+        """By an operation that reads its second list and overwrites the first and the third."""
+        slow, fast, slot, *_ = lists
+        parts = [lists] if fast is not self.fast else (own for _, own in self.divided(*lists))
+        for own in parts:
+            general(*own, *numbers)
+        return slow, slot
 
     def divided(self, *lists: Leaves) -> Iterator[tuple[Flat | None, list[Leaves]]]:
         """The lists of those in their shape, then of each flat, with its parameters in the room.

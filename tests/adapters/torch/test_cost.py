@@ -285,11 +285,13 @@ def test_the_compiled_kernel_makes_one_graph_for_each_branch_whatever_the_alphas
         Lookahead(torch.optim.SGD([weight], lr=1.0), 1, kernel=kernel)
         for weight, kernel in ((ours, "compiled"), (other, "foreach"))
     ]
-    graphs = []
-    for alpha in (0.5, 0.25, 0.75, 0.1, 0.9, 1.0, 0.0):
+    graphs, reached = [], []
+    for alpha in (0.5, 0.25, 0.5, 0.25, 1.0, 0.0, 0.75, 0.1, 0.9):
         for optimizer, weight in zip(optimizers, (ours, other), strict=True):
             optimizer.param_groups[0]["lookahead_alpha"] = alpha
             pull_down(optimizer, weight)
         graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-    assert graphs == [1, 2, 2, 2, 2, 2, 2]
+        reached.append(ours.item())
+    assert graphs == [1, 2, 2, 2, 2, 2, 2, 2, 2]
+    assert reached[5] == -2.5
     torch.testing.assert_close(ours, other)

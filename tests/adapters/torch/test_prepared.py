@@ -53,7 +53,9 @@ def test_leaves_move_by_the_bits_of_the_plain_kernel(alpha, slow_dtype, monkeypa
     dtypes = [torch.float32] * 5 + [torch.float64] * 2
     ends = []
     for kernel in ("foreach", "plain"):
-        leaves = [torch.nn.Parameter(s.to(d)) for s, d in zip(starts.clone(), dtypes, strict=True)]
+        leaves = [
+            torch.nn.Parameter(s.to(d, copy=True)) for s, d in zip(starts, dtypes, strict=True)
+        ]
         inner = torch.optim.SGD(leaves, lr=0.3)
         optimizer = Lookahead(inner, 2, alpha, slow_dtype=slow_dtype, kernel=kernel)
         for _ in range(5):
@@ -84,7 +86,7 @@ def run(rule, kernel="foreach", slow_dtype=None):
     torch.manual_seed(0)
     starts, gradients = torch.randn(7, 4, 5), torch.randn(9, 4, 5)
     dtypes = [torch.float32] * 5 + [torch.float64] * 2
-    leaves = [torch.nn.Parameter(s.to(d)) for s, d in zip(starts, dtypes, strict=True)]
+    leaves = [torch.nn.Parameter(s.to(d, copy=True)) for s, d in zip(starts, dtypes, strict=True)]
     inner = torch.optim.SGD(leaves, lr=0.3)
     optimizer = MetaOptimizer(inner, rule, slow_dtype=slow_dtype, kernel=kernel)
     for gradient in gradients:
@@ -141,6 +143,38 @@ class Halved:
 def test_a_rule_of_ones_own_reads_the_parameters_twice_and_returns_a_tuple(monkeypatch):
     monkeypatch.setattr(prepared, "ROOM", 60)
     assert_same(run(SyncRule(2, Halved())), run(SyncRule(2, Halved()), "plain"))
+
+
+class Ahead:
+    """A move with a slot by a kernel's `linear`, with one number for all leaves or one for each."""
+
+    leafwise = True
+
+    def __init__(self, decay):
+        self.decay = decay
+
+    def init(self, slow):
+        return ([torch.zeros_like(leaf) for leaf in slow],)
+
+    def update(self, slow, fast, state, context):
+        decay = [self.decay] * len(slow) if self.decay < 0.5 else self.decay
+        slow, slot = context.kernel.linear(slow, fast, state[0], decay, 0.25, 0.75, 0.5)
+        return slow, (slot,)
+
+    def update_both(self, slow, fast, state, context):
+        slow, slot, fast = context.kernel.linear_both(
+            slow, fast, state[0], self.decay, 0.25, 0.75, 0.5
+        )
+        return slow, fast, (slot,)
+
+
+@pytest.mark.parametrize("decay", [0.25, 0.5])
+def test_a_rule_of_ones_own_moves_linearly(decay, monkeypatch):
+    monkeypatch.setattr(prepared, "ROOM", 60)
+    rule = SyncRule(2, Ahead(decay))
+    kept = run(rule)
+    monkeypatch.setattr(prepared.Prepared, "of", lambda *_: None)
+    torch.testing.assert_close(kept, run(rule))
 
 
 def test_a_checkpoint_right_after_a_sync_has_the_slow_weights():
